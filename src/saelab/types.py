@@ -1,0 +1,212 @@
+"""The vocabulary of saelab: what crosses from one folder to another, and nothing else.
+
+Shapes, used at the right margin everywhere:
+
+    B windows or pairs | T positions | N flat tokens | D model width (d_in) | L latents (n_latents) | V vocabulary
+
+Units: squared error is summed over D and averaged over positions; CE and KL are nats per token.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Site = Literal["resid_pre", "resid_post", "mlp_out", "attn_out"]
+SITES: tuple[Site, ...] = get_args(Site)
+
+
+@dataclass(frozen=True)
+class Hook:
+    """A place in a language model: the layer's index and the site in that layer.
+
+    `resid_pre`, `resid_post`: the residual stream before and after the layer; `mlp_out`, `attn_out`: what the MLP or
+    the attention block adds to it.
+    """
+
+    layer: int
+    site: Site = "resid_post"
+
+    @property
+    def name(self) -> str:
+        """The field's spelling, `blocks.5.hook_resid_post`."""
+        return f"blocks.{self.layer}.hook_{self.site}"
+
+    @staticmethod
+    def from_name(name: str) -> "Hook":
+        """Inverse of `name`; the other spellings need the model (see `lm.hooks.parse_hook`)."""
+        match = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", name)
+        if match is None or match[2] not in SITES:
+            raise ValueError(f"{name!r} is no hook name; write blocks.<layer>.hook_<site> with a site of {', '.join(SITES)}")
+        return Hook(int(match[1]), match[2])
+
+
+# Batches -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Activations in order: the canonical form. Order and document are never lost."""
+
+    x: "Tensor"  # [B, T, D]
+    tokens: "Tensor"  # [B, T] token ids
+    doc: "Tensor"  # [B, T] document number
+    pos: "Tensor"  # [B, T] position in the window
+    keep: "Tensor"  # [B, T] bool: False for BOS, EOS, pad and masked outliers
+
+    @property
+    def flat(self) -> "Tensor":
+        """The kept activations as `[N, D]`, in order."""
+        return self.x[self.keep]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Kept activations of shuffled positions."""
+
+    x: "Tensor"  # [N, D]
+
+    @property
+    def flat(self) -> "Tensor":
+        """The activations `[N, D]`."""
+        return self.x
+
+
+Batch = Tokens | Windows
+
+
+# What the parts may ask of each other --------------------------------------------------------------------------------
+
+
+@runtime_checkable
+class LanguageModel(Protocol):
+    """What terms and evaluations may ask of a language model, read at one hook. A synthetic world satisfies it too."""
+
+    hook: Hook
+    d_in: int
+
+    def capture(self, tokens: "Tensor") -> "tuple[Tensor, Any]":
+        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state; stops at the hook."""
+        ...
+
+    def resume(self, x: "Tensor", state: Any) -> "Tensor":
+        """Activations `[B, T, D]` put in at the hook -> logits `[B, T, V]`; runs only what lies above the hook."""
+        ...
+
+    def loss(self, logits: "Tensor", tokens: "Tensor") -> "Tensor":
+        """Next-token cross-entropy `[B, T-1]`, nats; entry t is the loss of predicting token t + 1."""
+        ...
+
+
+@runtime_checkable
+class Dictionary(Protocol):
+    """What evaluations see of an SAE, ours or imported, in the model's own units."""
+
+    hook: Hook | None
+
+    @property
+    def directions(self) -> "Tensor":
+        """Decoder rows `[L, D]`."""
+        ...
+
+    def encode(self, x: "Tensor") -> "Tensor":
+        """Activations `[..., D]` -> non-negative codes `[..., L]`."""
+        ...
+
+    def decode(self, z: "Tensor") -> "Tensor":
+        """Codes `[..., L]` -> reconstruction `[..., D]`."""
+        ...
+
+
+# Numbers -------------------------------------------------------------------------------------------------------------
+
+Better = Literal["higher", "lower", "neither"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A reported number with its 95 % interval. `value` None: undefined, and `reason` says why."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n: int = 0  # units the interval was taken over (documents, seeds)
+    better: Better = "neither"
+    reason: str = ""
+
+
+Schedule = Callable[[float], float]  # progress in [0, 1] -> value
+Number = float | Schedule
+
+
+def value_at(number: Number, progress: float) -> float:
+    """A float-or-schedule at `progress` in [0, 1]."""
+    return number(progress) if callable(number) else number
+
+
+# What a run is -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where activations come from: model, text, hook and how they are read."""
+
+    model: str = "pylm"  # the embedded model, a local folder, or a Hugging Face id
+    corpus: str = "stdlib"  # the embedded text, a txt / jsonl / parquet file, or hf:<dataset>[:<config>]
+    hook: str = "middle"  # blocks.5.hook_resid_post, layers.5, the module path, or middle
+    context: int = 128  # tokens per window, BOS included
+    tokens: int = 1_000_000  # activations an SAE is trained on; a shorter text repeats
+    batch: int = 2_048  # activations per step
+    buffer: int = 65_536  # activations shuffled together
+    lm_batch: int = 32  # windows per forward of the language model
+    max_norm: float | None = None  # drop activations whose norm exceeds this multiple of the median norm
+    text_column: str = "text"  # of jsonl, parquet and Hugging Face rows
+    eval_windows: int = 256  # held-out windows that evaluation reads
+    seed: int = 0  # of the order of the text
+
+    @property
+    def steps(self) -> int:
+        """Whole training steps in `tokens`."""
+        return self.tokens // self.batch
+
+
+@dataclass(frozen=True)
+class Spec:
+    """Which SAE: the variant's name, its size, the sparsity asked for, and the numbers that differ from its defaults."""
+
+    variant: str
+    n_latents: int = 2_048
+    l0: float = 32.0
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Optim:
+    """Adam and its schedule: warm-up, constant, linear decay to 0 over the last share of the steps."""
+
+    lr: float = 1e-3
+    warmup: int = 100  # steps
+    decay: float = 0.3  # last share of the steps
+    beta1: float = 0.9
+    beta2: float = 0.999
+    clip: float = 1.0  # gradient norm per parameter group
+    amp: Literal["none", "bf16"] = "none"  # autocast of the matrix products; weights stay fp32
+
+
+@dataclass(frozen=True)
+class Run:
+    """One SAE to train. Its identity is its content: equal fields, equal id, the same folder."""
+
+    spec: Spec
+    source: Source
+    optim: Optim = field(default_factory=Optim)
+    seed: int = 0  # of the SAE's initial weights and its own randomness
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Nested plain fields, for json."""
+        return asdict(self)
