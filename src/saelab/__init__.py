@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 # Public name -> where it lives. Loaded on first use, so that `import saelab` stays light.
-_HOMES = {name: "saelab.types" for name in ("Hook", "Optim", "Run", "Score", "Source", "Spec")}
+_HOMES = dict.fromkeys(("Hook", "Optim", "Run", "Score", "Source", "Spec"), "saelab.types")
 __all__ = ["Hook", "Optim", "Run", "Score", "Source", "Spec", "__version__"]
 
 

@@ -8,12 +8,11 @@ Units: squared error is summed over D and averaged over positions; CE and KL are
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Site = Literal["resid_pre", "resid_post", "mlp_out", "attn_out"]
@@ -40,9 +39,10 @@ class Hook:
     def from_name(name: str) -> "Hook":
         """Inverse of `name`; the other spellings need the model (see `lm.hooks.parse_hook`)."""
         match = re.fullmatch(r"blocks\.(\d+)\.hook_(\w+)", name)
-        if match is None or match[2] not in SITES:
-            raise ValueError(f"{name!r} is no hook name; write blocks.<layer>.hook_<site> with a site of {', '.join(SITES)}")
-        return Hook(int(match[1]), match[2])
+        for site in SITES:
+            if match is not None and match[2] == site:
+                return Hook(int(match[1]), site)
+        raise ValueError(f"{name!r} is no hook name; write blocks.<layer>.hook_<site> with a site of {', '.join(SITES)}")
 
 
 # Batches -------------------------------------------------------------------------------------------------------------
@@ -77,6 +77,38 @@ class Tokens:
 
 
 Batch = Tokens | Windows
+BatchKind = Literal["tokens", "windows"]
+
+
+@dataclass(frozen=True)
+class Cursor:
+    """Where in a stream the next batch lies. Small and plain, so that a checkpoint can hold it."""
+
+    epoch: int = 0
+    block: int = 0  # shuffle-buffer load within the epoch
+    batch: int = 0  # within the block
+
+
+@dataclass(frozen=True)
+class InputStats:
+    """Statistics of the kept activations, estimated once at the start of the stream."""
+
+    mean: "Tensor"  # [D]
+    scale: float  # x * scale has mean squared norm D
+    n: int  # activations they were estimated from
+
+
+class ActivationSource(Protocol):
+    """A stream of batches that any number of readers share. A language model's activations and a world both are one."""
+
+    hook: Hook
+    d_in: int
+    lm: "LanguageModel | None"
+    stats: InputStats
+
+    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+        """Batches from `start` on, without end, each with the cursor that follows it. Equal cursors, equal batches."""
+        ...
 
 
 # What the parts may ask of each other --------------------------------------------------------------------------------

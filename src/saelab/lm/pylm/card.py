@@ -67,7 +67,10 @@ def reference_bits(tokenizer: Tokenizer) -> dict[str, float]:
     to_bits = 8 / len(held)
     best = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
     wide = [best[0] | {"dict_size": 1 << 26}]  # 64 MiB, as `xz -9e`: the whole training text stays in the window
-    xz = {name: len(lzma.compress(data, filters=wide)) for name, data in (("held", held), ("train", train), ("both", train + held))}
+    xz = {
+        name: len(lzma.compress(data, filters=wide))
+        for name, data in (("held", held), ("train", train), ("both", train + held))
+    }
     return _count_models(tokenizer) | {
         "bzip2 -9": len(bz2.compress(held, 9)) * to_bits,
         "xz -9e": xz["held"] * to_bits,
@@ -101,12 +104,16 @@ def _count_models(tokenizer: Tokenizer) -> dict[str, float]:
 
     bits = {
         "unigram tokens": -sum(math.log2(unigram[t]) for row in held for t in row[1:]),
-        "bigram tokens, interpolated Kneser-Ney": -sum(math.log2(bigram(a, b)) for row in held for a, b in zip(row[:-1], row[1:], strict=True)),
+        "bigram tokens, interpolated Kneser-Ney": -sum(
+            math.log2(bigram(a, b)) for row in held for a, b in zip(row[:-1], row[1:], strict=True)
+        ),
     }
     return {name: value / size for name, value in bits.items()}
 
 
-def write_folder(folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, recipe: Recipe, curve: list[dict[str, Any]]) -> None:
+def write_folder(
+    folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, recipe: Recipe, curve: list[dict[str, Any]]
+) -> None:
     """Write the shipped Hugging Face folder: fp16 weights, tokenizer, card, held-out paths, facts as json.
 
     The held-out score is taken from the weights as shipped (rounded to fp16).
@@ -125,7 +132,12 @@ def write_folder(folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, re
         "recipe": recipe.as_dict(),
         "tokens_seen": recipe.tokens,
         "parameters": model.num_parameters(),
-        "held_out": {"nats_per_token": score.nats_per_token, "bits_per_byte": score.bits_per_byte, "tokens": score.tokens, "bytes": score.bytes},
+        "held_out": {
+            "nats_per_token": score.nats_per_token,
+            "bits_per_byte": score.bits_per_byte,
+            "tokens": score.tokens,
+            "bytes": score.bytes,
+        },
         "references_bits_per_byte": references,
         "curve": curve,
         "held_out_paths": [file.path for file in corpus.held_out],
@@ -145,7 +157,9 @@ def card_text(facts: dict[str, Any]) -> str:
     """The model card, every figure from `facts`."""
     held, recipe, bits = facts["held_out"], facts["recipe"], facts["references_bits_per_byte"]
     ours = held["bits_per_byte"]
-    rows = [f"| {name} | {value:.3f} | {ours / value - 1:+.1%} |" for name, value in sorted(bits.items(), key=lambda item: -item[1])]
+    rows = [
+        f"| {name} | {value:.3f} | {ours / value - 1:+.1%} |" for name, value in sorted(bits.items(), key=lambda item: -item[1])
+    ]
     curve = [f"| {row['tokens'] / 1e6:.1f} | {row['probe_bpb']:.3f} |" for row in facts["curve"]]
     return f"""# pylm: the language model embedded in saelab
 
