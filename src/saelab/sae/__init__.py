@@ -1,0 +1,1 @@
+"""SAE modules: one class, its activations, its folder."""

@@ -1,0 +1,63 @@
+"""One SAE, one folder: `sae.json` (what it is) and `sae.safetensors` (its tensors). Atomic, no pickle."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from saelab.sae.activations import ACTIVATIONS, Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.module import SAE
+from saelab.store import CorruptFile, atomic_folder, read_json, read_tensors, write_json, write_tensors
+from saelab.types import Hook
+
+FORMAT = 1
+
+
+def save_sae(sae: SAE, folder: Path, meta: Mapping[str, Any]) -> None:
+    """Write `sae` (in the model's units) under `folder`, with `meta` (run, health, versions) beside it."""
+    config = {
+        "format": FORMAT,
+        "d_in": sae.d_in,
+        "n_latents": sae.n_latents,
+        "activation": sae.act.name,
+        "activation_config": sae.act.config(),
+        "blocks": {name: [block.start, block.stop] for name, block in sae.blocks.items()},
+        "hook": None if sae.hook is None else sae.hook.name,
+        "meta": dict(meta),
+    }
+    with atomic_folder(folder) as temporary:
+        write_json(temporary / "sae.json", config)
+        write_tensors(temporary / "sae.safetensors", sae.state_dict())
+
+
+def load_sae(folder: Path) -> SAE:
+    """Read an SAE folder back.
+
+    Raises `FileNotFoundError` when it is none, `CorruptFile` when one of its files is damaged or does not fit the other.
+    """
+    folder = Path(folder)
+    if not (folder / "sae.json").exists():
+        raise FileNotFoundError(f"{folder} is no SAE folder: it has no sae.json; give the `sae` folder of a run")
+    config = read_json(folder / "sae.json")
+    tensors = read_tensors(folder / "sae.safetensors")
+    try:
+        act = _activation(config["activation"], config["n_latents"], config["activation_config"])
+        blocks = {name: range(start, stop) for name, (start, stop) in config["blocks"].items()}
+        hook = None if config["hook"] is None else Hook.from_name(config["hook"])
+        sae = SAE(config["d_in"], config["n_latents"], act, blocks=blocks, hook=hook)
+        sae.load_state_dict(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise CorruptFile(f"{folder}: sae.json and sae.safetensors do not describe one SAE ({error}); restore them") from error
+    return sae.requires_grad_(False)
+
+
+def _activation(name: str, n_latents: int, config: Mapping[str, float]) -> Activation:
+    makers = {
+        "relu": lambda: ReLU(),
+        "topk": lambda: TopK(config["k"]),
+        "batch_topk": lambda: BatchTopK(config["k"]),
+        "jump_relu": lambda: JumpReLU(n_latents, width=config["width"]),
+        "gated": lambda: Gated(n_latents),
+    }
+    if name not in makers:
+        raise CorruptFile(f"unknown activation {name!r}; this saelab knows {', '.join(ACTIVATIONS)}")
+    return makers[name]()

@@ -1,0 +1,1 @@
+"""Loss terms: functions of a `Step` that return a scalar."""

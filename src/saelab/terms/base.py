@@ -1,0 +1,133 @@
+"""What a loss term sees (`Step`), what it is (`Term`), and how terms, events and batches make a `Variant`."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from saelab.sae.module import SAE
+from saelab.types import Batch, BatchKind, LanguageModel, Number, value_at
+
+
+@dataclass(frozen=True)
+class Step:
+    """All that a loss term may look at, built once per step. Activations are in units of the input scale.
+
+    `z` are the training-time codes; `dead` marks latents that have not fired for long; `progress` runs from 0 to 1.
+    """
+
+    sae: SAE
+    batch: Batch
+    x: Tensor  # [..., D] scaled activations, also the target
+    pre: Tensor  # [..., L]
+    z: Tensor  # [..., L]
+    x_hat: Tensor  # [..., D]
+    dead: Tensor  # [L] bool
+    progress: float
+    generator: torch.Generator
+    lm: LanguageModel | None = None
+    stats: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def flat(self) -> tuple[Tensor, Tensor]:
+        """Activations `[N, D]` and codes `[N, L]` without the window axis."""
+        return self.x.flatten(0, -2), self.z.flatten(0, -2)
+
+
+TermFunction = Callable[[Step], Tensor]
+
+
+@dataclass(frozen=True)
+class Term:
+    """A named part of the loss. `weight` may follow a schedule; 0 means not computed. `fn` may be an `nn.Module`."""
+
+    name: str
+    fn: TermFunction
+    weight: Number = 1.0
+
+
+class Objective(nn.Module):
+    """The sum of weighted terms. A term that is a module trains along and is saved with the rest."""
+
+    def __init__(self, *terms: Term):
+        super().__init__()
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"terms need different names, given {', '.join(names)}")
+        self.terms = terms
+        self.parts = nn.ModuleDict({term.name: term.fn for term in terms if isinstance(term.fn, nn.Module)})
+
+    def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss (scalar) and the value of each computed term before its weight."""
+        total, values = torch.zeros((), device=step.x.device), {}
+        for term in self.terms:
+            weight = value_at(term.weight, step.progress)
+            if weight != 0:
+                value = term.fn(step)
+                total = total + weight * value
+                values[term.name] = value.detach()
+        return total, values
+
+    @property
+    def coefficient(self) -> float | None:
+        """The steered sparsity coefficient, if a term has one."""
+        found = [float(part.coefficient) for part in self.parts.values() if isinstance(part, Steered)]
+        return found[0] if found else None
+
+
+class Steered(nn.Module):
+    """A sparsity penalty whose coefficient is steered so that the mean L0 becomes `l0`.
+
+    A proportional-integral controller on e = log(L0 / target) moves the logarithm of the coefficient by
+    `gain * e` per step. Between 0 and `warmup` of training the target falls geometrically from `start` times `l0`, which
+    is the warm-up of the penalty. Only L0 is steered; the penalty itself stays the paper's.
+    """
+
+    log_coefficient: Tensor
+    last: Tensor
+
+    def __init__(
+        self, penalty: TermFunction, l0: float, *, initial: float, gain: float = 0.03, warmup: float = 0.33, start: float = 4.0
+    ):
+        super().__init__()
+        self.penalty, self.l0, self.gain, self.warmup, self.start = penalty, l0, gain, warmup, start
+        self.register_buffer("log_coefficient", torch.tensor(initial, dtype=torch.float64).log())
+        self.register_buffer("last", torch.zeros((), dtype=torch.float64))  # error of the step before
+
+    @property
+    def coefficient(self) -> Tensor:
+        """The coefficient now."""
+        return self.log_coefficient.exp()
+
+    def forward(self, step: Step) -> Tensor:
+        """coefficient * penalty; then the coefficient moves."""
+        value = self.coefficient.to(step.x.dtype) * self.penalty(step)
+        self._steer(float((step.z.detach() > 0).sum()) / (step.z.numel() / step.z.shape[-1]), step.progress)
+        return value
+
+    def _steer(self, l0: float, progress: float) -> None:
+        rest = max(0.0, 1 - progress / self.warmup) if self.warmup else 0.0
+        target = torch.tensor(self.l0 * self.start**rest, dtype=torch.float64)
+        error = (torch.tensor(max(l0, 1e-3), dtype=torch.float64) / target).log().clamp(-1, 1)
+        move = self.gain * error + 5 * self.gain * (error - self.last)
+        self.log_coefficient += move
+        self.last.copy_(error)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that changes the SAE instead of adding to the loss, at these fractions of training."""
+
+    at: Sequence[float]
+    fn: Callable[[SAE, torch.optim.Optimizer, Step], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named composition: the SAE, its objective, the batches it reads, and its events."""
+
+    sae: SAE
+    objective: Objective
+    batch: BatchKind = "tokens"
+    events: tuple[Event, ...] = ()

@@ -1,0 +1,45 @@
+"""Events: what changes an SAE during training instead of adding to its loss."""
+
+import torch
+
+from saelab.sae.activations import Gated, JumpReLU
+from saelab.sae.module import SAE
+from saelab.terms.base import Step
+
+
+@torch.no_grad()
+def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
+    """Point dead latents at what is reconstructed worst, and forget their optimizer state.
+
+    Inputs are drawn with probability proportional to squared loss; the encoder column gets .2 of the mean norm of the
+    alive ones and the bias starts at 0. Bricken et al. 2023, "Towards Monosemanticity", neuron resampling.
+    """
+    dead = step.dead.nonzero().squeeze(-1)
+    alive = (~step.dead).nonzero().squeeze(-1)
+    if len(dead) == 0 or len(alive) == 0:
+        return
+    x, _ = step.flat
+    error = x - step.x_hat.flatten(0, -2)
+    weight = error.square().sum(-1).square() + 1e-12
+    rows = torch.multinomial(weight.cpu(), len(dead), replacement=True, generator=step.generator).to(x.device)
+    direction = error[rows] / error[rows].norm(dim=1, keepdim=True).clamp_min(1e-12)
+    sae.W_dec[dead] = direction
+    sae.W_enc[:, dead] = direction.T * (0.2 * sae.W_enc[:, alive].norm(dim=0).mean())
+    touched: dict[int, tuple[torch.Tensor, int]] = {id(sae.W_dec): (sae.W_dec, 0), id(sae.W_enc): (sae.W_enc, 1)}
+    for vector, start in _per_latent(sae):
+        vector[dead] = start if start is not None else vector[alive].median()
+        touched[id(vector)] = (vector, 0)
+    for parameter, axis in touched.values():
+        for moment in optimizer.state.get(parameter, {}).values():
+            if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape:
+                moment.index_fill_(axis, dead, 0.0)
+
+
+def _per_latent(sae: SAE) -> list[tuple[torch.Tensor, float | None]]:
+    """The SAE's vectors over latents and what a resampled latent starts from (None: the median of the alive ones)."""
+    vectors: list[tuple[torch.Tensor, float | None]] = [(sae.b_enc, 0.0)]
+    if isinstance(sae.act, JumpReLU):
+        vectors.append((sae.act.threshold, None))
+    if isinstance(sae.act, Gated):
+        vectors += [(sae.act.b_gate, 0.0), (sae.act.b_mag, 0.0), (sae.act.r_mag, 0.0)]
+    return vectors

@@ -1,0 +1,64 @@
+"""Reconstruction terms. Squared error is summed over D and averaged over positions."""
+
+import torch
+from torch import Tensor
+
+from saelab.sae.activations import Gated
+from saelab.terms.base import Step, TermFunction
+
+
+def squared_error(x: Tensor, x_hat: Tensor) -> Tensor:
+    """mean over positions of ||x - x_hat||^2; a scalar >= 0, in squared input units."""
+    return (x - x_hat).square().sum(-1).mean()
+
+
+def mse(step: Step) -> Tensor:
+    """||x - x_hat||^2, summed over D, averaged over positions."""
+    return squared_error(step.x, step.x_hat)
+
+
+def prefix_mse(widths: tuple[int, ...]) -> TermFunction:
+    """Matryoshka: the mean of the errors of the reconstructions by the first w latents, for each w in `widths`.
+
+    The last width is the whole dictionary. Bussmann et al. 2025, 2503.17547, section 3 (sum over levels; here the mean,
+    so that the scale of the loss does not depend on the number of levels).
+    """
+
+    def term(step: Step) -> Tensor:
+        x_hat, start, total = step.sae.b_dec.expand_as(step.x), 0, step.x.new_zeros(())
+        for width in widths:
+            x_hat = x_hat + step.z[..., start:width] @ step.sae.W_dec[start:width]
+            total = total + squared_error(step.x, x_hat)
+            start = width
+        return total / len(widths)
+
+    return term
+
+
+def gate_mse(step: Step) -> Tensor:
+    """Gated SAE's auxiliary error: x reconstructed from the gate's positive part, the decoder frozen.
+
+    ||x - (relu(gate) @ sg(W_dec) + sg(b_dec))||^2. Rajamanoharan et al. 2024, 2404.16014, equation 8.
+    """
+    act = step.sae.act
+    assert isinstance(act, Gated)
+    x_hat = act.gate(step.pre).relu() @ step.sae.W_dec.detach() + step.sae.b_dec.detach()
+    return squared_error(step.x, x_hat)
+
+
+def aux_k(k_aux: int) -> TermFunction:
+    """AuxK: the k_aux largest pre-activations of dead latents reconstruct what the SAE left over.
+
+    ||e - e_hat||^2 with e = sg(x - x_hat); 0 when no latent is dead. Gao et al. 2024, 2406.04093, appendix A.2.
+    """
+
+    def term(step: Step) -> Tensor:
+        dead = step.dead.nonzero().squeeze(-1)
+        if len(dead) == 0:
+            return step.x.new_zeros(())
+        pre = step.pre[..., dead]
+        top = pre.topk(min(k_aux, len(dead)), dim=-1, sorted=False)
+        codes = torch.zeros_like(pre).scatter(-1, top.indices, top.values.relu())
+        return squared_error((step.x - step.x_hat).detach(), codes @ step.sae.W_dec[dead])
+
+    return term

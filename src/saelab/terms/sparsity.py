@@ -1,0 +1,48 @@
+"""Sparsity penalties: mean over positions of a sum over latents. Steered to an L0 by `terms.base.Steered`."""
+
+from torch import Tensor
+
+from saelab.sae.activations import Gated, JumpReLU
+from saelab.terms.base import Step, TermFunction
+from saelab.types import Number, value_at
+
+
+def l1(step: Step) -> Tensor:
+    """sum_j z_j ||W_dec_j||: scaled by decoder norms, so shrinking codes and growing decoder rows gains nothing.
+
+    Conerly et al. 2024 (Anthropic, April update).
+    """
+    return (step.z * step.sae.W_dec.norm(dim=1)).sum(-1).mean()
+
+
+def p_norm(p: Number) -> TermFunction:
+    """sum_j (z_j ||W_dec_j||)^p over active latents, with p annealed from 1 towards 0 during training.
+
+    Karvonen et al. 2024, 2408.00113, section 4. The paper keeps the size of the penalty constant as p falls by a running
+    ratio; here the coefficient is steered to the L0, which does the same and fixes L0 too. The small constant bounds the
+    gradient at z -> 0.
+    """
+
+    def term(step: Step) -> Tensor:
+        scaled = step.z * step.sae.W_dec.norm(dim=1)
+        active = step.z.detach() > 0
+        return (((scaled + 1e-3) ** value_at(p, step.progress)) * active).sum(-1).mean()
+
+    return term
+
+
+def gate_l1(step: Step) -> Tensor:
+    """sum_j relu(gate_j) ||W_dec_j||: the Gated SAE's penalty. Rajamanoharan et al. 2024, 2404.16014, equation 8."""
+    act = step.sae.act
+    assert isinstance(act, Gated)
+    return (act.gate(step.pre).relu() * step.sae.W_dec.norm(dim=1)).sum(-1).mean()
+
+
+def jump_l0(step: Step) -> Tensor:
+    """The number of active latents itself, differentiable in the thresholds by a pseudo-derivative.
+
+    Rajamanoharan et al. 2024, 2407.14435, equations 9 to 12.
+    """
+    act = step.sae.act
+    assert isinstance(act, JumpReLU)
+    return act.count(step.pre).mean()

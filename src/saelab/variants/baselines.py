@@ -1,0 +1,119 @@
+"""The field's baselines, each by its paper's formula. Activations are scaled to mean squared norm D before they arrive.
+
+Every function takes the width of the activations, the number of latents and the L0 asked for, and returns a `Variant`.
+Where sparsity is a penalty, its coefficient is steered so that the L0 is the one asked for: an untuned L1 baseline would
+make any comparison worthless.
+"""
+
+from collections.abc import Callable
+
+from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.module import SAE
+from saelab.terms.base import Event, Objective, Steered, Term, Variant
+from saelab.terms.events import resample
+from saelab.terms.reconstruct import aux_k, gate_mse, mse, prefix_mse
+from saelab.terms.schedules import linear
+from saelab.terms.sparsity import gate_l1, jump_l0, l1, p_norm
+from saelab.types import Number
+
+RESAMPLE_AT = (0.15, 0.3, 0.45)  # of training: late enough to know who is dead, early enough to recover
+
+
+def _sparse_loss(penalty: Callable, l0: float, coefficient: float, warmup: float) -> Term:
+    """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0)."""
+    if coefficient > 0:
+        return Term("sparsity", penalty, linear(0.0, coefficient, until=warmup))
+    return Term("sparsity", Steered(penalty, l0, initial=0.3, warmup=warmup))
+
+
+def _annealed(k: float, anneal: float) -> Number:
+    """k, or a straight line from `anneal` times k down to k over the first 40 % of training."""
+    return k if anneal == 1 else linear(anneal * k, k, until=0.4)
+
+
+def standard(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33) -> Variant:
+    """ReLU with an L1 penalty scaled by decoder norms and warmed up (Bricken et al. 2023; Conerly et al. 2024).
+
+    L = ||x - x_hat||^2 + c * sum_j z_j ||W_dec_j||. `coefficient` > 0 fixes c and leaves the L0 to it.
+    """
+    return Variant(
+        SAE(d_in, n_latents, ReLU()),
+        Objective(Term("mse", mse), _sparse_loss(l1, l0, coefficient, warmup)),
+        events=(Event(RESAMPLE_AT, resample),),
+    )
+
+
+def p_anneal(
+    d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33, p_end: float = 0.2
+) -> Variant:
+    """ReLU with an L_p penalty, p falling linearly from 1 to `p_end` after the warm-up (Karvonen et al. 2024, 2408.00113)."""
+    penalty = p_norm(linear(1.0, p_end, since=warmup, until=0.9))
+    return Variant(
+        SAE(d_in, n_latents, ReLU()),
+        Objective(Term("mse", mse), _sparse_loss(penalty, l0, coefficient, warmup)),
+        events=(Event(RESAMPLE_AT, resample),),
+    )
+
+
+def gated(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33) -> Variant:
+    """Gate and magnitude apart, with an auxiliary reconstruction from the gate (Rajamanoharan et al. 2024, 2404.16014).
+
+    L = ||x - x_hat||^2 + c * sum_j relu(gate_j) + ||x - x_hat_frozen(relu(gate))||^2.
+    """
+    return Variant(
+        SAE(d_in, n_latents, Gated(n_latents)),
+        Objective(Term("mse", mse), _sparse_loss(gate_l1, l0, coefficient, warmup), Term("gate_mse", gate_mse)),
+        events=(Event(RESAMPLE_AT, resample),),
+    )
+
+
+def jump_relu(
+    d_in: int,
+    n_latents: int,
+    *,
+    l0: float,
+    coefficient: float = 0.0,
+    warmup: float = 0.33,
+    threshold: float = 0.1,
+    width: float = 1.0,
+) -> Variant:
+    """One learned threshold per latent and an L0 penalty (Rajamanoharan et al. 2024, 2407.14435).
+
+    L = ||x - x_hat||^2 + c * L0. `threshold` (at start) and `width` (bandwidth) are in units of the scaled activations,
+    where a typical code is about 3; the paper's .001 is for inputs of mean squared norm 1 and for 4 billion tokens.
+    """
+    return Variant(
+        SAE(d_in, n_latents, JumpReLU(n_latents, threshold=threshold, width=width)),
+        Objective(Term("mse", mse), _sparse_loss(jump_l0, l0, coefficient, warmup)),
+        events=(Event(RESAMPLE_AT, resample),),
+    )
+
+
+def topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0) -> Variant:
+    """The k largest of each position, with AuxK for dead latents (Gao et al. 2024, 2406.04093)."""
+    return Variant(
+        SAE(d_in, n_latents, TopK(_annealed(l0, anneal))),
+        Objective(Term("mse", mse), Term("aux", aux_k(d_in // 2), aux)),
+    )
+
+
+def batch_topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0) -> Variant:
+    """The k * N largest of a batch, a threshold at inference, AuxK (Bussmann et al. 2024, 2412.06410)."""
+    return Variant(
+        SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal))),
+        Objective(Term("mse", mse), Term("aux", aux_k(d_in // 2), aux)),
+    )
+
+
+def matryoshka(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0, levels: float = 5) -> Variant:
+    """BatchTopK whose prefixes each reconstruct alone (Bussmann et al. 2025, 2503.17547).
+
+    Level widths are n/2^(levels-1), ..., n/2, n.
+    """
+    widths = tuple(max(1, n_latents >> i) for i in reversed(range(round(levels))))
+    starts = (0, *widths[:-1])
+    blocks = {f"level_{i}": range(a, b) for i, (a, b) in enumerate(zip(starts, widths, strict=True))}
+    return Variant(
+        SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal)), blocks=blocks),
+        Objective(Term("mse", prefix_mse(widths)), Term("aux", aux_k(d_in // 2), aux)),
+    )
