@@ -125,9 +125,13 @@ class Event:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named composition: the SAE, its objective, the batches it reads, and its events."""
+    """A named composition: the SAE, its objective, the batches it reads, and its events.
+
+    `calibrate`: the mean L0 that the inference threshold is set to after training; None leaves the SAE as trained.
+    """
 
     sae: SAE
     objective: Objective
     batch: BatchKind = "tokens"
     events: tuple[Event, ...] = ()
+    calibrate: float | None = None

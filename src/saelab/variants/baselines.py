@@ -86,6 +86,7 @@ def jump_relu(
         SAE(d_in, n_latents, JumpReLU(n_latents, threshold=threshold, width=width)),
         Objective(Term("mse", mse), _sparse_loss(jump_l0, l0, coefficient, warmup)),
         events=(Event(RESAMPLE_AT, resample),),
+        calibrate=None if coefficient > 0 else l0,
     )
 
 
@@ -102,6 +103,7 @@ def batch_topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, ann
     return Variant(
         SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal))),
         Objective(Term("mse", mse), Term("aux", aux_k(d_in // 2), aux)),
+        calibrate=l0,
     )
 
 
@@ -116,4 +118,5 @@ def matryoshka(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, ann
     return Variant(
         SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal)), blocks=blocks),
         Objective(Term("mse", prefix_mse(widths)), Term("aux", aux_k(d_in // 2), aux)),
+        calibrate=l0,
     )

@@ -1,0 +1,59 @@
+"""The health gate: a run that did not really train stops with a named error instead of ending as a number."""
+
+import math
+from dataclasses import dataclass
+
+from saelab.types import Run
+
+MAX_DEAD = 0.2  # share of latents above which a run is warned about
+MAX_L0_ERROR = 0.05  # relative to the L0 asked for
+
+
+class UnhealthyRun(RuntimeError):
+    """A run took no steps, codes nothing, or reconstructs no better than a constant; the message says which and what to do."""
+
+
+class NonFiniteTraining(UnhealthyRun):
+    """The loss or a weight became NaN or infinite; the message names run, step and tensor."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the gate looks at, measured after training with inference codes on the training stream."""
+
+    steps: int
+    l0: float
+    explained_variance: float
+    dead: float  # share of latents
+
+
+@dataclass(frozen=True)
+class Health:
+    """Verdict of the gate. `problems` make a run unhealthy, `warnings` do not."""
+
+    healthy: bool
+    problems: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def check(run: Run, measured: Measured) -> Health:
+    """Judge a finished run."""
+    problems, warnings = [], []
+    if measured.steps < 1:
+        problems.append("NoSteps: trained for 0 steps; raise tokens or lower batch")
+    if measured.l0 == 0:
+        problems.append("NothingActive: L0 is 0, no latent ever fires; lower the learning rate or the sparsity coefficient")
+    ev = measured.explained_variance
+    if not math.isfinite(ev):
+        problems.append("UndefinedVariance: the explained variance is undefined; are the activations constant?")
+    elif ev <= 0:
+        problems.append(
+            f"NoBetterThanMean: explained variance {ev:.3f} is not above 0, the reconstruction is no better than the mean; "
+            "train longer or change the learning rate"
+        )
+    if measured.dead > MAX_DEAD:
+        warnings.append(f"{measured.dead:.0%} of the latents are dead; train longer, or use fewer latents")
+    steered = run.spec.settings.get("coefficient", 0) <= 0
+    if steered and measured.l0 > 0 and abs(measured.l0 / run.spec.l0 - 1) > MAX_L0_ERROR:
+        warnings.append(f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; train longer")
+    return Health(not problems, tuple(problems), tuple(warnings))

@@ -1,0 +1,122 @@
+"""The one training loop: a generator that moves many runs in lock-step over one stream of activations."""
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saelab.sae.module import SAE
+from saelab.terms.base import Variant
+from saelab.train.health import Health, Measured, check
+from saelab.train.member import Member, Record
+from saelab.types import ActivationSource, BatchKind, Cursor, Hook, Run, Spec
+from saelab.variants import build as build_variant
+
+RECORDS = 200  # health records per run
+CALIBRATION_ENTRIES = 1 << 25  # pre-activations held at once while a threshold is calibrated (128 MiB)
+
+Build = Callable[[Spec, int, int, Hook], Variant]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a group is after a step; `records` has one entry per run at the steps that are recorded, else none."""
+
+    step: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run: the SAE in the model's own units, and the gate's verdict."""
+
+    run: Run
+    sae: SAE
+    health: Health
+    measured: Measured
+
+
+class Training:
+    """Runs that share a `Source`, trained on the very same batches: paired by construction. Does no I/O.
+
+    Iterating trains from `step` to `steps` and yields after every step; `state` and `load` make a resumed training equal
+    to an uninterrupted one, bit for bit. Raises `ValueError` when the runs do not share a source or would take no step.
+    """
+
+    def __init__(self, runs: Sequence[Run], source: ActivationSource, *, build: Build = build_variant):
+        if not runs or any(run.source != runs[0].source for run in runs):
+            raise ValueError("runs trained in lock-step must share one Source, and there must be at least one")
+        self.source, self.steps, self.step = source, runs[0].source.steps, 0
+        if self.steps < 1:
+            tokens, batch = runs[0].source.tokens, runs[0].source.batch
+            raise ValueError(
+                f"{tokens:,} tokens are fewer than one batch of {batch:,}: 0 training steps; raise tokens or lower batch"
+            )
+        mean, scale = source.stats.mean, source.stats.scale
+        self.members = [
+            Member(i, run, build(run.spec, source.d_in, run.seed, source.hook), mean, scale) for i, run in enumerate(runs)
+        ]
+        self.kind: BatchKind = "windows" if any(m.variant.batch == "windows" for m in self.members) else "tokens"
+        self.cursor = Cursor()
+
+    def __iter__(self) -> Iterator[Progress]:
+        every = max(1, self.steps // RECORDS)
+        if self.step >= self.steps:
+            return
+        for batch, following in self.source.batches(self.kind, self.cursor):
+            record = (self.step + 1) % every == 0 or self.step + 1 == self.steps
+            rows = [member.step(batch, self.step, self.steps, record=record) for member in self.members]
+            self.step, self.cursor = self.step + 1, following
+            yield Progress(self.step, tuple(row for row in rows if row is not None))
+            if self.step >= self.steps:
+                return
+
+    def state(self) -> dict[str, Tensor]:
+        """Weights, optimizer, steered coefficients, counters, randomness and the data cursor, as named tensors."""
+        tensors = {f"{m.index}.{name}": tensor for m in self.members for name, tensor in m.state().items()}
+        place = [self.step, self.cursor.epoch, self.cursor.block, self.cursor.batch]
+        return tensors | {"place": torch.tensor(place)}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Go on from `state`. Raises `ValueError` when it belongs to other runs."""
+        try:
+            for m in self.members:
+                prefix = f"{m.index}."
+                m.load({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+            self.step, *place = (int(i) for i in tensors["place"])
+        except (KeyError, RuntimeError) as error:
+            raise ValueError(f"the checkpoint does not belong to these runs ({error}); remove it to start anew") from error
+        self.cursor = Cursor(*place)
+
+    def results(self) -> list[Trained]:
+        """Calibrate thresholds on activations that follow the training ones, measure, judge, and fold the input scale."""
+        rows = self._calibration_rows()
+        return [self._finish(member, rows) for member in self.members]
+
+    def _calibration_rows(self) -> Tensor:
+        widest = max(member.sae.n_latents for member in self.members)
+        wanted, rows = max(1, CALIBRATION_ENTRIES // widest), []
+        for batch, _ in self.source.batches("tokens", self.cursor):
+            rows.append(batch.flat)
+            if sum(map(len, rows)) >= min(wanted, 16_384):
+                break
+        return torch.cat(rows)[:wanted]
+
+    @torch.no_grad()
+    def _finish(self, member: Member, rows: Tensor) -> Trained:
+        sae = copy.deepcopy(member.sae).requires_grad_(False)
+        x = rows * member.scale
+        if member.variant.calibrate is not None:
+            sae.act.calibrate_(sae.pre(x), member.variant.calibrate)
+        z = sae.encode(x)
+        error, spread = (x - sae.decode(z)).square().sum(), (x - x.mean(0)).square().sum()
+        measured = Measured(
+            steps=self.step,
+            l0=float((z > 0).sum()) / len(z),
+            explained_variance=float(1 - error / spread),
+            dead=float(((z > 0).sum(0) == 0).logical_and(member.dead).float().mean()),
+        )
+        sae.fold_scale_(member.scale)
+        return Trained(member.run, sae, check(member.run, measured), measured)

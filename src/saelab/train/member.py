@@ -1,0 +1,131 @@
+"""One SAE in training: its weights, optimizer, counters and randomness, and what a step does to them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saelab.terms.base import Step, Variant
+from saelab.train.health import NonFiniteTraining
+from saelab.train.optim import build_optimizer, load_optimizer, lr_factor, optimizer_tensors, take_step
+from saelab.types import Batch, Run, Tokens
+
+DEAD_AFTER = 10_000_000  # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
+
+
+@dataclass(frozen=True)
+class Record:
+    """Health record of one run at one step. `explained_variance` is against the stream's mean; `dead` is a share."""
+
+    run: int
+    step: int
+    tokens: int
+    loss: float
+    losses: dict[str, float]
+    l0: float
+    explained_variance: float
+    dead: float
+    lr: float
+    coefficient: float | None
+
+
+class Member:
+    """One run of a lock-step group. fp32 master weights; autocast only where `Optim.amp` asks for it."""
+
+    def __init__(self, index: int, run: Run, variant: Variant, mean: Tensor, scale: float):
+        self.index, self.run, self.variant = index, run, variant
+        self.mean, self.scale = mean * scale, scale  # mean of the scaled activations
+        device = mean.device
+        self.sae, self.objective = variant.sae.to(device), variant.objective.to(device)
+        with torch.no_grad():
+            self.sae.b_dec.copy_(self.mean)
+        self.optimizer = build_optimizer([self.sae, self.objective], run.optim)
+        self.generator = torch.Generator().manual_seed(run.seed)
+        self.quiet = torch.zeros(self.sae.n_latents, dtype=torch.int64, device=device)  # activations since last firing
+        self.dead_after = min(DEAD_AFTER, run.source.tokens // 10)
+
+    @property
+    def dead(self) -> Tensor:
+        """Latents that have not fired for `dead_after` activations, `[L]`."""
+        return self.quiet >= self.dead_after
+
+    def step(self, batch: Batch, step: int, steps: int, *, record: bool) -> Record | None:
+        """One training step on `batch`; a `Record` when asked for. Raises `NonFiniteTraining`."""
+        if self.variant.batch == "tokens" and not isinstance(batch, Tokens):
+            batch = Tokens(batch.flat)
+        seen = self._forward(batch, step / steps)
+        loss, losses = self.objective(seen)
+        if not torch.isfinite(loss):
+            raise NonFiniteTraining(f"{self._name}: the loss became {loss.item()} at step {step + 1}; lower the learning rate")
+        loss.backward()
+        self.sae.project_gradient_()
+        optim = self.run.optim
+        lr = optim.lr * lr_factor(optim, step, steps)
+        take_step(self.optimizer, lr, optim.clip * self.sae.d_in)  # the loss is in units where E||x||^2 is D
+        self.optimizer.zero_grad(set_to_none=True)
+        self.sae.project_()
+        self._count(seen)
+        for event in self.variant.events:
+            if any(round(at * steps) == step + 1 for at in event.at):
+                event.fn(self.sae, self.optimizer, seen)
+                self.quiet.zero_()
+        return self._record(seen, step + 1, float(loss), losses, lr) if record else None
+
+    @property
+    def _name(self) -> str:
+        return f"{self.run.spec.variant}, seed {self.run.seed}"
+
+    def _forward(self, batch: Batch, progress: float) -> Step:
+        sae = self.sae
+        x = batch.x * self.scale
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
+            pre = sae.pre(x)
+        pre = pre.float()
+        z = sae.act.train_codes(pre, progress)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
+            x_hat = sae.decode(z)
+        return Step(sae, batch, x, pre, z, x_hat.float(), self.dead, progress, self.generator)
+
+    @torch.no_grad()
+    def _count(self, seen: Step) -> None:
+        _, z = seen.flat
+        self.quiet = torch.where((z > 0).any(0), 0, self.quiet + z.shape[0])
+
+    @torch.no_grad()
+    def _record(self, seen: Step, step: int, loss: float, losses: dict[str, Tensor], lr: float) -> Record:
+        for name, tensor in [*self.sae.named_parameters(), *self.objective.named_parameters()]:
+            if not torch.isfinite(tensor).all():
+                raise NonFiniteTraining(f"{self._name}: {name} is no longer finite at step {step}; lower the learning rate")
+        x, z = seen.flat
+        error = (seen.x - seen.x_hat).square().sum()
+        return Record(
+            run=self.index,
+            step=step,
+            tokens=step * self.run.source.batch,
+            loss=loss,
+            losses={name: float(value) for name, value in losses.items()},
+            l0=float((z > 0).sum()) / z.shape[0],
+            explained_variance=1 - float(error / (x - self.mean).square().sum()),
+            dead=float(self.dead.float().mean()),
+            lr=lr,
+            coefficient=self.objective.coefficient,
+        )
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs, as named tensors."""
+        tensors = {f"sae.{name}": t for name, t in self.sae.state_dict().items()}
+        tensors |= {f"objective.{name}": t for name, t in self.objective.state_dict().items()}
+        tensors |= {f"adam.{name}": t for name, t in optimizer_tensors(self.optimizer).items()}
+        return tensors | {"quiet": self.quiet, "generator": self.generator.get_state()}
+
+    def load(self, tensors: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.sae.load_state_dict(under("sae."))
+        self.objective.load_state_dict(under("objective."))
+        load_optimizer(self.optimizer, under("adam."))
+        self.quiet = tensors["quiet"].to(self.mean.device)
+        self.generator.set_state(tensors["generator"].cpu())

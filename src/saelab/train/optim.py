@@ -1,0 +1,44 @@
+"""Adam as the trainer uses it: one group per owner, warm-up, linear decay, gradients clipped per group."""
+
+import torch
+from torch import Tensor, nn
+
+from saelab.types import Optim
+
+
+def lr_factor(optim: Optim, step: int, steps: int) -> float:
+    """Share of the learning rate at `step` (0-based) of `steps`: warm-up, constant, linear decay towards 0."""
+    warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup > 0 else 1.0
+    rest = (steps - step) / (steps * optim.decay) if optim.decay > 0 else 1.0
+    return min(warm, rest, 1.0)
+
+
+def build_optimizer(parts: list[nn.Module], optim: Optim) -> torch.optim.Adam:
+    """Fused Adam with one parameter group per module that has parameters."""
+    groups = [[p for p in part.parameters() if p.requires_grad] for part in parts]
+    return torch.optim.Adam(
+        [{"params": group} for group in groups if group], lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=True
+    )
+
+
+def take_step(optimizer: torch.optim.Adam, lr: float, clip: float) -> None:
+    """Clip each group's gradient to norm `clip`, then step with `lr`."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        torch.nn.utils.clip_grad_norm_(group["params"], clip)
+    optimizer.step()
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as named tensors: `<parameter index>.<key>`."""
+    state = optimizer.state_dict()["state"]
+    return {f"{index}.{key}": value for index, row in state.items() for key, value in row.items()}
+
+
+def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Inverse of `optimizer_tensors`."""
+    rows: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        index, key = name.split(".")
+        rows.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
