@@ -1,0 +1,245 @@
+"""The tables of the page: summary with intervals, contrasts, all metrics, run facts."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from saelab.report.plots import colour
+from saelab.report.read import Results, RunRecord, items, mapping, number
+from saelab.report.text import METRICS, MISSING, esc, fact, interval, metric, score, show, signed, undefined
+
+VERDICTS = {
+    "better": ("better", "\N{BLACK UP-POINTING TRIANGLE}"),
+    "worse": ("worse", "\N{BLACK DOWN-POINTING TRIANGLE}"),
+    "no difference shown": ("same", "="),
+    "not comparable": ("incomparable", "\N{MULTIPLICATION SIGN}"),
+}
+
+
+def metric_names(runs: Sequence[RunRecord]) -> list[str]:
+    """Every metric that some run has, the known ones first and in the page's order; L0 stands in a column of its own."""
+    found = dict.fromkeys(name for run in runs for name in run.metrics if name != "l0")
+    return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
+
+
+def summary_table(results: Results) -> str:
+    """A row a variant (mean over its seeds), opening to a row a seed."""
+    names = metric_names(results.runs)
+    shown = [name for name in names if metric(name).headline] or names[:6]
+    head = "".join(f'<th title="{esc(metric(name).meaning)}">{esc(metric(name).label)}{_arrow(name)}</th>' for name in shown)
+    body = []
+    for index, variant in enumerate(results.variants):
+        runs = results.of(variant)
+        cells = "".join(f"<td>{_mean(runs, name)}</td>" for name in shown)
+        body.append(
+            f'<tbody><tr class="mean"><th scope="row">{swatch(index)}{esc(variant)}'
+            f'<button type="button" class="toggle" aria-expanded="false" data-seeds="{index}">'
+            f"{_count(len(runs), 'seed')}</button></th>"
+            f"<td>{_mean_l0(runs)}</td>{cells}</tr></tbody>"
+        )
+        body.append(f'<tbody class="seeds" id="seeds-{index}">{"".join(_seed_row(run, shown) for run in runs)}</tbody>')
+    return (
+        '<div class="scroll"><table id="summary-table"><thead><tr><th>Variant</th>'
+        f'<th title="{esc(METRICS["l0"].meaning)}">L0</th>'
+        f"{head}</tr></thead>{''.join(body)}</table></div>"
+    )
+
+
+def _seed_row(run: RunRecord, shown: Sequence[str]) -> str:
+    l0 = score(run.metrics["l0"]) if "l0" in run.metrics else MISSING if run.l0 is None else show(run.l0)
+    cells = "".join(f"<td>{score(run.metrics.get(name))}</td>" for name in shown)
+    kind = "unhealthy" if run.problems else "healthy"
+    return f'<tr class="{kind}"><th scope="row">seed {fact(run.seed)} {health_badge(run)}</th><td>{l0}</td>{cells}</tr>'
+
+
+def health_badge(run: RunRecord) -> str:
+    """Healthy, unhealthy or unchecked, in words."""
+    if run.problems:
+        return '<span class="badge bad">unhealthy</span>'
+    if run.healthy is None:
+        return '<span class="badge warn">health not measured</span>'
+    return '<span class="badge warn">warning</span>' if run.warnings else '<span class="badge good">healthy</span>'
+
+
+def _mean(runs: Sequence[RunRecord], name: str) -> str:
+    """Mean over the healthy runs in which the metric is defined, saying how many were left out."""
+    entries = [run.metrics.get(name) for run in runs if not run.problems]
+    good = [entry for entry in entries if entry is not None and number(entry.get("value")) is not None]
+    if not good:
+        known = [run.metrics[name] for run in runs if name in run.metrics]
+        if not known:
+            return MISSING
+        if not entries:
+            return undefined("no healthy run")
+        return undefined(known[0].get("reason"))
+    bounds = [_average([entry.get(side) for entry in good]) for side in ("low", "high")]
+    left_out = "" if len(good) == len(runs) else f'<span class="note">{len(good)} of {_count(len(runs), "seed")}</span>'
+    value = _average([entry.get("value") for entry in good])
+    return f'<span class="value">{MISSING if value is None else show(value)}</span> {interval(*bounds)}{left_out}'
+
+
+def _mean_l0(runs: Sequence[RunRecord]) -> str:
+    value = _average([run.l0 for run in runs if not run.problems]) if any(not run.problems for run in runs) else None
+    if value is not None:
+        return f'<span class="value">{show(value)}</span>'
+    return undefined("no healthy run") if any(run.problems for run in runs) else MISSING
+
+
+def _average(values: Sequence[Any]) -> float | None:
+    known = [number(value) for value in values]
+    return None if None in known or not known else sum(value for value in known if value is not None) / len(known)
+
+
+def all_metrics(results: Results) -> str:
+    """Every metric of every run, a column a run: nothing that was measured is left out of the page."""
+    head = "".join(f"<th>{esc(run.label)}</th>" for run in results.runs)
+    rows = [
+        f'<tr><th scope="row" title="{esc(metric(name).meaning)}">{esc(metric(name).label)}<code>{esc(name)}</code></th>'
+        + "".join(f"<td>{score(run.metrics.get(name))}</td>" for run in results.runs)
+        + "</tr>"
+        for name in ["l0", *metric_names(results.runs)]
+    ]
+    for name in dict.fromkeys(name for run in results.runs for name in compatible(run)):
+        cells = "".join(f"<td>{_plain(compatible(run), name)}</td>" for run in results.runs)
+        rows.append(f'<tr><th scope="row">SAEBench-compatible<code>{esc(name)}</code></th>{cells}</tr>')
+    return _wide(f"<th>Metric</th>{head}", "".join(rows))
+
+
+def _wide(head: str, rows: str) -> str:
+    return f'<div class="scroll"><table class="small"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def compatible(run: RunRecord) -> dict[str, Any]:
+    """The values in SAEBench's own formulas, flat; the schema may nest them in categories."""
+    flat: dict[str, Any] = {}
+    for name, value in mapping(run.core.get("compatible")).items():
+        flat.update(mapping(value) if isinstance(value, dict) and "value" not in value else {name: value})
+    return flat
+
+
+def _plain(values: dict[str, Any], name: str) -> str:
+    if name not in values:
+        return MISSING
+    value = values[name]
+    if isinstance(value, dict):
+        return score(value)
+    known = number(value)
+    return undefined("not a finite number") if known is None else show(known)
+
+
+def contrast_table(results: Results) -> str:
+    """Treatment against baseline, metric by metric: paired difference, interval, verdict."""
+    if not results.contrasts:
+        return f'<p class="absent">Contrasts: {MISSING}. Nothing was compared in this folder.</p>'
+    order = {variant: index for index, variant in enumerate(results.variants)}
+    rows = []
+    for row in results.contrasts:
+        names = [str(row.get(key) or "unnamed") for key in ("treatment", "baseline")]
+        pair = [f"<td>{swatch(order[name]) if name in order else ''}{esc(name)}</td>" for name in names]
+        rows.append(
+            f"<tr>{''.join(pair)}<td>{esc(metric(str(row.get('metric'))).label)}{_arrow(str(row.get('metric')))}</td>"
+            f"<td>{difference(row)}</td><td>{verdict_badge(row)}</td></tr>"
+        )
+    return (
+        '<div class="scroll"><table id="contrast-table"><thead><tr><th>Treatment</th><th>Baseline</th><th>Metric</th>'
+        "<th>Treatment \N{MINUS SIGN} baseline, 95 % interval</th><th>Verdict</th></tr></thead>"
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def difference(row: dict[str, Any]) -> str:
+    """The paired difference with its interval, or why there is none."""
+    value = number(row.get("value"))
+    if value is None:
+        return undefined(row.get("reason") or "the two cannot be compared")
+    return f'<span class="value">{signed(value)}</span> {interval(row.get("low"), row.get("high"))}'
+
+
+def verdict_of(row: dict[str, Any]) -> str:
+    """The verdict in the page's spelling; `not measured` if there is none."""
+    return str(row.get("verdict") or "not measured").replace("_", " ")
+
+
+def verdict_badge(row: dict[str, Any]) -> str:
+    """The verdict with colour and sign (never by colour alone)."""
+    kind, sign = VERDICTS.get(verdict_of(row), ("incomparable", "?"))
+    return f'<span class="verdict {kind}"><span aria-hidden="true">{sign}</span> {esc(verdict_of(row))}</span>'
+
+
+def facts_table(facts: dict[str, Any]) -> str:
+    """Recorded facts of the whole comparison; those a reader looks for first are there even if nobody recorded them."""
+    wanted = (
+        "model",
+        "hook",
+        "corpus",
+        "corpus_hash",
+        "tokens",
+        "seeds",
+        "versions",
+        "throughput_tokens_per_s",
+        "dropped_tokens_share",
+    )
+    names = [*wanted, *(name for name in facts if name not in wanted)]
+    rows = "".join(
+        f'<tr><th scope="row">{esc(name.replace("_", " "))}</th><td>{fact(facts.get(name))}</td></tr>' for name in names
+    )
+    return f'<table id="facts-table" class="facts"><tbody>{rows}</tbody></table>'
+
+
+def config_table(results: Results) -> str:
+    """Every field of every run's configuration, a column a run."""
+    flat = [flatten(run.config) for run in results.runs]
+    names = list(dict.fromkeys(name for config in flat for name in config))
+    if not names:
+        return f'<p class="absent">Configuration of the runs: {MISSING}.</p>'
+    head = "".join(f"<th>{esc(run.label)}</th>" for run in results.runs)
+    rows = "".join(
+        f'<tr><th scope="row"><code>{esc(name)}</code></th>'
+        + "".join(f"<td>{_setting(config, name)}</td>" for config in flat)
+        + "</tr>"
+        for name in names
+    )
+    return _wide(f"<th>Field</th>{head}", rows)
+
+
+def _setting(config: dict[str, Any], name: str) -> str:
+    if name not in config:
+        return '<span class="note">not set</span>'
+    return '<span class="note">off</span>' if config[name] is None else fact(config[name])
+
+
+def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested fields under dotted names; an empty mapping has none."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat.update(flatten(mapping(value), f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+def health_lines(results: Results) -> str:
+    """A red line a problem and an amber line a warning, each naming its run."""
+    red = [(run, text) for run in results.runs for text in run.problems]
+    amber = [(run, text) for run in results.runs for text in run.warnings]
+    lines = [
+        f'<p class="alarm" role="alert"><b>Unhealthy run {esc(run.name)}</b> ({esc(run.label)}): {esc(text)}</p>'
+        for run, text in red
+    ]
+    lines += [
+        f'<p class="caution"><b>Warning, run {esc(run.name)}</b> ({esc(run.label)}): {esc(text)}</p>' for run, text in amber
+    ]
+    lines += [f'<p class="caution">Note: {esc(text)}</p>' for text in items(results.facts.get("warnings"))]
+    return "".join(lines)
+
+
+def swatch(index: int) -> str:
+    """A variant's colour beside its name."""
+    return f'<span class="swatch" style="background:{colour(index)}"></span>'
+
+
+def _arrow(name: str) -> str:
+    words = {"higher": ("\N{UPWARDS ARROW}", "higher is better"), "lower": ("\N{DOWNWARDS ARROW}", "lower is better")}
+    sign = words.get(metric(name).better)
+    return f' <span class="arrow" title="{sign[1]}">{sign[0]}</span>' if sign else ""
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n} {noun}" + ("" if n == 1 else "s")
