@@ -1,0 +1,110 @@
+"""Per-latent statistics of the core evaluation: how often each latent fires, and how its weights lie."""
+
+import torch
+from torch import Tensor
+
+from saelab.evals.core_result import LatentProfile
+from saelab.evals.fold import decoder_norms
+from saelab.stats import Resampling
+from saelab.types import Dictionary, Score
+
+GROUPS = 64  # documents are resampled in at most this many groups, so that counts per latent stay small
+N_BOOT = 200  # resamples of counts per latent
+WEIGHTS_ONLY = "no interval: a property of the weights, not of a sample"
+NEVER_FIRED = "no interval: resampling documents can only lose latents that fired, never find new ones"
+
+
+class Firings:
+    """Running counts over the evaluated tokens."""
+
+    def __init__(self, n_latents: int, n_docs: int):
+        self.groups = min(GROUPS, n_docs)
+        self.fired = torch.zeros(self.groups, n_latents)  # tokens per group of documents; exact in fp32 up to 2^24
+        self.tokens = torch.zeros(self.groups)
+        self.windows = torch.zeros(n_latents)
+        self.mass = torch.zeros(n_latents, dtype=torch.double)
+
+    def add(self, z: Tensor, doc: Tensor, window: Tensor) -> None:
+        """Codes `[n, L]` of tokens of whole windows, their documents `[n]` and windows `[n]`."""
+        active = (z > 0).float()  # [n, L]
+        group = doc % self.groups
+        self.fired.index_add_(0, group, active)
+        self.tokens.index_add_(0, group, torch.ones(len(z)))
+        _, row = window.unique(return_inverse=True)
+        per_window = torch.zeros(int(row.max()) + 1, z.shape[1]).index_add_(0, row, active)
+        self.windows += (per_window > 0).sum(0)
+        self.mass += z.sum(0, dtype=torch.double)
+
+    def profile(self, dictionary: Dictionary) -> LatentProfile:
+        """The latents' profile; consistency and mean activation of a dead latent are NaN."""
+        fired = self.fired.sum(0)
+        W_enc = _weight(dictionary, "W_enc")  # [D, L]
+        W_dec = dictionary.directions.detach().float()  # [L, D]
+        bias = _weight(dictionary, "b_mag", "b_enc")
+        no_bias = None if W_enc is None else torch.zeros(len(fired))
+        norms = decoder_norms(dictionary).cpu()
+        return LatentProfile(
+            density=fired / self.tokens.sum(),
+            mean_activation=(self.mass / fired).float() * norms,
+            consistency=fired / self.windows,
+            max_decoder_cosine=max_cosine(W_dec).cpu(),
+            max_encoder_cosine=None if W_enc is None else max_cosine(W_enc.T).cpu(),
+            encoder_norm=None if W_enc is None else W_enc.norm(dim=0).cpu(),
+            encoder_bias=no_bias if bias is None else bias.cpu(),
+            encoder_decoder_cosine=None if W_enc is None else torch.cosine_similarity(W_enc.T, W_dec).cpu(),
+        )
+
+    def frequent(self, share: float) -> Score:
+        """Share of latents with density over `share`, with its interval over groups of documents."""
+        sums = torch.cat([self.tokens.unsqueeze(1), self.fired], 1)  # [G, 1 + L]
+        resampling = Resampling(sums, n_boot=N_BOOT)
+        return resampling.score(lambda s: (s[:, 1:] > share * s[:, :1]).double().mean(1))
+
+
+def latent_scores(firings: Firings, profile: LatentProfile) -> dict[str, Score]:
+    """Shares of latents and mean cosines. `average_max_encoder_cosine_sim` only where there is an encoder matrix."""
+    dead = float((profile.density == 0).float().mean())
+    scores = {
+        "dead": Score(dead, better="lower", reason=NEVER_FIRED),
+        "frac_alive": Score(1 - dead, better="higher", reason=NEVER_FIRED),
+        "freq_over_1_percent": firings.frequent(0.01),
+        "freq_over_10_percent": firings.frequent(0.1),
+        "average_max_decoder_cosine_sim": _weights_score(profile.max_decoder_cosine),
+    }
+    if profile.max_encoder_cosine is not None:
+        scores["average_max_encoder_cosine_sim"] = _weights_score(profile.max_encoder_cosine)
+    return scores
+
+
+def normalized_frequent(density: Tensor, share: float) -> Score:
+    """SAEBench's share of all firings that latents with density over `share` make; 0 when nothing fires."""
+    total = float(density.sum())
+    value = float(density[density > share].sum()) / total if total > 0 else 0.0
+    return Score(value, reason="no interval: reported as SAEBench does")
+
+
+def max_cosine(rows: Tensor) -> Tensor:
+    """The largest cosine of each row of `[L, D]` with any other row, `[L]`; -inf when there is only one."""
+    unit = torch.nn.functional.normalize(rows.float(), dim=1)
+    best = []
+    for start in range(0, len(unit), 1024):
+        cosine = unit[start : start + 1024] @ unit.T  # [<=1024, L]
+        own = torch.arange(len(cosine))
+        cosine[own, own + start] = -torch.inf
+        best.append(cosine.max(1).values)
+    return torch.cat(best)
+
+
+def _weights_score(cosines: Tensor) -> Score:
+    if len(cosines) < 2:
+        return Score(None, reason="a single latent has no other latent to be compared with")
+    return Score(float(cosines.double().mean()), n=len(cosines), reason=WEIGHTS_ONLY)
+
+
+def _weight(dictionary: Dictionary, *names: str) -> Tensor | None:
+    """The first of the named weights that the dictionary has; imported ones may have none."""
+    for name in names:
+        value = getattr(dictionary, name, None)
+        if isinstance(value, Tensor):
+            return value.detach().float()
+    return None

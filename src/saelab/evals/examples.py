@@ -1,0 +1,193 @@
+"""The most interesting latents of a dictionary, with the text that activates them and the tokens they promote.
+
+Which latents (the rule): those that fire on between 1e-4 and 0.2 of the evaluated tokens; of these at most 512 with the
+largest summed activation; of these, taken in turn, the next one by *effect* (mean activation times the standard deviation
+over the vocabulary of its logit effect: how much it says when it speaks) and the next one by *specificity* (excess
+kurtosis of its logit effect: how few tokens it speaks about). Ties go to the lower index.
+
+Logit effect: direction @ unembedding, minus its mean over the vocabulary (softmax does not see it). The layers between
+the hook and the output are taken as the identity and the final norm as a constant scale: a first-order reading ("direct
+logit attribution"), in arbitrary units, right near the last layer and rough far from it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from saelab.evals.core import CoreData, codes
+from saelab.evals.fold import Folded, fold_decoder_norms
+from saelab.types import Dictionary, Windows
+
+DENSITIES = (1e-4, 0.2)
+CANDIDATES = 512
+BEFORE, AFTER = 32, 15  # tokens shown around the peak
+N_TOKENS = 10  # promoted and suppressed tokens shown
+N_BINS = 20
+
+
+class Vocabulary(Protocol):
+    """What the pages of latents ask of a language model besides `types.LanguageModel`."""
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Token ids -> text."""
+        ...
+
+    def unembed(self) -> Tensor:
+        """The unembedding matrix `[D, V]`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Context:
+    """A piece of a window around the latent's strongest token there."""
+
+    tokens: list[str]
+    activations: list[float]  # per token, decoder norm folded in; 0 where masked
+    peak: int  # index of the strongest token in `tokens`
+    doc: int  # document number of that token
+    window: int  # window of the evaluation data
+
+
+@dataclass(frozen=True)
+class LatentExample:
+    """All that a page about one latent shows."""
+
+    index: int
+    chosen_for: str  # "effect" or "specificity"
+    density: float  # share of evaluated tokens on which it fires
+    mean_activation: float  # where it fires, decoder norm folded in: units of the activation's norm
+    max_activation: float
+    histogram: list[int]  # tokens per bin of the activation, where it fires
+    edges: list[float]  # N_BINS + 1 edges of those bins, from 0 to the maximum
+    promoted: list[tuple[str, float]]  # tokens with the largest logit effect, arbitrary units
+    suppressed: list[tuple[str, float]]  # tokens with the smallest
+    contexts: list[Context]  # from different windows, strongest first
+
+
+def latent_examples(
+    dictionary: Dictionary, data: CoreData, lm: Vocabulary, *, n_latents: int = 24, n_contexts: int = 8
+) -> list[LatentExample]:
+    """Pages for the `n_latents` most interesting latents (rule: see the module), fewer when fewer qualify.
+
+    Deterministic; plain values throughout, so `dataclasses.asdict` gives json.
+    """
+    if n_latents < 1 or n_contexts < 1:
+        raise ValueError(f"n_latents is {n_latents} and n_contexts {n_contexts}; give at least 1 of each")
+    with torch.no_grad():
+        folded = fold_decoder_norms(dictionary)
+        fired, mass = _firings(folded, data)
+        density = fired / len(data.clean_ce)
+        candidates = _candidates(density, mass)  # [C]
+        if not len(candidates):
+            return []
+        unembed = lm.unembed().detach().float().cpu()  # [D, V]
+        effect = folded.directions[candidates.to(folded.directions.device)].float().cpu() @ unembed  # [C, V]
+        effect -= effect.mean(1, keepdim=True)
+        chosen = _choose(effect, (mass / fired)[candidates], n_latents)
+        z = _selected(folded, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
+        return [
+            _page(lm, data, z[..., place], effect[i], int(candidates[i]), why, n_contexts)
+            for place, (i, why) in enumerate(chosen)
+        ]
+
+
+def _firings(folded: Folded, data: CoreData) -> tuple[Tensor, Tensor]:
+    """Tokens on which each latent fires and its summed activation, `[L]` each."""
+    fired = torch.zeros(len(folded.directions), dtype=torch.double)
+    mass = torch.zeros_like(fired)
+    for windows, _ in data.batches:
+        for _, z in codes(folded, windows):
+            fired += (z > 0).sum(0).cpu()
+            mass += z.sum(0, dtype=torch.double).cpu()
+    return fired, mass
+
+
+def _candidates(density: Tensor, mass: Tensor) -> Tensor:
+    """Indices of the latents to choose from, `[C]`, at most `CANDIDATES`, in order of index."""
+    low, high = DENSITIES
+    allowed = torch.nonzero((density >= low) & (density <= high)).squeeze(1)
+    strongest = mass[allowed].argsort(descending=True, stable=True)[:CANDIDATES]
+    return allowed[strongest].sort().values
+
+
+def _choose(effect: Tensor, mean_activation: Tensor, n_latents: int) -> list[tuple[int, str]]:
+    """Which candidates (their place) and why, alternating between the two rankings."""
+    spread = effect.std(1, correction=0)  # [C]
+    kurtosis = (effect**4).mean(1) / spread.clamp_min(1e-12) ** 4
+    rankings = [
+        [(i, name) for i in by.argsort(descending=True, stable=True).tolist()]
+        for name, by in (("effect", mean_activation * spread), ("specificity", kurtosis))
+    ]
+    chosen: dict[int, str] = {}
+    while len(chosen) < min(n_latents, len(effect)):
+        ranking = rankings[len(chosen) % 2]
+        i, name = next(item for item in ranking if item[0] not in chosen)
+        chosen[i] = name
+    return list(chosen.items())
+
+
+def _selected(folded: Folded, data: CoreData, latents: Tensor) -> Tensor:
+    """Codes of a few latents at every token `[W, T, n]`, 0 where masked."""
+    parts = []
+    for windows, _ in data.batches:
+        z = torch.zeros(*windows.keep.shape, len(latents))
+        rows = [z[:, latents.to(z.device)].float().cpu() for _, z in codes(folded, windows)]
+        if rows:
+            z[windows.keep.cpu()] = torch.cat(rows)
+        parts.append(z)
+    return torch.cat(parts)
+
+
+def _page(
+    lm: Vocabulary, data: CoreData, z: Tensor, effect: Tensor, index: int, chosen_for: str, n_contexts: int
+) -> LatentExample:
+    """The page of one latent from its codes `[W, T]` and its logit effect `[V]`."""
+    active = z[z > 0]
+    top = float(active.max())
+    histogram = torch.histc(active, N_BINS, 0.0, top)
+    peaks = z.amax(1).argsort(descending=True, stable=True)[:n_contexts]
+    order = effect.argsort(descending=True, stable=True)
+    most, least = order[:N_TOKENS], order.flip(0)[:N_TOKENS]
+    return LatentExample(
+        index=index,
+        chosen_for=chosen_for,
+        density=len(active) / len(data.clean_ce),
+        mean_activation=_round(float(active.mean())),
+        max_activation=_round(top),
+        histogram=histogram.long().tolist(),
+        edges=[_round(top * i / N_BINS) for i in range(N_BINS + 1)],
+        promoted=[(lm.decode([t]), _round(float(effect[t]))) for t in most.tolist()],
+        suppressed=[(lm.decode([t]), _round(float(effect[t]))) for t in least.tolist()],
+        contexts=[_context(lm, data, z[w], w) for w in peaks.tolist() if z[w].max() > 0],
+    )
+
+
+def _context(lm: Vocabulary, data: CoreData, z: Tensor, window: int) -> Context:
+    """The tokens around the strongest one of a window, with their activations; `z [T]`."""
+    windows, row = _locate(data, window)
+    peak = int(z.argmax())
+    part = slice(max(0, peak - BEFORE), peak + AFTER + 1)
+    return Context(
+        tokens=[lm.decode([t]) for t in windows.tokens[row, part].tolist()],
+        activations=[_round(a) for a in z[part].tolist()],
+        peak=peak - part.start,
+        doc=int(windows.doc[row, peak]),
+        window=window,
+    )
+
+
+def _locate(data: CoreData, window: int) -> tuple[Windows, int]:
+    """The LM batch that holds a window, and its row there."""
+    for windows, _ in data.batches:
+        if window < len(windows.x):
+            return windows, window
+        window -= len(windows.x)
+    raise AssertionError("window numbers come from the same batches")
+
+
+def _round(value: float) -> float:
+    """Four significant digits: what a page shows, and a quarter of the bytes."""
+    return float(f"{value:.4g}")

@@ -1,0 +1,139 @@
+"""SAEBench's result files (schema of SAEBench 0.6.0), so that its readers and plots open saelab's core results.
+
+The values are the `compatible` ones: SAEBench's formulas, oddities included. Its convention writes -1 where a number is
+NaN, so an undefined number is -1 *in this file only*; saelab's own json beside it holds null and the reason.
+Differences that remain: both passes read the same windows (SAEBench takes the sparsity pass from the windows after the
+reconstruction ones), and masked norm outliers, if the source masks any, are left out as special tokens are.
+"""
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from saelab.evals.core import CoreResult
+from saelab.store import plain, write_json
+
+CATEGORIES: dict[str, tuple[str, ...]] = {
+    "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
+    "model_performance_preservation": (
+        "ce_loss_score",
+        "ce_loss_with_ablation",
+        "ce_loss_with_sae",
+        "ce_loss_without_sae",
+    ),
+    "reconstruction_quality": ("explained_variance", "explained_variance_legacy", "mse", "cossim"),
+    "shrinkage": ("l2_norm_in", "l2_norm_out", "l2_ratio", "relative_reconstruction_bias"),
+    "sparsity": ("l0", "l1"),
+    "token_stats": ("total_tokens_eval_reconstruction", "total_tokens_eval_sparsity_variance"),
+    "misc_metrics": (
+        "freq_over_1_percent",
+        "freq_over_10_percent",
+        "normalized_freq_over_1_percent",
+        "normalized_freq_over_10_percent",
+        "average_max_encoder_cosine_sim",
+        "average_max_decoder_cosine_sim",
+        "frac_alive",
+    ),
+}
+DETAILS = {  # SAEBench's name -> field of `LatentProfile`
+    "feature_density": "density",
+    "consistent_activation_heuristic": "consistency",
+    "encoder_bias": "encoder_bias",
+    "encoder_norm": "encoder_norm",
+    "encoder_decoder_cosine_sim": "encoder_decoder_cosine",
+    "max_decoder_cosine_sim": "max_decoder_cosine",
+    "max_encoder_cosine_sim": "max_encoder_cosine",
+}
+COUNTS = CATEGORIES["token_stats"]
+DECIMALS = 10
+UNDEFINED = -1  # SAEBench's mark
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What SAEBench's schema asks besides the numbers. `release` and `sae` name the file."""
+
+    release: str
+    model: str
+    dataset: str
+    sae: str = "custom_sae"  # SAEBench's id of an SAE that is no SAELens release
+    dtype: str = "float32"
+    sae_cfg: Mapping[str, Any] = field(default_factory=dict)
+    sae_lens_version: str = "unknown"
+    commit: str = "Unknown"  # of SAEBench itself; saelab does not run it
+    eval_id: str = ""  # one per call, shared by its SAEs; empty draws a new one
+
+
+def core_to_saebench(result: CoreResult, labels: Labels) -> dict[str, Any]:
+    """A core result as SAEBench's json value. Two calls differ in the time, and in the id unless `labels` give it."""
+    metrics = {category: {name: _number(result, name) for name in names} for category, names in CATEGORIES.items()}
+    return {
+        "eval_type_id": "core",
+        "eval_config": _config(result, labels),
+        "eval_id": labels.eval_id or str(uuid.uuid4()),
+        "datetime_epoch_millis": int(time.time() * 1000),
+        "eval_result_metrics": metrics,
+        "eval_result_details": _details(result),
+        "sae_bench_commit_hash": labels.commit,
+        "sae_lens_id": labels.sae,
+        "sae_lens_release_id": labels.release,
+        "sae_lens_version": labels.sae_lens_version,
+        "sae_cfg_dict": plain(labels.sae_cfg),
+        "eval_result_unstructured": {},
+    }
+
+
+def file_name(labels: Labels) -> str:
+    """SAEBench's name of the file: `{release}_{id}_eval_results.json`, slashes replaced."""
+    return f"{labels.release}_{labels.sae}_eval_results.json".replace("/", "_")
+
+
+def write_core(folder: Path, result: CoreResult, labels: Labels) -> Path:
+    """Write the file under its SAEBench name into `folder`, atomically; returns its path."""
+    path = Path(folder) / file_name(labels)
+    write_json(path, core_to_saebench(result, labels))
+    return path
+
+
+def _config(result: CoreResult, labels: Labels) -> dict[str, Any]:
+    """Every field of SAEBench's core configuration, as this measurement was made."""
+    prompts = result.facts["batch_size_prompts"]
+    n_batches = -(-result.facts["windows"] // prompts)
+    families = ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")
+    per_latent = ("featurewise_density_statistics", "featurewise_weight_based_metrics")
+    return {
+        "model_name": labels.model,
+        "llm_dtype": labels.dtype,
+        "batch_size_prompts": prompts,
+        "n_eval_reconstruction_batches": n_batches,
+        "n_eval_sparsity_variance_batches": n_batches,
+        "dataset": labels.dataset,
+        "context_size": result.facts["context"],
+        "exclude_special_tokens_from_reconstruction": True,
+        **{f"compute_{name}": True for name in (*families, *per_latent)},
+    }
+
+
+def _number(result: CoreResult, name: str) -> float | int:
+    score = result.compatible.get(name)
+    if score is None or score.value is None:
+        return UNDEFINED
+    return int(score.value) if name in COUNTS else score.value
+
+
+def _details(result: CoreResult) -> list[dict[str, float | int]]:
+    """One record per latent, rounded as SAEBench does; what the dictionary does not have is undefined."""
+    n = len(result.density)
+    columns = {name: _rounded(getattr(result.latents, source), n) for name, source in DETAILS.items()}
+    return [{"index": i} | {name: column[i] for name, column in columns.items()} for i in range(n)]
+
+
+def _rounded(values: Tensor | None, n: int) -> list[float | int]:
+    if values is None:
+        return [UNDEFINED] * n
+    return [round(v, DECIMALS) if v == v else UNDEFINED for v in values.tolist()]  # NaN differs from itself
