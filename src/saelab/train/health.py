@@ -14,7 +14,11 @@ class UnhealthyRun(RuntimeError):
 
 
 class NonFiniteTraining(UnhealthyRun):
-    """The loss or a weight became NaN or infinite; the message names run, step and tensor."""
+    """The loss or a weight became NaN or infinite; the message names run, step and tensor. `run`: its place in the group."""
+
+    def __init__(self, message: str, run: int):
+        super().__init__(message)
+        self.run = run
 
 
 @dataclass(frozen=True)

@@ -56,20 +56,21 @@ class Member:
         seen = self._forward(batch, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):
-            raise NonFiniteTraining(f"{self._name}: the loss became {loss.item()} at step {step + 1}; lower the learning rate")
+            text = f"{self._name}: the loss became {loss.item()} at step {step + 1}; lower the learning rate"
+            raise NonFiniteTraining(text, self.index)
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
         lr = optim.lr * lr_factor(optim, step, steps)
-        take_step(self.optimizer, lr, optim.clip * self.sae.d_in)  # the loss is in units where E||x||^2 is D
+        take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()
         self._count(seen)
         for event in self.variant.events:
-            if any(round(at * steps) == step + 1 for at in event.at):
+            if any(max(1, round(at * steps)) == step + 1 for at in event.at):
                 event.fn(self.sae, self.optimizer, seen)
                 self.quiet.zero_()
-        return self._record(seen, step + 1, float(loss), losses, lr) if record else None
+        return self._record(seen, step + 1, loss.item(), losses, lr) if record else None
 
     @property
     def _name(self) -> str:
@@ -95,7 +96,8 @@ class Member:
     def _record(self, seen: Step, step: int, loss: float, losses: dict[str, Tensor], lr: float) -> Record:
         for name, tensor in [*self.sae.named_parameters(), *self.objective.named_parameters()]:
             if not torch.isfinite(tensor).all():
-                raise NonFiniteTraining(f"{self._name}: {name} is no longer finite at step {step}; lower the learning rate")
+                text = f"{self._name}: {name} is no longer finite at step {step}; lower the learning rate"
+                raise NonFiniteTraining(text, self.index)
         x, z = seen.flat
         error = (seen.x - seen.x_hat).square().sum()
         return Record(
