@@ -1,0 +1,259 @@
+"""Any Hugging Face causal LM, read and resumed at one hook through plain forward hooks.
+
+`capture` runs the model's own forward and stops it at the hook. `resume` runs the model's own forward too, with the blocks
+below the hook passing their input through, so that embedding scale, positions, masks and final norm are the model's own.
+"""
+
+import contextlib
+import functools
+import hashlib
+import platform
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from saelab.lm.hooks import Layout, layout_of, parse_hook
+from saelab.lm.splice import feeding, passing, reading, replacing
+from saelab.lm.weights import load_weights, locate
+from saelab.store import file_hash
+from saelab.types import Hook
+
+
+class _Stop(Exception):
+    """Ends a forward at the hook; caught by whoever started it."""
+
+
+@dataclass(frozen=True)
+class State:
+    """What `resume` needs beside the activations."""
+
+    tokens: Tensor  # [B, T]
+    block_input: Tensor | None  # [B, T, D] for mlp_out and attn_out: the residual stream they are added to
+
+
+@dataclass(frozen=True, eq=False)
+class HFModel:
+    """A frozen causal LM read at `hook`; satisfies `types.LanguageModel`."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+    name: str
+    hook: Hook
+    layout: Layout
+
+    def __post_init__(self) -> None:
+        if self.hook.site in ("attn_out", "mlp_out"):
+            self._check_sum()
+
+    # Reading ---------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def capture(self, tokens: Tensor) -> tuple[Tensor, State]:
+        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and the state to resume from; stops at the hook."""
+        tokens = tokens.to(self.device, torch.long)
+        sublayer = self.hook.site in ("attn_out", "mlp_out")
+        sites = [self.hook] + [Hook(self.hook.layer, "resid_pre")] * sublayer
+        seen = self._read(tokens, sites)
+        return seen[0], State(tokens, seen[1] if sublayer else None)
+
+    def _read(self, tokens: Tensor, sites: list[Hook]) -> list[Tensor]:
+        """Activations at `sites`; the forward stops as soon as all were seen."""
+        seen: dict[int, Tensor] = {}
+
+        def keep(i: int, x: Tensor) -> None:
+            seen[i] = x
+            if len(seen) == len(sites):
+                raise _Stop
+
+        with contextlib.ExitStack() as stack:
+            for i, hook in enumerate(sites):
+                stack.enter_context(reading(self.module(hook), hook, functools.partial(keep, i)))
+            with contextlib.suppress(_Stop):
+                self.model(input_ids=tokens, use_cache=False)
+        return [seen[i] for i in range(len(sites))]
+
+    def resume(self, x: Tensor, state: State) -> Tensor:
+        """Activations `[B, T, D]` put in at the hook -> logits `[B, T, V]`; runs only the blocks above, differentiable in x.
+
+        For `mlp_out` and `attn_out` the block itself runs again on its own input with `x` as that sublayer's output.
+        """
+        x = x.to(self.device, self.dtype)
+        above = self.hook.layer + (self.hook.site == "resid_post")  # first block that runs
+        below = self.blocks[:above]
+        stream = x if state.block_input is None else state.block_input
+        with contextlib.ExitStack() as stack:
+            for block in below:
+                stack.enter_context(passing(block, stream, self._returns_tuple))
+            if above == 0:
+                stack.enter_context(feeding(self.blocks[0], stream))
+            if state.block_input is not None:
+                stack.enter_context(replacing(self.module(self.hook), x))
+            return self.model(input_ids=state.tokens, use_cache=False).logits
+
+    def logits(self, tokens: Tensor) -> Tensor:
+        """The model's own forward: token ids `[B, T]` -> logits `[B, T, V]`."""
+        return self.model(input_ids=tokens.to(self.device, torch.long), use_cache=False).logits
+
+    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Next-token cross-entropy `[B, T-1]` in nats, computed in float32; entry t scores token t + 1."""
+        log_p = logits[:, :-1].float().log_softmax(-1)  # [B, T-1, V]
+        return -log_p.gather(-1, tokens[:, 1:, None].to(logits.device, torch.long)).squeeze(-1)
+
+    def at(self, hook: Hook | str) -> "HFModel":
+        """The same weights read at another hook."""
+        return replace(self, hook=parse_hook(hook if isinstance(hook, str) else hook.name, self.layout))
+
+    def module(self, hook: Hook) -> nn.Module:
+        """The module read at `hook`."""
+        return self.model.get_submodule(self.layout.path(hook))
+
+    def first_broken(self, tokens: Tensor) -> str | None:
+        """Path of the first place up to the hook where activations are NaN or infinite, or None."""
+        for layer in range(self.hook.layer + 1):
+            for site in ("resid_pre", "resid_post") if layer == 0 else ("resid_post",):
+                hook = Hook(layer, site)
+                with torch.no_grad():
+                    finite = torch.isfinite(self._read(tokens.to(self.device, torch.long), [hook])[0]).all()
+                if not finite:
+                    return "the embedding" if site == "resid_pre" else f"layer {layer} ({self.layout.path(hook)})"
+        return None
+
+    def _check_sum(self) -> None:
+        """Refuse a sublayer site where attention and MLP outputs do not add up to what the block adds."""
+        layer = self.hook.layer
+        tokens = torch.arange(1, 7, device=self.device)[None] % self.model.config.get_text_config().vocab_size
+        sites = [Hook(layer, "resid_pre"), Hook(layer, "attn_out"), Hook(layer, "mlp_out"), Hook(layer, "resid_post")]
+        if not (self.layout.attn and self.layout.mlp):
+            sites = [sites[0], Hook(layer, self.hook.site), sites[3]]
+        with torch.no_grad():
+            before, *parts, after = (x.double() for x in self._read(tokens, sites))
+        gap = (before + sum(parts) - after).abs().max() / after.abs().max().clamp_min(1e-30)
+        if gap > (1e-3 if self.dtype == torch.float32 else 0.05):
+            raise ValueError(
+                f"{self.hook.name}: in this {self.layout.architecture} the block adds something else than "
+                f"the outputs of attention and MLP (relative gap {gap:.2g}), so this site is not defined; use resid_pre or resid_post"
+            )
+
+    # Facts -----------------------------------------------------------------------------------------------------------
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The model's blocks, in order."""
+        return list(self.model.get_submodule(self.layout.blocks).children())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the weights and of captured activations."""
+        return self.model.dtype
+
+    @property
+    def d_in(self) -> int:
+        """Width of the residual stream, D."""
+        return self.model.config.get_text_config().hidden_size
+
+    @property
+    def n_layers(self) -> int:
+        """Number of blocks."""
+        return self.layout.n_layers
+
+    @property
+    def bos_id(self) -> int | None:
+        """The tokenizer's BOS id (0 is an id), or None."""
+        return self.tokenizer.bos_token_id
+
+    @property
+    def special_tokens(self) -> dict[str, int]:
+        """The ids of bos, eos and pad, those that the tokenizer has; 0 is an id."""
+        ids = {name: getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+        return {name: i for name, i in ids.items() if i is not None}
+
+    @property
+    def special_ids(self) -> frozenset[int]:
+        """The ids of bos, eos and pad: their activations are left out of training and of reconstruction scores."""
+        return frozenset(self.special_tokens.values())
+
+    def unembed(self) -> Tensor:
+        """The unembedding `[D, V]` in float32, final norm not folded in."""
+        head = self.model.get_output_embeddings()
+        if head is None:
+            raise ValueError(f"{self.name} has no unembedding")
+        return head.get_parameter("weight").detach().float().T
+
+    def decode(self, ids: list[int] | Tensor) -> list[str]:
+        """One display string per token id, leading spaces kept (a lone byte of a longer character shows as U+FFFD)."""
+        ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
+        names = self.tokenizer.convert_ids_to_tokens(ids)
+        spaced = "▁" in "".join(self.tokenizer.get_vocab())  # SentencePiece: decoding one token would drop its space
+        return [n.replace("▁", " ") if spaced else self.tokenizer.decode([i]) for i, n in zip(ids, names, strict=True)]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What identifies the model, for the run's record."""
+        return {
+            "model": self.name,
+            "architecture": type(self.model).__name__,
+            "parameters": self.model.num_parameters(),
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "layers": self.n_layers,
+            "d_in": self.d_in,
+            "hook": self.hook.name,
+            "weights_hash": self.weights_hash,
+            "versions": {
+                "torch": torch.__version__,
+                "transformers": transformers.__version__,
+                "tokenizers": tokenizers.__version__,
+                "python": platform.python_version(),
+            },
+        }
+
+    @property
+    def weights_hash(self) -> str:
+        """sha256 over the weight files of a local folder; the commit of a model from the hub."""
+        place = locate(self.name)
+        return _folder_hash(place) if Path(place).is_dir() else str(getattr(self.model.config, "_commit_hash", None))
+
+    @functools.cached_property
+    def _returns_tuple(self) -> bool:
+        """Whether blocks return a tuple (some architectures) or the tensor itself (most); read off one block's output."""
+        found: list[bool] = []
+
+        def look(module: nn.Module, args: Any, output: Any) -> None:
+            found.append(isinstance(output, tuple))
+            raise _Stop
+
+        handle = self.blocks[0].register_forward_hook(look)
+        with contextlib.suppress(_Stop), torch.no_grad():
+            self.model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=self.device), use_cache=False)
+        handle.remove()
+        return found[0]
+
+
+def load_model(name: str, hook: str | Hook = "middle", *, device: str = "auto", dtype: str = "float32") -> HFModel:
+    """Load `pylm`, a local folder or a Hugging Face id, to be read at `hook` (any spelling, see `lm.hooks`).
+
+    Raises `ModelUnavailable`, `FileNotFoundError` or `ValueError`, saying what is wrong with the model or the hook.
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model, tokenizer = load_weights(name, device, dtype)
+    layout = layout_of(model)
+    return HFModel(model, tokenizer, name, parse_hook(hook if isinstance(hook, str) else hook.name, layout), layout)
+
+
+@functools.cache
+def _folder_hash(folder: str) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(Path(folder).glob("*.safetensors")):
+        digest.update(file_hash(path).encode())
+    return digest.hexdigest()[:16]
