@@ -68,8 +68,8 @@ def _card(key: str, latent: dict[str, Any], run: RunRecord) -> str:
     return (
         f'<article class="latent" id="latent-{key}"><header><h4>Latent {_name(latent)}</h4>'
         f'<span class="note">{esc(run.label)} · {facts}</span></header><div class="panels">'
-        f"<div><h5>Makes likelier</h5>{_tokens(items(latent.get('promoted')), 'up')}</div>"
-        f"<div><h5>Makes unlikelier</h5>{_tokens(items(latent.get('suppressed')), 'down')}</div>"
+        f"<div><h5>Makes likelier (logit effect)</h5>{_tokens(items(latent.get('promoted')), 'up')}</div>"
+        f"<div><h5>Makes unlikelier (logit effect)</h5>{_tokens(items(latent.get('suppressed')), 'down')}</div>"
         f"<div><h5>Activations (log counts)</h5>{bars(edges, counts) if counts else MISSING}</div></div>"
         f'<h5>Top contexts</h5><div class="contexts">{lines}</div></article>'
     )

@@ -77,7 +77,7 @@ def _verdicts(results: Results) -> str:
     where = f"on {fact(facts.get('model'))}, hook <code>{fact(facts.get('hook'))}</code>"
     lead = f'<p class="lead">Compared: {variants}; {count} {where}, at L0 {sparsity}.</p>'
     if unhealthy:
-        lead += f'<p class="alarm">{unhealthy} of {count} unhealthy: left out of every mean and of no table.</p>'
+        lead += f'<p class="alarm">{unhealthy} of {count} unhealthy: not in the means and the frontier, but in every table.</p>'
     sentences = "".join(f"<li>{_sentence(row)}</li>" for row in results.contrasts)
     return lead + (f'<ul class="verdicts">{sentences}</ul>' if sentences else f"<p>Contrasts: {MISSING}.</p>")
 
@@ -153,10 +153,10 @@ def _not_drawn(absent: list[str]) -> str:
 def _training(results: Results) -> str:
     panels = []
     for title, key in (
-        ("loss (log)", "loss"),
-        ("explained variance", "explained_variance"),
+        ("Loss (log)", "loss"),
+        ("Explained variance", "explained_variance"),
         ("L0", "l0"),
-        ("share of dead latents", "dead"),
+        ("Share of dead latents", "dead"),
     ):
         lines = []
         for run in results.runs:

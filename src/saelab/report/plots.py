@@ -117,7 +117,7 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
             if not drawn:
                 _empty(ax)
             elif title.endswith("(log)") and min(drawn) > 0:
-                ax.set_yscale("log")
+                _log_axis(ax, min(drawn), max(drawn))
             ax.xaxis.set_major_formatter(lambda value, _: _tokens(value))
         return _svg(figure, label)
 
@@ -215,6 +215,16 @@ def _svg(figure: "Figure", label: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
     text = text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-").replace("xlink:href", "href")
     return re.sub(r"\n\s*", "\n", text)
+
+
+def _log_axis(ax: "Axes", low: float, high: float) -> None:
+    """Ticks at 1, 2, 5 times powers of ten (powers alone over more than three decades), written as plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    ax.set_yscale("log")
+    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
+    ax.yaxis.set_minor_locator(NullLocator())
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _empty(ax: "Axes") -> None:

@@ -29,14 +29,19 @@ def summary_table(results: Results) -> str:
     body = []
     for index, variant in enumerate(results.variants):
         runs = results.of(variant)
-        cells = "".join(f"<td>{_mean(runs, name)}</td>" for name in shown)
+        hopeless = all(run.problems for run in runs)
+        if hopeless:  # no mean to show: the seeds' own values stand open below
+            cells = f'<td colspan="{len(shown) + 1}">{undefined("no healthy run to average; each seed is listed below")}</td>'
+        else:
+            cells = "".join(f"<td>{cell}</td>" for cell in [_mean_l0(runs), *(_mean(runs, name) for name in shown)])
         body.append(
             f'<tbody><tr class="mean"><th scope="row">{swatch(index)}{esc(variant)}'
-            f'<button type="button" class="toggle" aria-expanded="false" data-seeds="{index}">'
+            f'<button type="button" class="toggle" aria-expanded="{str(hopeless).lower()}" data-seeds="{index}">'
             f"{_count(len(runs), 'seed')}</button></th>"
-            f"<td>{_mean_l0(runs)}</td>{cells}</tr></tbody>"
+            f"{cells}</tr></tbody>"
         )
-        body.append(f'<tbody class="seeds" id="seeds-{index}">{"".join(_seed_row(run, shown) for run in runs)}</tbody>')
+        kind = "seeds open" if hopeless else "seeds"
+        body.append(f'<tbody class="{kind}" id="seeds-{index}">{"".join(_seed_row(run, shown) for run in runs)}</tbody>')
     return (
         '<div class="scroll"><table id="summary-table"><thead><tr><th>Variant</th>'
         f'<th title="{esc(METRICS["l0"].meaning)}">L0</th>'
@@ -65,12 +70,8 @@ def _mean(runs: Sequence[RunRecord], name: str) -> str:
     entries = [run.metrics.get(name) for run in runs if not run.problems]
     good = [entry for entry in entries if entry is not None and number(entry.get("value")) is not None]
     if not good:
-        known = [run.metrics[name] for run in runs if name in run.metrics]
-        if not known:
-            return MISSING
-        if not entries:
-            return undefined("no healthy run")
-        return undefined(known[0].get("reason"))
+        known = [entry for entry in entries if entry is not None]
+        return undefined(known[0].get("reason")) if known else MISSING
     bounds = [_average([entry.get(side) for entry in good]) for side in ("low", "high")]
     left_out = "" if len(good) == len(runs) else f'<span class="note">{len(good)} of {_count(len(runs), "seed")}</span>'
     value = _average([entry.get("value") for entry in good])
@@ -78,10 +79,8 @@ def _mean(runs: Sequence[RunRecord], name: str) -> str:
 
 
 def _mean_l0(runs: Sequence[RunRecord]) -> str:
-    value = _average([run.l0 for run in runs if not run.problems]) if any(not run.problems for run in runs) else None
-    if value is not None:
-        return f'<span class="value">{show(value)}</span>'
-    return undefined("no healthy run") if any(run.problems for run in runs) else MISSING
+    value = _average([run.l0 for run in runs if not run.problems])
+    return MISSING if value is None else f'<span class="value">{show(value)}</span>'
 
 
 def _average(values: Sequence[Any]) -> float | None:

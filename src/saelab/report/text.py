@@ -81,7 +81,7 @@ def show(value: float) -> str:
     elif size >= 1:
         text = f"{value:.3f}"
     else:
-        text = f"{value:.4f}" if size >= 0.001 else f"{value:.2e}"
+        text = f"{value:.4f}" if size >= 0.001 else f"{value:.5f}" if size >= 0.00005 else f"{value:.2e}"
     return text.replace("-", "\N{MINUS SIGN}")
 
 

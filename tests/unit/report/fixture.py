@@ -9,7 +9,28 @@ from typing import Any
 HOSTILE = "</script><img src=x onerror=1>"
 VARIANTS = {"standard": 0.781, "topk": 0.846, "batch_topk": 0.859}
 L, D = 512, 64
-WORDS = ["def", " self", ".", "return", " (", ")", ":", "\n", "    ", " x", " =", " None_", '"', " import", " os", "path", "_", " if", " <", " &"]
+WORDS = [
+    "def",
+    " self",
+    ".",
+    "return",
+    " (",
+    ")",
+    ":",
+    "\n",
+    "    ",
+    " x",
+    " =",
+    " yield",
+    '"',
+    " import",
+    " os",
+    "path",
+    "_",
+    " if",
+    " <",
+    " &",
+]
 
 
 def write_folder(folder: Path, seeds: int = 2, contexts: int = 8) -> Path:
@@ -85,6 +106,7 @@ def _config(variant: str, seed: int) -> dict[str, Any]:
 def _run(folder: Path, rng: random.Random, variant: str, seed: int, scores: dict[str, Any], contexts: int) -> dict[str, Any]:
     name = f"{variant}-{seed}-3fa9c0de12ab"
     run = folder / "runs" / name
+    quality = VARIANTS[variant] + 0.01 * seed
     density = [0.0 if rng.random() < 0.03 else min(10 ** rng.gauss(-1.6, 0.55), 0.9) for _ in range(L)]
     _json(run / "run.json", _config(variant, seed))
     warnings = ["dead share 12 % at the end"] if (variant, seed) == ("standard", 1) else []
@@ -95,11 +117,21 @@ def _run(folder: Path, rng: random.Random, variant: str, seed: int, scores: dict
     with (run / "metrics.jsonl").open("w") as file:
         for step in range(0, 489, 2):
             at = step / 488
-            line = {"step": step, "tokens": step * 2048, "loss": 40 * math.exp(-4 * at) + 9 + rng.random(), "losses": {},
-                    "l0": 32 + 60 * math.exp(-9 * at), "explained_variance": 0.85 * (1 - math.exp(-7 * at)),
-                    "dead": 0.03 * at, "lr": 1e-3, "coefficient": None}  # fmt: skip
+            line = {
+                "step": step,
+                "tokens": step * 2048,
+                "loss": (30 * math.exp(-4 * at) + 9 + rng.random()) / quality,
+                "losses": {},
+                "l0": 32 + 90 * (quality - 0.7) * math.exp(-9 * at),
+                "explained_variance": quality * (1 - math.exp(-7 * at)),
+                "dead": (1 - quality) * 0.2 * at,
+                "lr": 1e-3,
+                "coefficient": None,
+            }
             file.write(json.dumps(line) + "\n")
-    short = {key: {bound: score[bound] for bound in ("value", "low", "high")} for key, score in scores.items() if key != "l2_ratio"}
+    short = {
+        key: {bound: score[bound] for bound in ("value", "low", "high")} for key, score in scores.items() if key != "l2_ratio"
+    }
     return {"variant": variant, "seed": seed, "l0": scores["l0"]["value"], "healthy": True, "metrics": short, "run": name}
 
 

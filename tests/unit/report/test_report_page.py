@@ -1,0 +1,180 @@
+"""The page as text: what it must say, and what it must never hold."""
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from saelab.report import write_report
+from saelab.report.read import number, read_results
+from unit.report.fixture import HOSTILE, write_folder
+
+LOADERS = {"src", "href", "data", "action", "poster", "srcset"}
+
+
+class Page(HTMLParser):
+    """Visible text by section, and every tag with its attributes."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.words: dict[str, list[str]] = {"": []}
+        self.section, self.silent = "", False
+        self.feed(source)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self.silent = tag in ("script", "style")
+        if tag == "section":
+            self.section = dict(attrs)["id"] or ""
+            self.words[self.section] = []
+
+    def handle_endtag(self, tag: str) -> None:
+        self.silent = False
+
+    def handle_data(self, data: str) -> None:
+        if not self.silent:
+            self.words[self.section].append(data)
+
+    def text(self, section: str | None = None) -> str:
+        parts = [part for key, words in self.words.items() if section in (None, key) for part in words]
+        return re.sub(r"\s+", " ", " ".join(parts))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("report") / "demo")
+
+
+@pytest.fixture(scope="module")
+def source(folder: Path) -> str:
+    path = write_report(folder)
+    assert path == folder / "report.html"
+    return path.read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def page(source: str) -> Page:
+    return Page(source)
+
+
+def test_unhealthy_run_is_a_red_line_above_everything(source: str, page: Page) -> None:
+    assert "Unhealthy run all_zero-0-0b5e000000aa (all_zero, seed 0): L0 is 0: no latent is ever active" in page.text("")
+    assert source.index('class="alarm" role="alert"') < source.index('<section id="verdicts">')
+
+
+def test_undefined_value_gives_its_reason(page: Page) -> None:
+    assert "undefined: the reconstruction is zero everywhere" in page.text("summary")
+    assert "undefined: no healthy run to average" in page.text("summary")
+
+
+def test_what_is_absent_is_said(page: Page) -> None:
+    assert "not measured" in page.text("summary")  # the zero run has no KL
+    assert "Not drawn: all_zero, seed 0 (training curve not measured)" in page.text("training")
+    assert "Latents of all_zero-0-0b5e000000aa (all_zero, seed 0): not measured" in page.text("latents")
+    assert "runs/all_zero-0-0b5e000000aa/metrics.jsonl is not there" in page.text("facts")
+
+
+def test_no_placeholder_leaks(page: Page) -> None:
+    assert re.search(r"\b(nan|NaN|None|null|inf|undefined(?!:))\b", page.text()) is None
+    assert "mathdefault" not in page.text()  # matplotlib's own markup for numbers
+
+
+def test_nothing_is_loaded(source: str, page: Page) -> None:
+    assert "http:" not in source and "https:" not in source and "@import" not in source
+    for tag, attributes in page.tags:
+        for name in LOADERS & set(attributes):
+            assert (attributes[name] or "").startswith(("#", "data:,")), (tag, attributes)
+    assert set(re.findall(r"url\((.)", source)) <= {"#"}
+
+
+def test_hostile_tokens_are_text(source: str, page: Page) -> None:
+    assert HOSTILE not in source
+    assert HOSTILE in page.text("latents") and HOSTILE in page.text("facts")
+    assert not [attributes for tag, attributes in page.tags if tag == "img" or "onerror" in attributes]
+    assert sum(tag == "script" for tag, _ in page.tags) == 1
+
+
+def test_means_are_over_seeds(folder: Path, page: Page) -> None:
+    rows = json.loads((folder / "summary.json").read_text())["rows"]
+    values = [row["metrics"]["explained_variance"]["value"] for row in rows if row["variant"] == "topk"]
+    assert f"{sum(values) / 2:.4f}" in page.text("summary")
+    for value in values:
+        assert f"{value:.4f}" in page.text("summary")
+
+
+def test_verdicts_are_sentences(page: Page) -> None:
+    text = page.text("verdicts")
+    assert "topk is better than standard in Explained variance (+0.0652, 95 % interval +0.0621 to +0.0683)." in text
+    assert "No difference shown between topk and standard in CE recovered" in text
+    assert "batch_topk is worse than standard in MSE" in text
+    assert "all_zero and standard cannot be compared in Cosine" in text
+    assert "7 runs on pylm, hook blocks.3.hook_resid_post , at L0 31.9" in text and "asked for: 32" in text
+
+
+def test_dead_share_is_counted_from_the_densities(folder: Path, page: Page) -> None:
+    run = next(run for run in read_results(folder).runs if run.variant == "topk")
+    dead = run.densities.count(0.0) / len(run.densities)
+    assert run.metrics["dead"]["value"] == dead
+    assert f"topk (dead {100 * dead:.1f} %" in page.text("density")
+
+
+def test_ids_are_unique(page: Page) -> None:
+    ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+
+
+def test_same_folder_same_bytes(folder: Path, source: str) -> None:
+    assert write_report(folder).read_text(encoding="utf-8") == source
+
+
+def test_ten_runs_stay_below_three_megabytes(tmp_path: Path) -> None:
+    path = write_report(write_folder(tmp_path / "big", seeds=3, contexts=12))
+    assert path.stat().st_size < 3_000_000
+
+
+def test_zero_l0_is_unhealthy_even_if_nobody_checked(tmp_path: Path) -> None:
+    row = {"variant": "topk", "seed": 0, "l0": 0.0, "metrics": {}, "run": "a"}
+    (tmp_path / "summary.json").write_text(json.dumps({"rows": [row]}))
+    text = Page(write_report(tmp_path).read_text()).text("")
+    assert "Unhealthy run a (topk, seed 0): L0 is 0" in text
+
+
+@pytest.mark.parametrize("content", [None, "{broken\n", "[1, 2]\n", '{"scores": 3, "latents": [4], "problems": 5}\n', "null\n"])
+def test_damaged_or_missing_files_never_stop_the_page(tmp_path: Path, content: str | None) -> None:
+    folder = write_folder(tmp_path / "demo", contexts=1)
+    names = ["run.json", "metrics.jsonl", "health.json", "eval/core.json", "eval/latents.json"]
+    runs = sorted(path for path in (folder / "runs").iterdir() if not path.name.startswith("all_zero"))
+    for run, name in zip(runs, names, strict=False):  # each run lacks another file
+        (run / name).unlink() if content is None else (run / name).write_text(content)
+    page = Page(write_report(folder).read_text())
+    assert re.search(r"\b(nan|NaN|None)\b", page.text()) is None
+    for run, name in zip(runs, names, strict=False):
+        if content in (None, "{broken\n"):
+            says = "is not there" if content is None else "cannot be read"
+            assert f"runs/{run.name}/{name} {says}" in page.text("facts")
+
+
+def test_folder_without_summary_is_read_from_its_runs(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "demo", seeds=1)
+    (folder / "summary.json").unlink()
+    text = Page(write_report(folder).read_text()).text()
+    assert "batch_topk, seed 0" in text and "Contrasts: not measured" in text and "summary.json is not there" in text
+
+
+def test_single_run_folder_gets_a_page(tmp_path: Path) -> None:
+    run = next((write_folder(tmp_path / "demo", seeds=1) / "runs").glob("topk*"))
+    assert "topk, seed 0" in Page(write_report(run).read_text()).text("facts")
+
+
+def test_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"holds no results: expected summary\.json"):
+        write_report(tmp_path)
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, True, "3", [1]])
+def test_number_refuses_what_is_none(value: object) -> None:
+    assert number(value) is None

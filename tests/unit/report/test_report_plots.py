@@ -1,0 +1,43 @@
+import math
+import re
+
+from saelab.report import plots
+
+
+def test_thin_keeps_the_last_point_and_the_bound() -> None:
+    x = [float(i) for i in range(10_001)]
+    kept, values = plots.thin(x, [value * 2 for value in x])
+    assert len(kept) <= plots.POINTS + 1 and kept[-1] == 10_000.0
+    assert all(v == 2 * k for k, v in zip(kept, values, strict=True))
+    assert plots.thin([], []) == ([], []) and plots.thin([1.0], [None]) == ([1.0], [None])
+
+
+def test_histogram_counts_everything_once() -> None:
+    assert plots.histogram([-9.0, 0.1, 0.9, 1.5, 9.0], [0.0, 1.0, 2.0]) == [3, 2]
+
+
+def test_figures_without_data_say_so() -> None:
+    frontier = plots.frontier([("Explained variance", []), ("CE", [])], "frontier")
+    curves = plots.curves([("Loss (log)", [plots.Line(0, 0, [0.0, 1.0], [None, None])])], "curves")
+    assert frontier.count("not measured") == 2 and curves.count("not measured") == 1
+
+
+def test_svg_is_bare_and_repeatable() -> None:
+    lines = [plots.Line(0, 0, [0.0, 1e6], [3.0, 1.0]), plots.Line(1, 1, [0.0, 1e6], [2.0, None])]
+    svg = plots.curves([("Loss (log)", lines), ("<L0> $x$ & more", lines)], "Training curves")
+    assert svg.startswith("<svg viewBox=") and svg.rstrip().endswith("</svg>")
+    assert "xmlns" not in svg and "metadata" not in svg and "http" not in svg
+    assert "&lt;L0&gt; $x$ &amp; more" in svg and plots.PALETTE[0].lower() in svg.lower()
+    assert all(found.startswith("Training-curves".lower()) for found in re.findall(r'\bid="([^"]+)"', svg))
+    assert svg == plots.curves([("Loss (log)", lines), ("<L0> $x$ & more", lines)], "Training curves")
+
+
+def test_dead_share_is_a_bar() -> None:
+    svg = plots.densities([plots.Panel("topk", 0, [[-2.0] * 9, []], [0.1, 1.0])], "densities")
+    assert svg.count("#8a8f94") == 2 and "dead" in svg
+
+
+def test_bars_scale_to_the_tallest() -> None:
+    svg = plots.bars([0.0, 1.0, 2.0], [9, 0])
+    assert svg.count("<rect") == 1 and 'height="44.0"' in svg
+    assert math.isclose(float(svg.split('y="')[1].split('"')[0]), 2.0) or "46.5" in svg
