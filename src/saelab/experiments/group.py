@@ -1,0 +1,108 @@
+"""Train one group of runs in lock-step, with logs, checkpoints, and a way to stop and go on."""
+
+import signal
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from saelab.experiments.checkpoint import Checkpoint
+from saelab.experiments.folders import RunFolder, run_folder
+from saelab.experiments.listen import Listener
+from saelab.sae.io import save_sae
+from saelab.store import append_line
+from saelab.train import Training
+from saelab.types import Run
+
+CHECKPOINT_SECONDS = 60.0
+CHECKPOINT_STEPS = 2_000
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM arrived; everything up to a checkpoint is saved, and the same call goes on from there."""
+
+
+def train_group(
+    training: Training,
+    runs: Sequence[Run],
+    out: Path,
+    listener: Listener,
+    *,
+    facts: Mapping[str, Any],
+    every: int | None = None,
+) -> None:
+    """Train `runs` to the end and write their logs, SAEs and health records; go on from a checkpoint if there is one.
+
+    `facts` are recorded beside each SAE. `every`: steps between checkpoints; None: 2,000 steps or a minute, whichever
+    comes first. Raises `Interrupted` after saving, `NonFiniteTraining`, `CorruptFile` for a damaged checkpoint.
+    """
+    folders = [run_folder(out, run) for run in runs]
+    checkpoint = Checkpoint.of(out, runs)
+    before = checkpoint.load(training) if checkpoint.path.exists() else 0.0
+    for folder in folders:
+        folder.truncate_metrics(training.step)
+    if training.step:
+        listener.note(f"going on from {checkpoint.path} at step {training.step:,} of {training.steps:,}")
+    started = time.monotonic()
+    listener.begin(runs, training.step, training.steps)
+    try:
+        _loop(training, folders, checkpoint, listener, before=before, every=every)
+    finally:
+        listener.end()
+    seconds = before + time.monotonic() - started
+    speed = {"seconds": round(seconds, 2), "throughput_tokens_per_s": round(runs[0].source.tokens / max(seconds, 1e-9), 1)}
+    for folder, trained in zip(folders, training.results(), strict=True):
+        save_sae(trained.sae, folder.sae, {"run": folder.run.config, "facts": {**facts, **speed}})
+        folder.write_health(trained.health)
+    checkpoint.remove()
+
+
+def _loop(
+    training: Training,
+    folders: Sequence[RunFolder],
+    checkpoint: Checkpoint,
+    listener: Listener,
+    *,
+    before: float,
+    every: int | None,
+) -> None:
+    started = saved = time.monotonic()
+    with stop_requests() as stop:
+        for progress in training:
+            for record in progress.records:
+                append_line(folders[record.run].metrics, {k: v for k, v in asdict(record).items() if k != "run"})
+            listener.advance(progress)
+            now = time.monotonic()
+            due = now - saved >= CHECKPOINT_SECONDS or progress.step % (every or CHECKPOINT_STEPS) == 0
+            if stop or (due and progress.step < training.steps):
+                checkpoint.save(training, before + now - started)
+                saved = time.monotonic()
+            if stop:
+                raise Interrupted(f"stopped at step {progress.step:,} of {training.steps:,}, saved in {checkpoint.path}")
+
+
+@contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """A list that receives a signal's number on Ctrl-C or SIGTERM, so that a step is never cut in two.
+
+    A second one acts at once. Only the main thread can listen; elsewhere the list stays empty.
+    """
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+
+    def handler(number: int, _frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, action in previous.items():
+            signal.signal(number, action)

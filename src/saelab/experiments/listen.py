@@ -1,0 +1,43 @@
+"""How an experiment tells what it does: it calls a listener and prints nothing itself."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from saelab.train import Progress
+from saelab.types import Run
+
+
+class Listener(Protocol):
+    """Hears what happens. The command line has two: a live table for a terminal, plain lines for a log."""
+
+    def note(self, text: str) -> None:
+        """One sentence for the user."""
+        ...
+
+    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
+        """A group of runs starts to train at `step` of `steps`."""
+        ...
+
+    def advance(self, progress: Progress) -> None:
+        """A step is done."""
+        ...
+
+    def end(self) -> None:
+        """The group's training is over, well or badly."""
+        ...
+
+
+class Silent:
+    """Hears and says nothing."""
+
+    def note(self, text: str) -> None:
+        """Nothing."""
+
+    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
+        """Nothing."""
+
+    def advance(self, progress: Progress) -> None:
+        """Nothing."""
+
+    def end(self) -> None:
+        """Nothing."""

@@ -1,0 +1,107 @@
+"""What an experiment is: runs to train, evaluations to make, contrasts to judge. Plain values, no I/O."""
+
+import math
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+from saelab.store import content_id
+from saelab.types import Optim, Run, Source, Spec
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A claim to judge: on `metric`, does the variant `treatment` differ from the variant `baseline`, paired by seed?"""
+
+    metric: str
+    baseline: str
+    treatment: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole experiment. A plan file is a Python file with a function `plan() -> Plan`."""
+
+    name: str
+    runs: tuple[Run, ...]
+    contrasts: tuple[Contrast, ...] = ()
+    evals: tuple[str, ...] = field(default=("core",))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Nested plain fields, for json."""
+        return {
+            "name": self.name,
+            "runs": {run_name(run): run.config for run in self.runs},
+            "contrasts": [asdict(contrast) for contrast in self.contrasts],
+            "evals": list(self.evals),
+        }
+
+
+def run_id(run: Run) -> str:
+    """The identity of a run: the hash of its content, in which 32 and 32.0 are one number."""
+    return content_id(_floats(run.config))
+
+
+def _floats(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _floats(item) for key, item in value.items()}
+    return float(value) if isinstance(value, int) else value
+
+
+def run_name(run: Run) -> str:
+    """The folder of a run, `<variant>-s<seed>-<first 8 digits of its id>`."""
+    return f"{run.spec.variant}-s{run.seed}-{run_id(run)[:8]}"
+
+
+def run_from_config(config: dict[str, Any]) -> Run:
+    """Inverse of `Run.config`. Raises `TypeError` or `KeyError` when fields are missing or unknown."""
+    spec, source, optim = Spec(**config["spec"]), Source(**config["source"]), Optim(**config["optim"])
+    return Run(spec, source, optim, config["seed"])
+
+
+def single(run: Run, evals: tuple[str, ...] = ("core",)) -> Plan:
+    """The plan of one run; its name is the run's, so that its folder belongs to that run alone."""
+    return Plan(run_name(run), (run,), evals=evals)
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse a plan that cannot be carried out or judged. Raises `ValueError`, saying which run or contrast."""
+    if not plan.runs:
+        raise ValueError(f"plan {plan.name!r} has no runs; give at least one")
+    repeated = [name for name, count in Counter(run_name(run) for run in plan.runs).items() if count > 1]
+    if repeated:
+        raise ValueError(f"plan {plan.name!r} lists {repeated[0]} twice; equal runs are one run, remove one")
+    for run in plan.runs:
+        check_optim(run.optim)
+        if run.seed < 0:
+            raise ValueError(f"seed is {run.seed}; it must be 0 or more")
+    variants = sorted({run.spec.variant for run in plan.runs})
+    for contrast in plan.contrasts:
+        for variant in (contrast.baseline, contrast.treatment):
+            if variant not in variants:
+                near = get_close_matches(variant, variants, n=1, cutoff=0.0)[0]
+                raise ValueError(f"a contrast names {variant!r}, which no run of the plan trains (did you mean {near!r}?)")
+            seeds = Counter(run.seed for run in plan.runs if run.spec.variant == variant)
+            if max(seeds.values()) > 1:
+                raise ValueError(
+                    f"a contrast names {variant!r}, of which the plan holds several runs with one seed; "
+                    "put differing settings into different plans, or leave the contrast out"
+                )
+
+
+def check_optim(optim: Optim) -> None:
+    """Refuse optimizer settings that make no sense. Raises `ValueError` with the number and what is allowed."""
+    if not (math.isfinite(optim.lr) and optim.lr > 0):
+        raise ValueError(f"lr is {optim.lr:g}; it must be above 0 (1e-3 is a good start)")
+    if optim.warmup < 0:
+        raise ValueError(f"warmup is {optim.warmup} steps; it must be 0 or more")
+    if not 0 <= optim.decay <= 1:
+        raise ValueError(f"decay is {optim.decay:g}; it is the share of the steps in which lr falls to 0, within 0 and 1")
+    if not (0 <= optim.beta1 < 1 and 0 <= optim.beta2 < 1):
+        raise ValueError(f"beta1 and beta2 are {optim.beta1:g} and {optim.beta2:g}; both must be at least 0 and below 1")
+    if optim.clip <= 0:
+        raise ValueError(f"clip is {optim.clip:g}; it must be above 0")
+    if optim.amp not in ("none", "bf16"):
+        raise ValueError(f"amp is {optim.amp!r}; write none or bf16")

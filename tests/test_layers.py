@@ -1,0 +1,78 @@
+"""The import rule: a file imports from its own folder and from rows strictly above; `import saelab` stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "src" / "saelab"
+ROWS = (
+    ("types",),
+    ("store", "stats"),
+    ("lm", "synth", "sae"),
+    ("terms",),
+    ("variants",),
+    ("train", "evals"),
+    ("experiments", "interop"),
+    ("report",),
+    ("cli", "console"),
+)
+ROW = {part: row for row, parts in enumerate(ROWS) for part in parts}
+
+
+def part_of(file: Path) -> str:
+    """The folder or single file directly under the package that `file` belongs to."""
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(tree: ast.AST) -> set[str]:
+    """Parts of saelab that a module imports anywhere in it, also inside functions."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"relative import of {node.module}; write the full name"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+    return {name.split(".")[1] for name in names if name.startswith("saelab.")} & set(ROW)
+
+
+def violations(part: str, tree: ast.AST) -> set[str]:
+    """What a file of `part` imports against the rule: a part of its own row other than itself, or of a row below."""
+    return {other for other in imported(tree) if other != part and ROW[other] >= ROW[part]}
+
+
+def test_every_part_has_a_row():
+    parts = {part_of(file) for file in PACKAGE.rglob("*.py")} - {"__init__"}
+    assert parts <= set(ROW), f"not in the table of rows: {parts - set(ROW)}"
+
+
+def test_files_import_only_upwards():
+    files = [file for file in PACKAGE.rglob("*.py") if part_of(file) != "__init__"]
+    wrong = {
+        str(file.relative_to(ROOT)): found
+        for file in files
+        if (found := violations(part_of(file), ast.parse(file.read_text())))
+    }
+    assert len(files) > 30 and not wrong
+
+
+def test_the_rule_sees_a_violation():
+    tree = ast.parse("def f():\n    from saelab.evals import core\nimport saelab.lm.model\n")
+    assert violations("sae", tree) == {"evals", "lm"}
+    assert violations("experiments", tree) == set()
+
+
+def test_import_is_light():
+    """No transformers, plotting or statistics package loads with saelab, and nothing but torch may take long."""
+    code = "import sys, saelab; saelab.Run; print(*sorted(name for name in sys.modules if '.' not in name))"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = {"transformers", "matplotlib", "scipy", "sklearn", "datasets", "pandas", "tokenizers", "rich", "tyro"}
+    assert not heavy & set(loaded)
+
+
+def test_training_code_is_light():
+    code = "import sys, saelab.train, saelab.variants, saelab.stats, saelab.evals; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"transformers", "matplotlib", "scipy", "sklearn", "datasets"} & set(loaded)

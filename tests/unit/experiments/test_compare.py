@@ -1,0 +1,84 @@
+import pytest
+
+from saelab.experiments.compare import judge, merged, row
+from saelab.experiments.plan import Contrast
+from saelab.types import Score
+
+CLAIM = Contrast("explained_variance", baseline="topk", treatment="batch_topk")
+
+
+def rows(treatment, baseline, *, l0=(32.0, 32.0), healthy=True, seeds=None):
+    made = []
+    for variant, values, size in (("batch_topk", treatment, l0[0]), ("topk", baseline, l0[1])):
+        for seed, value in zip(seeds or range(len(values)), values, strict=True):
+            scores = {"l0": Score(size), "explained_variance": Score(value, reason="" if value is not None else "no variance")}
+            made.append(row(f"{variant}-s{seed}", variant, seed, healthy=healthy, scores=scores))
+    return made
+
+
+def test_row_holds_exactly_what_the_summary_promises():
+    scores = {"l0": Score(31.5, 31.0, 32.0), "cossim": Score(None, reason="L0 is 0")}
+    assert row("topk-s1-abc", "topk", 1, healthy=False, scores=scores) == {
+        "variant": "topk",
+        "seed": 1,
+        "l0": 31.5,
+        "healthy": False,
+        "metrics": {
+            "l0": {"value": 31.5, "low": 31.0, "high": 32.0},
+            "cossim": {"value": None, "low": None, "high": None, "reason": "L0 is 0"},
+        },
+        "run": "topk-s1-abc",
+    }
+
+
+def test_better_when_the_interval_excludes_zero():
+    verdict = judge(CLAIM, rows([0.82, 0.83, 0.84], [0.80, 0.81, 0.82]), "higher")
+    assert verdict["verdict"] == "better"
+    assert verdict["value"] == pytest.approx(0.02)
+    assert verdict["low"] == pytest.approx(0.02) and verdict["high"] == pytest.approx(0.02)
+    assert {"metric", "baseline", "treatment", "value", "low", "high", "verdict"} == set(verdict)
+
+
+def test_worse_where_lower_is_better():
+    assert judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81]), "lower")["verdict"] == "worse"
+    assert judge(CLAIM, rows([0.80, 0.81], [0.82, 0.83]), "lower")["verdict"] == "better"
+    assert judge(CLAIM, rows([0.80, 0.81], [0.82, 0.83]), "higher")["verdict"] == "worse"
+
+
+def test_no_difference_when_the_interval_includes_zero():
+    verdict = judge(CLAIM, rows([0.80, 0.84], [0.81, 0.81]), "higher")
+    assert verdict["verdict"] == "no difference shown" and verdict["low"] < 0 < verdict["high"]
+    assert verdict["value"] == pytest.approx(0.01)
+
+
+def test_pairs_are_matched_by_seed_not_by_order():
+    ordered = rows([0.82, 0.92], [0.80, 0.90])
+    shuffled = [ordered[1], ordered[0], ordered[2], ordered[3]]
+    assert judge(CLAIM, shuffled, "higher") == judge(CLAIM, ordered, "higher")
+
+
+def test_one_seed_shows_nothing():
+    verdict = judge(CLAIM, rows([0.9], [0.1]), "higher")
+    assert verdict["verdict"] == "no difference shown" and verdict["value"] == pytest.approx(0.8)
+    assert verdict["low"] is None and "2 seeds" in verdict["reason"]
+
+
+@pytest.mark.parametrize(("sizes", "verdict"), [((32.9, 32.0), "better"), ((33.0, 32.0), "not comparable")])
+def test_l0_gap_of_three_per_cent(sizes, verdict):
+    judged = judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81], l0=sizes), "higher")
+    assert judged["verdict"] == verdict
+    assert verdict == "better" or "33.00 against 32.00" in judged["reason"]
+
+
+def test_unhealthy_undefined_and_unpaired_are_not_comparable():
+    unhealthy = judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81], healthy=False), "higher")
+    assert unhealthy["verdict"] == "not comparable" and "batch_topk-s0" in unhealthy["reason"]
+    undefined = judge(CLAIM, rows([0.82, None], [0.80, 0.81]), "higher")
+    assert undefined["verdict"] == "not comparable" and "batch_topk-s1" in undefined["reason"]
+    assert undefined["value"] is None
+    unpaired = [r | {"seed": 0 if r["variant"] == "topk" else 1} for r in rows([0.8], [0.8])]
+    assert "no seed in common" in judge(CLAIM, unpaired, "higher")["reason"]
+
+
+def test_merged_facts():
+    assert merged([{"model": "pylm", "seed": 0}, {"model": "pylm", "seed": 1}]) == {"model": "pylm", "seed": [0, 1]}

@@ -1,0 +1,100 @@
+import json
+from dataclasses import replace
+
+import pytest
+
+from saelab.experiments.folders import OtherContent, RunFolder, claim, run_folder, stored_run
+from saelab.experiments.plan import Contrast, Plan, check_plan, run_from_config, run_id, run_name, single
+from saelab.store import CorruptFile, append_line, read_lines
+from saelab.types import Optim, Run, Source, Spec
+
+RUN = Run(Spec("topk", 256, 8, {"aux": 0.0}), Source(tokens=10_000, batch=100), Optim(lr=2e-3), seed=3)
+
+
+def test_identity_is_content():
+    same = Run(Spec("topk", 256, 8.0, {"aux": 0}), Source(tokens=10_000, batch=100), Optim(lr=0.002), seed=3)
+    assert run_from_config(json.loads(json.dumps(RUN.config))) == RUN
+    assert run_name(RUN).startswith("topk-s3-") and run_name(RUN).endswith(run_id(RUN)[:8])
+    assert run_id(replace(RUN, optim=Optim(lr=1e-3))) != run_id(RUN)
+    assert run_id(replace(RUN, seed=4)) != run_id(RUN)
+    assert run_id(same) == run_id(RUN)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"optim": Optim(lr=0)}, "lr is 0; it must be above 0"),
+        ({"optim": Optim(lr=float("nan"))}, "lr is nan"),
+        ({"optim": Optim(warmup=-1)}, "warmup is -1"),
+        ({"optim": Optim(decay=1.5)}, "decay is 1.5"),
+        ({"optim": Optim(beta2=1.0)}, "beta1 and beta2"),
+        ({"optim": Optim(clip=0)}, "clip is 0"),
+        ({"seed": -1}, "seed is -1"),
+    ],
+)
+def test_bad_runs_are_refused(change, words):
+    with pytest.raises(ValueError, match=words):
+        check_plan(Plan("p", (replace(RUN, **change),)))
+
+
+def test_bad_plans_are_refused():
+    with pytest.raises(ValueError, match="has no runs"):
+        check_plan(Plan("empty", ()))
+    with pytest.raises(ValueError, match="twice"):
+        check_plan(Plan("p", (RUN, RUN)))
+    with pytest.raises(ValueError, match="did you mean 'topk'"):
+        check_plan(Plan("p", (RUN,), (Contrast("l0", "topk", "top_k"),)))
+    sweep = (RUN, replace(RUN, spec=replace(RUN.spec, l0=16)))
+    with pytest.raises(ValueError, match="several runs with one seed"):
+        check_plan(Plan("p", sweep, (Contrast("l0", "topk", "topk"),)))
+    check_plan(Plan("p", sweep))
+
+
+def test_a_folder_belongs_to_one_plan(tmp_path):
+    plan = single(RUN)
+    claim(plan, tmp_path / "out")
+    claim(plan, tmp_path / "out")  # the same one goes on
+    other = single(replace(RUN, seed=4))
+    with pytest.raises(OtherContent, match=f"{plan.name}.*{other.name}"):
+        claim(other, tmp_path / "out")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(OtherContent, match="a folder of its own"):
+        claim(plan, tmp_path / "mine")
+    with pytest.raises(NotADirectoryError, match="is a file"):
+        claim(plan, tmp_path / "mine" / "thesis.tex")
+
+
+def test_a_grown_plan_goes_on(tmp_path):
+    claim(Plan("grows", (RUN,)), tmp_path / "out")
+    claim(Plan("grows", (RUN, replace(RUN, seed=4))), tmp_path / "out")
+    assert len(list((tmp_path / "out" / "runs").iterdir())) == 2
+
+
+def test_damaged_files_are_named(tmp_path):
+    claim(single(RUN), tmp_path / "out")
+    path = run_folder(tmp_path / "out", RUN).path / "run.json"
+    assert stored_run(path.parent) == RUN
+    path.write_text(path.read_text().replace('"seed": 3', '"seed": 5', 1))
+    with pytest.raises(CorruptFile, match=r"run\.json is damaged or was edited"):
+        claim(single(RUN), tmp_path / "out")
+    path.write_text('{"id": ')
+    with pytest.raises(CorruptFile, match=r"run\.json is not valid json"):
+        claim(single(RUN), tmp_path / "out")
+    (tmp_path / "out" / "plan.json").write_text("[]")
+    with pytest.raises(CorruptFile, match=r"plan\.json is no plan"):
+        claim(single(RUN), tmp_path / "out")
+
+
+def test_logs_are_cut_back_to_the_checkpoint(tmp_path):
+    folder = RunFolder(tmp_path, RUN)
+    for step in (10, 20, 30):
+        append_line(folder.metrics, {"step": step, "loss": 1.5})
+    with open(folder.metrics, "a") as file:
+        file.write('{"step": 4')  # a killed writer
+    folder.truncate_metrics(20)
+    assert [line["step"] for line in read_lines(folder.metrics)] == [10, 20]
+    assert folder.metrics.read_text().endswith("\n")
+    folder.metrics.write_text("no json\n")
+    with pytest.raises(CorruptFile, match=r"metrics\.jsonl is damaged"):
+        folder.truncate_metrics(20)
