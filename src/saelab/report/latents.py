@@ -5,7 +5,7 @@ from typing import Any
 
 from saelab.report.plots import bars
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import MISSING, esc, show, visible
+from saelab.report.text import MISSING, esc, fact, show, visible
 
 CONTEXTS = 6  # shown per latent
 PAGE_LATENTS = 200  # on a page, shared by its runs: keeps ten runs near 2 MB
@@ -41,7 +41,8 @@ def _run(index: int, run: RunRecord, limit: int) -> str:
         for i, latent in enumerate(shown)
     )
     cards = "".join(_card(f"{index}-{i}", latent, run) for i, latent in enumerate(shown))
-    count = f"{len(shown)} of {len(latents)} recorded latents of {esc(run.label)}, in the order they were chosen."
+    count = f"{len(shown)} of {len(latents)} recorded latents of {esc(run.label)}, in the order they were chosen. "
+    count += "Logit effect: the decoder direction read out directly, past the layers above the hook: a first-order reading."
     return (
         f'<div class="run-latents" data-run="{index}"><p class="note">{count}</p><div class="chips">{chips}</div>{cards}</div>'
     )
@@ -54,17 +55,19 @@ def _card(key: str, latent: dict[str, Any], run: RunRecord) -> str:
         "".join(_context(context, strongest) for context in contexts[:CONTEXTS])
         or f'<p class="absent">Contexts: {MISSING}.</p>'
     )
-    histogram = mapping(latent.get("histogram"))
-    edges = [value for value in map(number, items(histogram.get("edges"))) if value is not None]
-    counts = [value for value in map(number, items(histogram.get("counts"))) if value is not None]
+    counts, edges = (
+        [value for value in map(number, items(latent.get(key))) if value is not None] for key in ("histogram", "edges")
+    )
     facts = " · ".join(
         f"{label} {MISSING if value is None else show(value)}"
         for label, value in (
             ("fires on a share of", number(latent.get("density"))),
             ("mean when active", number(latent.get("mean_activation"))),
-            ("strongest", strongest or None),
+            ("strongest", number(latent.get("max_activation"))),
         )
     )
+    if latent.get("chosen_for"):
+        facts += f" · chosen for its {esc(latent['chosen_for'])}"
     return (
         f'<article class="latent" id="latent-{key}"><header><h4>Latent {_name(latent)}</h4>'
         f'<span class="note">{esc(run.label)} · {facts}</span></header><div class="panels">'
@@ -87,7 +90,7 @@ def _context(context: dict[str, Any], strongest: float) -> str:
             parts.append(f'<mark style="--a:{share:.2f}" title="{show(value)}">{_token(token)}</mark>')
         else:
             parts.append(_token(token))
-    where = [f"{name} {esc(context[name])}" for name in ("document", "window") if context.get(name) is not None]
+    where = [f"{name} {fact(context[key])}" for name, key in (("document", "doc"), ("window", "window")) if key in context]
     source = f'<span class="where">{", ".join(where)}</span>' if where else ""
     return f'<p class="context"><span class="text">{"".join(parts)}</span>{source}</p>'
 

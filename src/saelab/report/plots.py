@@ -218,11 +218,12 @@ def _svg(figure: "Figure", label: str) -> str:
 
 
 def _log_axis(ax: "Axes", low: float, high: float) -> None:
-    """Ticks at 1, 2, 5 times powers of ten (powers alone over more than three decades), written as plain numbers."""
+    """Ticks written as plain numbers, at more multiples of the powers of ten the narrower the range."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    subs = range(1, 10) if high < 8 * low else (1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)
     ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)))
+    ax.yaxis.set_major_locator(LogLocator(subs=subs))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 

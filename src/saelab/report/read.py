@@ -131,6 +131,8 @@ def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str]) -> Run
     if health.get("healthy") is False:
         healthy = False  # the run's own record outranks the summary
     l0 = number(row.get("l0"))
+    if l0 is not None:
+        metrics.setdefault("l0", {"value": l0})
     return RunRecord(
         name=str(row.get("run") or path.name),
         variant=str(row.get("variant") or mapping(config.get("spec")).get("variant") or "unknown variant"),

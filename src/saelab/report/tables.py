@@ -50,10 +50,9 @@ def summary_table(results: Results) -> str:
 
 
 def _seed_row(run: RunRecord, shown: Sequence[str]) -> str:
-    l0 = score(run.metrics["l0"]) if "l0" in run.metrics else MISSING if run.l0 is None else show(run.l0)
-    cells = "".join(f"<td>{score(run.metrics.get(name))}</td>" for name in shown)
+    cells = "".join(f"<td>{score(run.metrics.get(name))}</td>" for name in ["l0", *shown])
     kind = "unhealthy" if run.problems else "healthy"
-    return f'<tr class="{kind}"><th scope="row">seed {fact(run.seed)} {health_badge(run)}</th><td>{l0}</td>{cells}</tr>'
+    return f'<tr class="{kind}"><th scope="row">seed {fact(run.seed)} {health_badge(run)}</th>{cells}</tr>'
 
 
 def health_badge(run: RunRecord) -> str:
@@ -142,6 +141,8 @@ def contrast_table(results: Results) -> str:
         '<div class="scroll"><table id="contrast-table"><thead><tr><th>Treatment</th><th>Baseline</th><th>Metric</th>'
         "<th>Treatment \N{MINUS SIGN} baseline, 95 % interval</th><th>Verdict</th></tr></thead>"
         f"<tbody>{''.join(rows)}</tbody></table></div>"
+        '<p class="note">Difference of runs with the same seed, which saw the same tokens; the interval is over seeds. '
+        "Better or worse: it excludes 0.</p>"
     )
 
 
@@ -150,7 +151,8 @@ def difference(row: dict[str, Any]) -> str:
     value = number(row.get("value"))
     if value is None:
         return undefined(row.get("reason") or "the two cannot be compared")
-    return f'<span class="value">{signed(value)}</span> {interval(row.get("low"), row.get("high"))}'
+    reason = f'<span class="note">{esc(row["reason"])}</span>' if row.get("reason") else ""
+    return f'<span class="value">{signed(value)}</span> {interval(row.get("low"), row.get("high"))}{reason}'
 
 
 def verdict_of(row: dict[str, Any]) -> str:
@@ -225,7 +227,8 @@ def health_lines(results: Results) -> str:
     lines += [
         f'<p class="caution"><b>Warning, run {esc(run.name)}</b> ({esc(run.label)}): {esc(text)}</p>' for run, text in amber
     ]
-    lines += [f'<p class="caution">Note: {esc(text)}</p>' for text in items(results.facts.get("warnings"))]
+    said = {f"{run.name}: {text}" for run, text in amber}  # a summary repeats the runs' own warnings
+    lines += [f'<p class="caution">{esc(text)}</p>' for text in items(results.facts.get("warnings")) if text not in said]
     return "".join(lines)
 
 

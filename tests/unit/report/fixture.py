@@ -48,7 +48,7 @@ def write_folder(folder: Path, seeds: int = 2, contexts: int = 8) -> Path:
         _contrast("ce_loss_score", "topk", 0.0011, "no difference shown"),
         _contrast("mse", "batch_topk", 1.94, "worse"),
         {"metric": "cossim", "baseline": "standard", "treatment": "all_zero", "value": None, "low": None, "high": None,
-         "verdict": "not comparable"},
+         "verdict": "not comparable", "reason": "unhealthy: all_zero-0-0b5e000000aa"},
     ]  # fmt: skip
     facts = {
         "model": "pylm",
@@ -60,6 +60,7 @@ def write_folder(folder: Path, seeds: int = 2, contexts: int = 8) -> Path:
         "versions": {"saelab": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.9"},
         "throughput_tokens_per_s": 41_250.0,
         "dropped_tokens_share": 0.0078,
+        "warnings": ["standard-1-3fa9c0de12ab: dead share 12 % at the end"],
         "note": f"free text {HOSTILE}",
     }
     _json(folder / "summary.json", {"rows": rows, "contrasts": contrasts, "facts": facts})
@@ -113,7 +114,7 @@ def _run(folder: Path, rng: random.Random, variant: str, seed: int, scores: dict
     _json(run / "health.json", {"healthy": True, "problems": [], "warnings": warnings})
     _json(run / "eval" / "core.json", {"eval": "core", "facts": {}, "scores": scores,
           "compatible": {"explained_variance": _score(rng, 0.9, 0.004)}, "latents": {"density": density}})  # fmt: skip
-    _json(run / "eval" / "latents.json", [_latent(rng, index, contexts) for index in range(16)])
+    _json(run / "eval" / "latents.json", {"latents": [_latent(rng, index, contexts) for index in range(16)]})
     with (run / "metrics.jsonl").open("w") as file:
         for step in range(0, 489, 2):
             at = step / 488
@@ -143,14 +144,17 @@ def _latent(rng: random.Random, index: int, contexts: int) -> dict[str, Any]:
             tokens[5] = HOSTILE
         activations = [rng.uniform(0.5, 6) if rng.random() < 0.15 else 0.0 for _ in tokens]
         activations[20] = 7.0 - 0.3 * window
-        windows.append({"tokens": tokens, "activations": activations, "window": window, "document": 17 + window})
+        windows.append({"tokens": tokens, "activations": activations, "peak": 20, "doc": 17 + window, "window": window})
     values = [[rng.choice(WORDS), 2.1 - 0.2 * i] for i in range(8)]
     return {
         "index": 31 * index + 5,
         "density": 0.01 + 0.002 * index,
         "mean_activation": 2.2,
         "contexts": windows,
-        "histogram": {"edges": [0.7 * i for i in range(11)], "counts": [900, 420, 240, 130, 80, 44, 21, 9, 3, 1]},
+        "chosen_for": ("effect", "specificity")[index % 2],
+        "max_activation": 7.0,
+        "histogram": [900, 420, 240, 130, 80, 44, 21, 9, 3, 1],
+        "edges": [0.7 * i for i in range(11)],
         "promoted": values,
         "suppressed": [[token, -value] for token, value in values],
     }

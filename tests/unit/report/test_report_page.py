@@ -66,6 +66,20 @@ def test_unhealthy_run_is_a_red_line_above_everything(source: str, page: Page) -
     assert source.index('class="alarm" role="alert"') < source.index('<section id="verdicts">')
 
 
+def test_warning_is_said_once(page: Page) -> None:
+    assert page.text("").count("dead share 12 %") == 1
+    assert "Warning, run standard-1-3fa9c0de12ab (standard, seed 1): dead share 12 % at the end" in page.text("")
+
+
+def test_latent_card_says_all_that_was_recorded(page: Page) -> None:
+    text = page.text("latents")
+    assert (
+        "standard, seed 0 · fires on a share of 0.0100 · mean when active 2.200 · strongest 7.000 · chosen for its effect"
+        in text
+    )
+    assert "document 17, window 0" in text and "16 of 16 recorded latents" in text
+
+
 def test_undefined_value_gives_its_reason(page: Page) -> None:
     assert "undefined: the reconstruction is zero everywhere" in page.text("summary")
     assert "undefined: no healthy run to average" in page.text("summary")
@@ -111,7 +125,7 @@ def test_verdicts_are_sentences(page: Page) -> None:
     assert "topk is better than standard in Explained variance (+0.0652, 95 % interval +0.0621 to +0.0683)." in text
     assert "No difference shown between topk and standard in CE recovered" in text
     assert "batch_topk is worse than standard in MSE" in text
-    assert "all_zero and standard cannot be compared in Cosine" in text
+    assert "all_zero and standard cannot be compared in Cosine (unhealthy: all_zero-0-0b5e000000aa)." in text
     assert "7 runs on pylm, hook blocks.3.hook_resid_post , at L0 31.9" in text and "asked for: 32" in text
 
 
