@@ -40,7 +40,8 @@ class Firings:
         fired = self.fired.sum(0)
         W_enc = _weight(dictionary, "W_enc")  # [D, L]
         W_dec = dictionary.directions.detach().float()  # [L, D]
-        bias = _weight(dictionary, "b_mag", "b_enc")
+        bias = _weight(getattr(dictionary, "act", None), "b_mag")  # of a gated SAE, as SAEBench takes it
+        bias = _weight(dictionary, "b_enc") if bias is None else bias
         no_bias = None if W_enc is None else torch.zeros(len(fired))
         norms = decoder_norms(dictionary).cpu()
         return LatentProfile(
@@ -63,7 +64,7 @@ class Firings:
 
 def latent_scores(firings: Firings, profile: LatentProfile) -> dict[str, Score]:
     """Shares of latents and mean cosines. `average_max_encoder_cosine_sim` only where there is an encoder matrix."""
-    dead = float((profile.density == 0).float().mean())
+    dead = float((profile.density == 0).double().mean())
     scores = {
         "dead": Score(dead, better="lower", reason=NEVER_FIRED),
         "frac_alive": Score(1 - dead, better="higher", reason=NEVER_FIRED),
@@ -101,10 +102,7 @@ def _weights_score(cosines: Tensor) -> Score:
     return Score(float(cosines.double().mean()), n=len(cosines), reason=WEIGHTS_ONLY)
 
 
-def _weight(dictionary: Dictionary, *names: str) -> Tensor | None:
-    """The first of the named weights that the dictionary has; imported ones may have none."""
-    for name in names:
-        value = getattr(dictionary, name, None)
-        if isinstance(value, Tensor):
-            return value.detach().float()
-    return None
+def _weight(owner: object, name: str) -> Tensor | None:
+    """A named weight, if there is one; imported dictionaries may have none."""
+    value = getattr(owner, name, None)
+    return value.detach().float() if isinstance(value, Tensor) else None

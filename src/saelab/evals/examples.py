@@ -6,11 +6,10 @@ over the vocabulary of its logit effect: how much it says when it speaks) and th
 kurtosis of its logit effect: how few tokens it speaks about). Ties go to the lower index.
 
 Logit effect: direction @ unembedding, minus its mean over the vocabulary (softmax does not see it). The layers between
-the hook and the output are taken as the identity and the final norm as a constant scale: a first-order reading ("direct
-logit attribution"), in arbitrary units, right near the last layer and rough far from it.
+the hook and the output are taken as the identity, and the final norm as a constant scale without its gain: an approximate
+reading ("direct logit attribution"), in arbitrary units, fair near the last layer and rough far from it.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,8 +30,8 @@ N_BINS = 20
 class Vocabulary(Protocol):
     """What the pages of latents ask of a language model besides `types.LanguageModel`."""
 
-    def decode(self, tokens: Sequence[int]) -> str:
-        """Token ids -> text."""
+    def decode(self, ids: list[int]) -> list[str]:
+        """One display string per token id."""
         ...
 
     def unembed(self) -> Tensor:
@@ -150,7 +149,6 @@ def _page(
     histogram = torch.histc(active, N_BINS, 0.0, top)
     peaks = z.amax(1).argsort(descending=True, stable=True)[:n_contexts]
     order = effect.argsort(descending=True, stable=True)
-    most, least = order[:N_TOKENS], order.flip(0)[:N_TOKENS]
     return LatentExample(
         index=index,
         chosen_for=chosen_for,
@@ -159,10 +157,15 @@ def _page(
         max_activation=_round(top),
         histogram=histogram.long().tolist(),
         edges=[_round(top * i / N_BINS) for i in range(N_BINS + 1)],
-        promoted=[(lm.decode([t]), _round(float(effect[t]))) for t in most.tolist()],
-        suppressed=[(lm.decode([t]), _round(float(effect[t]))) for t in least.tolist()],
+        promoted=_tokens(lm, effect, order[:N_TOKENS]),
+        suppressed=_tokens(lm, effect, order.flip(0)[:N_TOKENS]),
         contexts=[_context(lm, data, z[w], w) for w in peaks.tolist() if z[w].max() > 0],
     )
+
+
+def _tokens(lm: Vocabulary, effect: Tensor, ids: Tensor) -> list[tuple[str, float]]:
+    """Some tokens with their logit effect."""
+    return [(token, _round(float(value))) for token, value in zip(lm.decode(ids.tolist()), effect[ids], strict=True)]
 
 
 def _context(lm: Vocabulary, data: CoreData, z: Tensor, window: int) -> Context:
@@ -171,7 +174,7 @@ def _context(lm: Vocabulary, data: CoreData, z: Tensor, window: int) -> Context:
     peak = int(z.argmax())
     part = slice(max(0, peak - BEFORE), peak + AFTER + 1)
     return Context(
-        tokens=[lm.decode([t]) for t in windows.tokens[row, part].tolist()],
+        tokens=lm.decode(windows.tokens[row, part].tolist()),
         activations=[_round(a) for a in z[part].tolist()],
         peak=peak - part.start,
         doc=int(windows.doc[row, peak]),

@@ -1,0 +1,99 @@
+"""A language model of random matrices and dictionaries of a few lines: evaluations against closed forms, no download."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelab.types import Hook, Windows
+
+D, V, BOS = 6, 11, 0
+
+
+class ToyLM:
+    """x = table[token]; logits = tanh(x + causal mean of x) @ unembedding, times `sharpness`. Activations scale by `unit`."""
+
+    hook = Hook(1)
+    d_in = D
+
+    def __init__(self, *, unit: float = 1.0, sharpness: float = 2.0):
+        generator = torch.Generator().manual_seed(0)
+        self.table = torch.randn(V, D, generator=generator) + 0.7  # a mean away from 0
+        self.out = torch.randn(D, V, generator=generator)
+        self.unit, self.sharpness = unit, sharpness
+
+    def capture(self, tokens: Tensor) -> tuple[Tensor, Any]:
+        noise = torch.sin(torch.arange(tokens.shape[1] * D).view(-1, D) * 1.7)  # tokens differ by position
+        return self.unit * (self.table[tokens] + 0.3 * noise), tokens.shape
+
+    def resume(self, x: Tensor, state: Any) -> Tensor:
+        assert x.shape[:2] == state, "resumed with the state of another batch"
+        x = x / self.unit
+        before = x.cumsum(1) / torch.arange(1, x.shape[1] + 1).view(-1, 1)
+        return self.sharpness * torch.tanh(x + before) @ self.out
+
+    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+
+    def decode(self, ids: list[int]) -> list[str]:
+        return [f"<{t}>" for t in ids]
+
+    def unembed(self) -> Tensor:
+        return self.out
+
+
+def windows(lm: ToyLM, *, n: int = 20, context: int = 9, per_batch: int = 8, docs: int = 7) -> list[tuple[Windows, Any]]:
+    """Windows of the model's own text after a BOS, `docs` documents in turn, as LM batches of at most `per_batch`."""
+    generator = torch.Generator().manual_seed(1)
+    tokens = torch.full((n, context), BOS)
+    for t in range(1, context):
+        logits = lm.resume(*lm.capture(tokens))[:, t - 1, 1:]  # never BOS again
+        tokens[:, t] = 1 + torch.multinomial(logits.softmax(1), 1, generator=generator).squeeze(1)
+    doc = (torch.arange(n) * docs // n).unsqueeze(1).expand(n, context).contiguous()
+    pos = torch.arange(context).expand(n, context)
+    batches = []
+    for at in range(0, n, per_batch):
+        part = slice(at, at + per_batch)
+        x, state = lm.capture(tokens[part])
+        batches.append((Windows(x, tokens[part], doc[part], pos[part], tokens[part] != BOS), state))
+    return batches
+
+
+class ToyDictionary:
+    """z = relu(x @ W_enc - threshold), x_hat = z @ W_dec + b_dec."""
+
+    hook: Hook | None = None
+
+    def __init__(self, W_enc: Tensor, W_dec: Tensor, *, b_dec: Tensor | None = None, threshold: float = 0.0):
+        self.W_enc, self.directions = W_enc, W_dec
+        self.b_dec = torch.zeros(W_dec.shape[1]) if b_dec is None else b_dec
+        self.threshold = threshold
+
+    def encode(self, x: Tensor) -> Tensor:
+        return torch.relu(x @ self.W_enc - self.threshold)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z @ self.directions + self.b_dec
+
+
+def identity() -> ToyDictionary:
+    """relu(x) - relu(-x) = x, with 2 D latents."""
+    both = torch.cat([torch.eye(D), -torch.eye(D)])  # [L, D]
+    return ToyDictionary(both.T, both)
+
+
+def zero() -> ToyDictionary:
+    """Never fires, reconstructs 0."""
+    return ToyDictionary(torch.zeros(D, 4), torch.zeros(4, D))
+
+
+def constant(value: Tensor) -> ToyDictionary:
+    """Never fires, reconstructs `value [D]`."""
+    return ToyDictionary(torch.zeros(D, 4), torch.zeros(4, D), b_dec=value)
+
+
+def random_dictionary(n_latents: int = 16) -> ToyDictionary:
+    """Random directions of unequal norms, sparse codes."""
+    generator = torch.Generator().manual_seed(2)
+    W_dec = torch.randn(n_latents, D, generator=generator)
+    return ToyDictionary(torch.randn(D, n_latents, generator=generator) * 0.5, W_dec, threshold=0.4)

@@ -1,0 +1,187 @@
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from saelab.evals import EVALS, Evaluation, check_evals
+from saelab.evals import core as core_module
+from saelab.evals.core import CoreResult, measure, prepare
+from saelab.evals.core_latents import max_cosine
+from saelab.evals.fold import fold_decoder_norms
+from saelab.sae.activations import Gated, TopK
+from saelab.sae.module import SAE
+from saelab.types import Dictionary, Hook, LanguageModel, Source
+from toy_lm import D, ToyDictionary, ToyLM, identity, random_dictionary, windows, zero
+
+LM = ToyLM()
+NAMES = """l0 explained_variance mse cossim l2_ratio relative_reconstruction_bias ce_loss_score ce_loss_with_sae
+ce_loss_without_sae ce_loss_with_ablation kl_div_score kl_div_with_sae kl_div_with_ablation dead frac_alive l1
+freq_over_1_percent freq_over_10_percent average_max_decoder_cosine_sim average_max_encoder_cosine_sim
+ce_loss_score_mean kl_div_score_mean"""
+
+
+@pytest.fixture(scope="module")
+def data():
+    return prepare(LM, windows(LM))
+
+
+def test_toys_satisfy_the_protocols():
+    assert isinstance(LM, LanguageModel)
+    assert isinstance(random_dictionary(), Dictionary)
+    assert isinstance(fold_decoder_norms(random_dictionary()), Dictionary)
+
+
+def test_all_names_are_there_with_intervals_around_the_value(data):
+    scores = measure(random_dictionary(), data).scores
+    assert set(scores) == set(NAMES.split())
+    for name, score in scores.items():
+        if score.low is None:
+            assert score.reason, name
+        else:
+            assert score.low <= score.high, name
+    for name in ("l0", "explained_variance", "mse", "ce_loss_with_sae", "kl_div_with_sae", "cossim"):
+        assert scores[name].low < scores[name].value < scores[name].high
+        assert scores[name].n == 7
+
+
+def test_measuring_is_deterministic_and_leaves_the_data_alone(data):
+    before = data.batches[0][0].x.clone()
+    first, second = measure(random_dictionary(), data), measure(random_dictionary(), data)
+    assert first.to_json() == second.to_json()
+    assert torch.equal(data.batches[0][0].x, before)
+
+
+def test_only_the_resumed_forward_runs_per_dictionary(data):
+    lm = ToyLM()
+    calls = []
+    resume = lm.resume
+    lm.resume = lambda x, state: (calls.append(1), resume(x, state))[1]
+    prepared = prepare(lm, windows(LM))
+    lm.capture = None
+    calls.clear()
+    measure(random_dictionary(), prepared)
+    assert len(calls) == 2 * len(prepared.batches)
+
+
+def test_json_round_trip(data):
+    for dictionary in (random_dictionary(), zero()):
+        result = measure(dictionary, data)
+        text = json.dumps(result.to_json(), allow_nan=False)
+        back = CoreResult.from_json(json.loads(text))
+        assert back.scores == result.scores
+        assert back.compatible == result.compatible
+        assert back.facts == result.facts
+        torch.testing.assert_close(back.latents.consistency, result.latents.consistency, rtol=0, atol=0, equal_nan=True)
+        assert torch.equal(back.density, result.density)
+    with pytest.raises(ValueError, match="no core result"):
+        CoreResult.from_json({"scores": {}})
+
+
+def test_densities_and_histogram(data):
+    result = measure(random_dictionary(), data)
+    z = random_dictionary().encode(torch.cat([w.flat for w, _ in data.batches]))
+    torch.testing.assert_close(result.density, (z > 0).float().mean(0))
+    histogram = result.density_histogram
+    assert sum(histogram["counts"]) + histogram["dead"] == 16
+    assert histogram["dead"] == int((result.density == 0).sum())
+    assert measure(zero(), data).density_histogram["dead"] == 4
+    assert sum(measure(identity(), data).density_histogram["counts"]) == 11  # one coordinate is never negative
+
+
+def test_consistency_and_mean_activation(data):
+    dictionary = random_dictionary()
+    result = measure(dictionary, data)
+    j = int(result.density.argmax())
+    fired, tokens, mass = 0, 0, 0.0
+    for w, _ in data.batches:
+        z = dictionary.encode(w.x)[..., j] * w.keep
+        fired += int((z > 0).any(1).sum())
+        tokens += int((z > 0).sum())
+        mass += float(z.sum())
+    assert float(result.latents.consistency[j]) == pytest.approx(tokens / fired)
+    norm = float(dictionary.directions[j].norm())
+    assert float(result.latents.mean_activation[j]) == pytest.approx(norm * mass / tokens, rel=1e-5)
+
+
+def test_a_few_windows_at_a_time_changes_nothing(data, monkeypatch):
+    whole = measure(random_dictionary(), data).to_json()
+    monkeypatch.setattr(core_module, "CODES_AT_ONCE", 300)  # two windows of 9 tokens and 16 latents
+    assert measure(random_dictionary(), data).to_json() == whole
+
+
+def test_one_document_has_no_interval(data):
+    scores = measure(random_dictionary(), prepare(LM, windows(LM, docs=1))).scores
+    assert scores["explained_variance"].low is None
+    assert "at least 2 documents" in scores["explained_variance"].reason
+
+
+def test_dictionary_without_encoder_matrix(data):
+    class Bare:
+        hook = None
+
+        def __init__(self, inner: ToyDictionary):
+            self.directions, self.encode, self.decode = inner.directions, inner.encode, inner.decode
+
+    result = measure(Bare(random_dictionary()), data)
+    assert "average_max_encoder_cosine_sim" not in result.scores
+    assert result.latents.encoder_norm is None
+    assert CoreResult.from_json(result.to_json()).latents.encoder_norm is None
+
+
+def test_our_sae_and_the_gated_bias(data):
+    sae = SAE(D, 12, TopK(3), hook=LM.hook)
+    result = measure(sae, data)
+    assert 0 < result.scores["l0"].value <= 3
+    assert result.latents.encoder_decoder_cosine.tolist() == pytest.approx([1.0] * 12, abs=1e-5)
+    gated = SAE(D, 12, Gated(12))
+    with torch.no_grad():
+        gated.act.b_mag.fill_(0.5)
+    assert measure(gated, data).latents.encoder_bias.tolist() == [0.5] * 12
+
+
+def test_wrong_dictionaries_and_broken_data_are_refused(data):
+    narrow = ToyDictionary(torch.ones(3, 4), torch.ones(4, 3))
+    with pytest.raises(ValueError, match="width 3, the activations 6"):
+        measure(narrow, data)
+    elsewhere = random_dictionary()
+    elsewhere.hook = Hook(4, "mlp_out")
+    with pytest.raises(ValueError, match=r"reads blocks.4.hook_mlp_out, the data blocks.1.hook_resid_post"):
+        measure(elsewhere, data)
+    with pytest.raises(ValueError, match="no token is left"):
+        prepare(LM, [])
+    (first, state), *rest = windows(LM)
+    with pytest.raises(ValueError, match="no token is left"):
+        prepare(LM, [(replace(first, keep=torch.zeros_like(first.keep)), state)])
+    x = rest[0][0].x.clone()
+    x[1, 2, 3] = torch.nan
+    with pytest.raises(ValueError, match=r"blocks.1.hook_resid_post are not finite in batch 1"):
+        prepare(LM, [(first, state), (replace(rest[0][0], x=x), rest[0][1])])
+
+
+def test_folding_keeps_the_reconstruction_and_makes_directions_unit():
+    dictionary = random_dictionary()
+    dictionary.directions[3] = 0
+    folded = fold_decoder_norms(dictionary)
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(folded.decode(folded.encode(x)), dictionary.decode(dictionary.encode(x)))
+    norms = folded.directions.norm(dim=1)
+    assert norms[3] == 0
+    torch.testing.assert_close(norms[norms > 0], torch.ones(15))
+    torch.testing.assert_close(folded.encode(x)[:, 0], dictionary.encode(x)[:, 0] * dictionary.directions[0].norm())
+
+
+def test_max_cosine():
+    rows = torch.tensor([[1.0, 0], [0, 2], [3, 3]])
+    torch.testing.assert_close(max_cosine(rows), torch.tensor([0.5**0.5] * 3))
+    assert max_cosine(rows[:1]).tolist() == [-float("inf")]
+
+
+def test_table_of_evaluations(monkeypatch):
+    check_evals(["core"], Source())
+    with pytest.raises(ValueError, match=r"'cor'; did you mean 'core'\? There are: core"):
+        check_evals(["cor"], Source())
+    picky = Evaluation(prepare, measure, lambda source: [f"{source.model} is no instruct model"])
+    monkeypatch.setitem(EVALS, "judge", picky)
+    with pytest.raises(ValueError, match="judge: pylm is no instruct model"):
+        check_evals(["core", "judge"], Source())
