@@ -137,7 +137,8 @@ class HFModel:
         if gap > (1e-3 if self.dtype == torch.float32 else 0.05):
             raise ValueError(
                 f"{self.hook.name}: in this {self.layout.architecture} the block adds something else than "
-                f"the outputs of attention and MLP (relative gap {gap:.2g}), so this site is not defined; use resid_pre or resid_post"
+                f"the outputs of attention and MLP (relative gap {gap:.2g}), so this site is not defined; "
+                "use resid_pre or resid_post"
             )
 
     # Facts -----------------------------------------------------------------------------------------------------------

@@ -105,7 +105,8 @@ def _reachable(name: str) -> Iterator[None]:
         state = "is set" if os.environ.get("HF_TOKEN") else "is not set"
         raise ModelUnavailable(
             f"cannot get model {name!r}: it is missing, gated or not reachable from here; look at "
-            f"https://huggingface.co/{name}, accept its terms if it asks for that, and put an access token into the variable HF_TOKEN (it {state})"
+            f"https://huggingface.co/{name}, accept its terms if it asks for that, and put an access token into the variable "
+            f"HF_TOKEN (it {state})"
         ) from error
 
 

@@ -1,0 +1,184 @@
+"""Text windows -> batches of activations, in a seeded order that any step can be resumed in.
+
+An epoch is a seeded permutation of the windows. A block is one load of the shuffle buffer: `buffer // context` windows,
+run through the language model, whose kept positions are shuffled together. Everything is a function of (seed, epoch, block),
+so a `Cursor` is all a checkpoint needs, and resuming recomputes one block.
+"""
+
+import functools
+import logging
+import math
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelab.lm.batching import cut_block, following, seeded
+from saelab.lm.model import HFModel, State
+from saelab.lm.text import TokenWindows
+from saelab.types import Batch, BatchKind, Cursor, InputStats, Source, Windows
+
+log = logging.getLogger("saelab.lm")
+STATS_FROM = 8_192  # kept activations that scale, mean and median norm are estimated from, at least
+
+
+class BrokenModelError(ValueError):
+    """The language model's activations are NaN or infinite; the message names layer and batch."""
+
+
+class ActivationStream:
+    """A language model's activations at its hook as an endless stream; satisfies `types.ActivationSource`."""
+
+    def __init__(self, lm: HFModel, windows: TokenWindows, source: Source):
+        """Raises `ValueError` when the text holds fewer kept activations than one batch."""
+        self.lm, self.windows, self.source = lm, windows, source
+        self.hook, self.d_in = lm.hook, lm.d_in
+        self.per_block = min(max(source.buffer // source.context, 1), len(windows))  # windows
+        self.n_blocks = math.ceil(len(windows) / self.per_block)  # per epoch
+        if windows.n_kept < source.batch:
+            raise ValueError(
+                f"corpus {source.corpus} holds {windows.n_kept:,} activations, fewer than one batch of {source.batch:,}; "
+                "give a longer text or a smaller batch"
+            )
+        self._log()
+
+    # Statistics, from the first windows of the stream ----------------------------------------------------------------
+
+    @functools.cached_property
+    def _sample(self) -> Tensor:
+        """At least `STATS_FROM` kept activations `[N, D]`, when there are so many, before the outlier mask."""
+        need = math.ceil(STATS_FROM / max(self.windows.n_kept / len(self.windows), 1e-9))
+        rows = self._order(0)[: math.ceil(need / self.source.lm_batch) * self.source.lm_batch]
+        parts = [w.x[w.keep].float() for w in self._captured(rows, "at the start of the stream")]
+        return torch.cat(parts)
+
+    @functools.cached_property
+    def norm_bound(self) -> float | None:
+        """Largest norm that is kept, or None; evaluation passes it to `capture_windows` so that the mask is the same."""
+        if self.source.max_norm is None:
+            return None
+        return self.source.max_norm * self._sample.norm(dim=-1).median().item()
+
+    @functools.cached_property
+    def stats(self) -> InputStats:
+        """Mean, and scale = sqrt(D / E|x|^2), of the kept activations at the start of the stream."""
+        x = self._sample
+        if self.norm_bound is not None:
+            x = x[x.norm(dim=-1) <= self.norm_bound]
+        square = x.double().square().sum(-1).mean().item()
+        if square == 0:
+            raise ValueError(f"all activations at {self.hook.name} of {self.lm.name} are zero: there is nothing to code")
+        return InputStats(x.double().mean(0).float(), math.sqrt(self.d_in / square), len(x))
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the run's record and the report say about the data."""
+        source, windows = self.source, self.windows
+        norms = self._sample.norm(dim=-1)
+        outliers = 0.0 if self.norm_bound is None else (norms > self.norm_bound).float().mean().item()
+        kept = windows.n_kept * (1 - outliers)
+        epochs = source.steps * source.batch / kept
+        return {
+            "corpus": source.corpus,
+            "corpus_hash": windows.corpus_hash,
+            "documents": windows.n_documents,
+            "tokens_read": windows.n_tokens,
+            "windows": len(windows),
+            "context": windows.context,
+            "window_start": windows.start,
+            "kept_activations": round(kept),
+            "dropped": windows.dropped | {"norm": outliers},
+            "norm_bound": self.norm_bound,
+            "epochs": epochs,
+            "repeats": epochs > 1,
+            "left_over_per_block": f"fewer than {source.batch} activations",
+            "buffer_bytes": self.buffer_bytes,
+            "stats_from": self.stats.n,
+            "scale": self.stats.scale,
+        }
+
+    @property
+    def buffer_bytes(self) -> int:
+        """Memory of one buffer load: its activations, and their copy in shuffled order batch by batch."""
+        per_activation = self.d_in * self.lm.dtype.itemsize
+        return self.per_block * self.windows.context * per_activation + self.source.batch * self.d_in * 4
+
+    def _log(self) -> None:
+        windows, source = self.windows, self.source
+        share = ", ".join(f"{name} {value:.2%}" for name, value in windows.dropped.items()) or "none"
+        log.info(
+            "%s: %d windows of %d from %d documents; tokens left out: %s; shuffle buffer %.0f MB",
+            *(source.corpus, len(windows), windows.context, windows.n_documents, share, self.buffer_bytes / 1e6),
+        )
+        if source.steps * source.batch > windows.n_kept:
+            repeats = source.steps * source.batch / windows.n_kept
+            log.info("%s holds %s activations: the text repeats %.1f times", source.corpus, f"{windows.n_kept:,}", repeats)
+
+    # Batches ---------------------------------------------------------------------------------------------------------
+
+    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+        """Batches from `start` on, without end, each with the cursor that follows it. Equal cursors, equal batches.
+
+        "tokens": exactly `batch` shuffled activations; what a block has left over is dropped. "windows": whole windows of
+        about `batch` positions in all.
+        """
+        epoch, block, first = start.epoch, start.block, start.batch
+        idle = 0  # blocks in a row without a batch
+        while True:
+            cut = cut_block(self.block(epoch, block), kind, self.source, epoch, block)
+            idle = 0 if len(cut) else idle + 1
+            if idle > self.n_blocks:
+                raise ValueError(
+                    f"no buffer load of {self.per_block} windows holds {self.source.batch:,} activations, one batch; "
+                    "raise max_norm or the buffer, or lower the batch"
+                )
+            for i in range(first, len(cut)):
+                yield cut[i], following(Cursor(epoch, block, i), len(cut), self.n_blocks)
+            del cut  # the next block is computed without this one in memory
+            epoch, block = (epoch, block + 1) if block + 1 < self.n_blocks else (epoch + 1, 0)
+            first = 0
+
+    def block(self, epoch: int, block: int) -> Windows:
+        """All windows of one buffer load `[W, T, D]`, in the order of the epoch."""
+        rows = self._order(epoch)[block * self.per_block : (block + 1) * self.per_block]
+        x = torch.empty(len(rows), self.windows.context, self.d_in, dtype=self.lm.dtype, device=self.lm.device)
+        keep = torch.empty(len(rows), self.windows.context, dtype=torch.bool, device=self.lm.device)
+        done = 0
+        for part in self._captured(rows, f"of block {block} in epoch {epoch}", self.norm_bound):
+            x[done : done + len(part.x)], keep[done : done + len(part.x)] = part.x, part.keep
+            done += len(part.x)
+        whole = self.windows
+        return Windows(x, *(t[rows].to(x.device) for t in (whole.tokens, whole.doc, whole.pos)), keep)
+
+    def _order(self, epoch: int) -> Tensor:
+        return torch.randperm(len(self.windows), generator=seeded(self.source.seed, epoch, 0))
+
+    def _captured(self, rows: Tensor, where: str, norm_bound: float | None = None) -> Iterator[Windows]:
+        for i, part in enumerate(rows.split(self.source.lm_batch)):
+            yield _capture(self.lm, self.windows, part, norm_bound, f"in LM batch {i} {where}")[0]
+
+
+def capture_windows(
+    lm: HFModel, windows: TokenWindows, norm_bound: float | None = None, *, batch: int = 32
+) -> Iterator[tuple[Windows, State]]:
+    """Activations of all windows in order, `batch` windows at a time, each with the state to resume from.
+
+    `norm_bound`: the training stream's, so that the same positions count. Raises `BrokenModelError`.
+    """
+    for i, rows in enumerate(torch.arange(len(windows)).split(batch)):
+        yield _capture(lm, windows, rows, norm_bound, f"in LM batch {i}")
+
+
+def _capture(lm: HFModel, windows: TokenWindows, rows: Tensor, norm_bound: float | None, where: str) -> tuple[Windows, State]:
+    tokens = windows.tokens[rows].to(lm.device)
+    x, state = lm.capture(tokens)  # [B, T, D]
+    if not torch.isfinite(x).all():
+        raise BrokenModelError(
+            f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, {where} "
+            f"({len(rows)} windows); check the checkpoint, or load the model in float32"
+        )
+    keep = windows.keep[rows].to(lm.device)
+    if norm_bound is not None:
+        keep = keep & (x.float().norm(dim=-1) <= norm_bound)
+    return Windows(x, tokens, windows.doc[rows].to(lm.device), windows.pos[rows].to(lm.device), keep), state

@@ -1,0 +1,197 @@
+"""Text -> packed windows of token ids that keep, for every token, its document and its position.
+
+Documents are joined, each after a separator, and cut into windows of `context` tokens. Separator and first token of every
+window are BOS where the tokenizer has one, else EOS, else there is none (`TokenWindows.start` records which). A document is
+held out when a hash of its number and text is 0 modulo 20; of a corpus with fewer than 200 documents the last 5 % of the
+tokens are held out instead. Memory: 9 bytes per token.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelab.lm.corpora import EMBEDDED, MARK, Document, corpus_hash, read_documents
+from saelab.lm.pylm.corpus import HELD_OUT_ONE_IN, Split
+from saelab.store import content_id
+from saelab.types import Source
+
+FEW_DOCUMENTS = 200
+SPREAD = 8  # held-out windows are spread over up to this many times the text they cover
+AT_ONCE = 64  # documents tokenised together
+
+
+@dataclass(frozen=True, eq=False)
+class TokenWindows:
+    """Packed windows of one split of a corpus."""
+
+    tokens: Tensor  # [W, T] int32
+    doc: Tensor  # [W, T] int32, number of the document; a separator belongs to the document it opens
+    pos: Tensor  # [W, T] position in the window
+    keep: Tensor  # [W, T] bool, False for bos, eos and pad
+    split: Split
+    corpus_hash: str
+    n_documents: int  # documents read
+    n_tokens: int  # tokens of text read, separators not counted
+    start: str  # what windows and documents begin with: bos, eos or none
+    names: tuple[str, ...]  # of the documents, where they have names
+    dropped: dict[str, float]  # share of all positions left out as bos, eos, pad
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def context(self) -> int:
+        """Tokens per window, T."""
+        return self.tokens.shape[1]
+
+    @property
+    def n_kept(self) -> int:
+        """Positions that count."""
+        return int(self.keep.sum())
+
+    @property
+    def hash(self) -> str:
+        """Content id of the token ids: equal windows, equal hash."""
+        return content_id([list(self.tokens.shape), self.tokens.numpy().tobytes().hex()], 16)
+
+
+def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
+    """Windows of one split, as many as `source` asks for (training: tokens; held out: eval_windows spread over the text).
+
+    `lm` is an `HFModel` or its tokenizer. No more text is tokenised than needed. Raises `ValueError` naming the corpus and
+    the numbers when the text is shorter than one window (or two, where both splits come from one text).
+    """
+    tokenizer = getattr(lm, "tokenizer", lm)
+    start, start_id = _start(tokenizer)
+    need = _tokens_needed(source, split)
+    documents, few = _documents(source, split)
+    ids, doc, names = _tokenise(documents, tokenizer, start_id, None if few else need)
+    if few:
+        ids, doc = _part(ids, doc, source, split, need)
+    windows = _cut(ids, source.context, start_id)  # [W, T] indices, -1 for the first token of a window
+    if not len(windows):
+        raise ValueError(
+            f"corpus {source.corpus}: its {split.replace('_', '-')} text has {len(ids):,} tokens, "
+            f"fewer than one window of {source.context}; give a longer text or a smaller context"
+        )
+    if split == "held_out":
+        windows = windows[np.linspace(0, len(windows) - 1, min(source.eval_windows, len(windows))).round().astype(int)]
+    tokens = np.where(windows < 0, start_id if start_id is not None else 0, ids[windows])
+    numbers = np.where(windows < 0, np.roll(doc[windows], -1, 1), doc[windows])  # BOS belongs to what follows
+    special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    dropped, keep = _hygiene(tokens, special)
+    return TokenWindows(
+        tokens=torch.from_numpy(tokens.astype(np.int32)),
+        doc=torch.from_numpy(numbers.astype(np.int32)),
+        pos=torch.arange(source.context).expand(len(windows), -1),
+        keep=torch.from_numpy(keep),
+        split=split,
+        corpus_hash=corpus_hash(source),
+        n_documents=len(np.unique(doc)),
+        n_tokens=int((ids != start_id).sum()) if start_id is not None else len(ids),
+        start=start,
+        names=tuple(names) if any(names) else (),
+        dropped=dropped,
+    )
+
+
+def _start(tokenizer: Any) -> tuple[str, int | None]:
+    for name in ("bos", "eos"):
+        token_id = getattr(tokenizer, f"{name}_token_id")
+        if token_id is not None:
+            return name, token_id
+    return "none", None
+
+
+def _tokens_needed(source: Source, split: Split) -> int:
+    """Text tokens to read: for training with room for what the last partial batch of each buffer load leaves over."""
+    if split == "held_out":
+        return SPREAD * source.eval_windows * source.context
+    kept = source.steps * source.batch * (1 + source.batch / source.buffer) + source.buffer
+    return int(kept * source.context / max(source.context - 1, 1)) + source.context
+
+
+def _documents(source: Source, split: Split) -> tuple[Iterator[Document], bool]:
+    """The documents of a split, or (True) all documents of a corpus too small to be split by document."""
+    if source.corpus == EMBEDDED:
+        return read_documents(source, split), False
+    everything = read_documents(source)
+    first = list(itertools.islice(everything, FEW_DOCUMENTS))
+    if len(first) < FEW_DOCUMENTS:
+        return iter(first), True
+    wanted = split == "held_out"
+    return (d for d in itertools.chain(first, everything) if (d.hash % HELD_OUT_ONE_IN == 0) == wanted), False
+
+
+def _tokenise(
+    documents: Iterator[Document], tokenizer: Any, start_id: int | None, need: int | None
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Ids and document numbers of the joined text (each document after its separator), and the documents' names.
+
+    A special token's own text inside a document separates documents: it must not become a token that hygiene would keep.
+    """
+    marks = re.compile(
+        "|".join(re.escape(mark) for mark in sorted({MARK, *tokenizer.all_special_tokens}, key=len, reverse=True))
+    )
+    pieces = ((d.name, text) for d in documents for text in marks.split(d.text) if text.strip())
+    prefix = [] if start_id is None else [start_id]
+    parts: list[np.ndarray] = []
+    names: list[str] = []
+    count = 0
+    while (need is None or count < need) and (batch := list(itertools.islice(pieces, AT_ONCE))):
+        encoded = tokenizer([text for _, text in batch], add_special_tokens=False, return_attention_mask=False, verbose=False)
+        for (name, _), ids in zip(batch, encoded["input_ids"], strict=True):
+            if ids:
+                names.append(name)
+                parts.append(np.array(prefix + ids, np.int32))
+                count += len(parts[-1])
+    if not parts:
+        return np.zeros(0, np.int32), np.zeros(0, np.int32), []
+    return np.concatenate(parts), np.repeat(np.arange(len(parts), dtype=np.int32), [len(p) for p in parts]), names
+
+
+def _part(ids: np.ndarray, doc: np.ndarray, source: Source, split: Split, need: int) -> tuple[np.ndarray, np.ndarray]:
+    """The last 5 % of a short text (at least one window) are held out, the rest is for training."""
+    if len(ids) < 2 * source.context:
+        raise ValueError(
+            f"corpus {source.corpus} has {len(ids):,} tokens, fewer than two windows of {source.context}: "
+            "one to train on and one held out; give a longer text or a smaller context"
+        )
+    cut = len(ids) - max(len(ids) // HELD_OUT_ONE_IN, source.context + 1)
+    return (ids[cut:], doc[cut:]) if split == "held_out" else (ids[: min(cut, need)], doc[: min(cut, need)])
+
+
+def _cut(ids: np.ndarray, context: int, start_id: int | None) -> np.ndarray:
+    """Indices `[W, T]` into `ids`; -1 is the start token put in front. A separator there is not doubled."""
+    if start_id is None:
+        count = len(ids) // context
+        return np.arange(count * context).reshape(count, context)
+    rows: list[int] = []
+    i = 0
+    while True:
+        i += bool(i < len(ids) and ids[i] == start_id)
+        if i + context - 1 > len(ids):
+            break
+        rows.append(i)
+        i += context - 1
+    indices = np.array(rows, int)[:, None] + np.arange(-1, context - 1)  # [W, T]
+    indices[:, 0] = -1
+    return indices
+
+
+def _hygiene(tokens: np.ndarray, special: dict[str, int | None]) -> tuple[dict[str, float], np.ndarray]:
+    """Share of positions left out by reason (an id with two roles counts for the first), and what is kept `[W, T]`."""
+    keep = np.ones(tokens.shape, bool)
+    dropped: dict[str, float] = {}
+    for name, token_id in special.items():
+        if token_id is not None:
+            hit = (tokens == token_id) & keep
+            dropped[name] = float(hit.mean())
+            keep &= ~hit
+    return dropped, keep
