@@ -1,0 +1,57 @@
+"""The page reads what the evaluations really write: their own result types, through their own json."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from saelab.evals.core_result import CoreResult, LatentProfile
+from saelab.evals.examples import Context, LatentExample
+from saelab.report import write_report
+from saelab.store import append_line, write_json
+from saelab.types import Run, Score, Source, Spec
+from unit.report.test_report_page import Page
+
+
+def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "topk-s0-abc"
+    write_json(run / "run.json", {"format": 1, "id": "abc", **Run(Spec("topk"), Source()).config})
+    density = torch.tensor([0.25, 0.0, 0.01, 0.0])
+    none = torch.full((4,), torch.nan)
+    profile = LatentProfile(density, none, none, none, None, None, None, None)
+    scores = {"l0": Score(31.5, 31.0, 32.0), "cossim": Score(None, reason="nothing to compare")}
+    write_json(run / "eval" / "core.json", CoreResult(scores, {"mse": Score(0.125, 0.1, 0.2)}, profile, {}).to_json())
+    context = Context(tokens=["def", " f", "\n"], activations=[0.0, 2.5, 1.0], peak=1, doc=7, window=3)
+    latent = LatentExample(
+        index=41,
+        chosen_for="specificity",
+        density=0.25,
+        mean_activation=1.5,
+        max_activation=2.5,
+        histogram=[3, 1],
+        edges=[0.0, 1.25, 2.5],
+        promoted=[(" return", 0.75)],
+        suppressed=[("class", -0.5)],
+        contexts=[context],
+    )
+    write_json(run / "eval" / "latents.json", {"latents": [asdict(latent)]})
+    append_line(run / "metrics.jsonl", {"step": 1, "tokens": 2048, "loss": 3.25, "l0": 30.0, "dead": 0.5})
+
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "31.50 [31.00, 32.00]" in page.text("summary")
+    assert "undefined: nothing to compare" in page.text("summary")
+    assert "SAEBench-compatible mse 0.1250 [0.1000, 0.2000]" in page.text("summary")
+    assert "topk (dead 50.0 %)" in page.text("density")
+    text = page.text("latents")
+    for part in (
+        "Latent #41",
+        "chosen for its specificity",
+        "strongest 2.500",
+        "document 7, window 3",
+        " return 0.7500",
+        "−0.5000",
+    ):
+        assert part in text, part
+    marks = [attributes for tag, attributes in page.tags if tag == "mark"]
+    assert [mark["style"] for mark in marks] == ["--a:1.00", "--a:0.40"]
+    assert "2,048 3.25" in page.text("facts")
