@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saelab.lm.batching import cut_block, following, seeded
 from saelab.lm.model import HFModel, State
-from saelab.lm.text import TokenWindows
+from saelab.lm.text import TokenWindows, load_windows
 from saelab.types import Batch, BatchKind, Cursor, InputStats, Source, Windows
 
 log = logging.getLogger("saelab.lm")
@@ -55,7 +55,7 @@ class ActivationStream:
 
     @functools.cached_property
     def norm_bound(self) -> float | None:
-        """Largest norm that is kept, or None; evaluation passes it to `capture_windows` so that the mask is the same."""
+        """Largest norm that is kept, or None."""
         if self.source.max_norm is None:
             return None
         return self.source.max_norm * self._sample.norm(dim=-1).median().item()
@@ -141,7 +141,7 @@ class ActivationStream:
 
     def block(self, epoch: int, block: int) -> Windows:
         """All windows of one buffer load `[W, T, D]`, in the order of the epoch."""
-        rows = self._order(epoch)[block * self.per_block : (block + 1) * self.per_block]
+        rows = self.rows(epoch, block)
         x = torch.empty(len(rows), self.windows.context, self.d_in, dtype=self.lm.dtype, device=self.lm.device)
         keep = torch.empty(len(rows), self.windows.context, dtype=torch.bool, device=self.lm.device)
         done = 0
@@ -149,7 +149,12 @@ class ActivationStream:
             x[done : done + len(part.x)], keep[done : done + len(part.x)] = part.x, part.keep
             done += len(part.x)
         whole = self.windows
-        return Windows(x, *(t[rows].to(x.device) for t in (whole.tokens, whole.doc, whole.pos)), keep)
+        tokens, doc, pos = (t[rows].to(x.device) for t in (whole.tokens, whole.doc, whole.pos))
+        return Windows(x, tokens, doc, pos, keep)
+
+    def rows(self, epoch: int, block: int) -> Tensor:
+        """Numbers of the windows in one buffer load."""
+        return self._order(epoch)[block * self.per_block : (block + 1) * self.per_block]
 
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.windows), generator=seeded(self.source.seed, epoch, 0))
@@ -160,13 +165,19 @@ class ActivationStream:
 
 
 def capture_windows(
-    lm: HFModel, windows: TokenWindows, norm_bound: float | None = None, *, batch: int = 32
+    lm: HFModel, windows: TokenWindows, hygiene: Source | ActivationStream | None = None, *, batch: int | None = None
 ) -> Iterator[tuple[Windows, State]]:
-    """Activations of all windows in order, `batch` windows at a time, each with the state to resume from.
+    """Activations of all windows in order, `batch` (default: `lm_batch`, 32) at a time, with the state to resume from.
 
-    `norm_bound`: the training stream's, so that the same positions count. Raises `BrokenModelError`.
+    `hygiene` is the training stream or its source: the same outlier mask applies, estimated on the training text.
+    Raises `BrokenModelError`.
     """
-    for i, rows in enumerate(torch.arange(len(windows)).split(batch)):
+    if isinstance(hygiene, Source) and hygiene.max_norm is not None:
+        hygiene = ActivationStream(lm, load_windows(hygiene, lm, "train"), hygiene)
+    norm_bound = hygiene.norm_bound if isinstance(hygiene, ActivationStream) else None
+    source = hygiene.source if isinstance(hygiene, ActivationStream) else hygiene
+    size = batch or (source.lm_batch if source is not None else 32)
+    for i, rows in enumerate(torch.arange(len(windows)).split(size)):
         yield _capture(lm, windows, rows, norm_bound, f"in LM batch {i}")
 
 

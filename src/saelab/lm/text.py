@@ -6,6 +6,7 @@ held out when a hash of its number and text is 0 modulo 20; of a corpus with few
 tokens are held out instead. Memory: 9 bytes per token.
 """
 
+import hashlib
 import itertools
 import re
 from collections.abc import Iterator
@@ -18,7 +19,6 @@ from torch import Tensor
 
 from saelab.lm.corpora import EMBEDDED, MARK, Document, corpus_hash, read_documents
 from saelab.lm.pylm.corpus import HELD_OUT_ONE_IN, Split
-from saelab.store import content_id
 from saelab.types import Source
 
 FEW_DOCUMENTS = 200
@@ -57,8 +57,8 @@ class TokenWindows:
 
     @property
     def hash(self) -> str:
-        """Content id of the token ids: equal windows, equal hash."""
-        return content_id([list(self.tokens.shape), self.tokens.numpy().tobytes().hex()], 16)
+        """sha256 of the token ids: equal windows, equal hash."""
+        return hashlib.sha256(np.ascontiguousarray(self.tokens.numpy())).hexdigest()[:16]
 
 
 def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as hf_logging
 
@@ -97,6 +98,8 @@ def _complete(model: PreTrainedModel, info: dict[str, Any], name: str) -> None:
 def _reachable(name: str) -> Iterator[None]:
     try:
         yield
+    except SafetensorError as error:
+        raise ValueError(f"the weights of {name} are truncated or not safetensors ({error}); get them again") from error
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise

@@ -1,0 +1,188 @@
+"""Activations on disk: the blocks of a stream as safetensors shards, one file per load of the shuffle buffer.
+
+A shard holds whole windows (activations, token ids, document, position, mask) in the epoch's random order, so batches read
+from it equal the live stream's. `cache.json` names model, hook, text and order, and a sha256 per finished shard.
+"""
+
+import errno
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saelab.lm.activations import ActivationStream
+from saelab.lm.batching import cut_block, following, windows_per_batch
+from saelab.lm.corpora import corpus_hash
+from saelab.store import CorruptFile, file_hash, read_json, read_tensors, write_json, write_tensors
+from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Source, Windows
+
+MANIFEST, STATS = "cache.json", "stats.safetensors"
+# What decides the content of a shard. `batch` does not: batches are cut when a shard is read.
+_ORDER = ("model", "corpus", "context", "buffer", "lm_batch", "max_norm", "text_column", "seed")
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """What caching will cost; shown before it starts."""
+
+    folder: Path
+    blocks: tuple[tuple[int, int], ...]  # (epoch, block) of each shard
+    activations: int
+    disk_bytes: int
+    seconds: float
+    memory_bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.activations:,} activations in {len(self.blocks)} shards under {self.folder}: "
+            f"{self.disk_bytes / 1e6:,.0f} MB on disk, about {self.seconds:,.0f} s, {self.memory_bytes / 1e6:,.0f} MB of memory"
+        )
+
+
+def plan_cache(stream: ActivationStream, folder: Path, tokens: int) -> CachePlan:
+    """What it takes to store the blocks that yield `tokens` activations; times one language-model batch.
+
+    Raises `ValueError` for fewer tokens than a batch, `OSError` (no space) when the disk is too small.
+    """
+    source, windows = stream.source, stream.windows
+    if tokens < source.batch:
+        raise ValueError(f"{tokens:,} tokens are fewer than one batch of {source.batch:,}: nothing to cache")
+    share = 1.0 - stream.facts["dropped"]["norm"]
+    blocks: list[tuple[int, int]] = []
+    held = positions = 0
+    while held < tokens // source.batch * source.batch:
+        epoch, block = divmod(len(blocks), stream.n_blocks)
+        rows = stream.rows(epoch, block)
+        of_tokens = int(windows.keep[rows].sum() * share) // source.batch
+        of_windows = len(rows) // min(windows_per_batch(source), len(rows))
+        held += min(of_tokens, of_windows) * source.batch
+        positions += len(rows) * windows.context
+        blocks.append((epoch, block))
+        if len(blocks) > 2 * stream.n_blocks and not held:
+            raise ValueError(
+                f"no buffer load of {stream.per_block} windows holds a batch of {source.batch:,}; raise the buffer"
+            )
+    rows = stream.rows(0, 0)[: source.lm_batch]
+    started = time.perf_counter()
+    stream.lm.capture(windows.tokens[rows])
+    seconds = (time.perf_counter() - started) * positions / (len(rows) * windows.context)
+    per_position = stream.d_in * stream.lm.dtype.itemsize + 4 + 4 + 8 + 1  # x, tokens, doc, pos, keep
+    plan = CachePlan(Path(folder), tuple(blocks), held, positions * per_position, seconds, 2 * stream.buffer_bytes)
+    _check_space(plan)
+    return plan
+
+
+def _check_space(plan: CachePlan) -> None:
+    place = plan.folder
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free + sum(path.stat().st_size for path in plan.folder.glob("block-*"))
+    if plan.disk_bytes > free:
+        raise OSError(
+            errno.ENOSPC, f"the cache needs {plan.disk_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free", str(plan.folder)
+        )
+
+
+def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int, int]]:
+    """Write the shards of `plan`, yielding (finished, total) after each; an interrupted run goes on with the missing ones.
+
+    Raises `ValueError` when the folder holds the cache of another model, hook or text.
+    """
+    path = plan.folder / MANIFEST
+    manifest = {"identity": _identity(stream), "shards": {}}
+    if path.exists():
+        found = read_json(path)
+        _check_identity(plan.folder, found["identity"], manifest["identity"])
+        manifest = found
+    stats = stream.stats
+    tensors = {"mean": stats.mean, "scale": torch.tensor(stats.scale, dtype=torch.float64), "n": torch.tensor(stats.n)}
+    write_tensors(plan.folder / STATS, tensors)
+    for done, (epoch, block) in enumerate(plan.blocks, 1):
+        name = shard_name(epoch, block)
+        if name not in manifest["shards"] or not (plan.folder / name).exists():
+            windows = stream.block(epoch, block)
+            write_tensors(
+                plan.folder / name, {field: getattr(windows, field) for field in ("x", "tokens", "doc", "pos", "keep")}
+            )
+            manifest["shards"][name] = {"sha256": file_hash(plan.folder / name), "windows": len(windows.x)}
+            write_json(path, manifest)
+        yield done, len(plan.blocks)
+
+
+def shard_name(epoch: int, block: int) -> str:
+    """File name of a shard."""
+    return f"block-{epoch:03d}-{block:05d}.safetensors"
+
+
+def _identity(stream: ActivationStream) -> dict[str, Any]:
+    order = {name: value for name, value in asdict(stream.source).items() if name in _ORDER}
+    return order | {
+        "hook": stream.hook.name,
+        "d_in": stream.d_in,
+        "weights_hash": stream.lm.weights_hash,
+        "corpus_hash": stream.windows.corpus_hash,
+        "windows_hash": stream.windows.hash,
+        "n_blocks": stream.n_blocks,
+    }
+
+
+def _check_identity(folder: Path, has: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    for name, value in wanted.items():
+        if has.get(name) != value:
+            raise ValueError(
+                f"the cache in {folder} is of {name} {has.get(name)!r}, not {value!r}; give another folder or write it anew"
+            )
+
+
+class CachedStream:
+    """The batches of a live stream, read from disk; satisfies `types.ActivationSource`."""
+
+    def __init__(self, folder: Path, source: Source, lm: LanguageModel | None = None):
+        """Raises `FileNotFoundError`, or `ValueError` when the cache is not of this source (and of `lm`, where given)."""
+        self.folder, self.source, self.lm = Path(folder), source, lm
+        manifest = read_json(self.folder / MANIFEST)
+        identity = manifest["identity"]
+        wanted = {name: value for name, value in asdict(source).items() if name in _ORDER}
+        wanted["corpus_hash"] = corpus_hash(source)
+        if lm is not None:
+            wanted |= {"hook": lm.hook.name, "weights_hash": getattr(lm, "weights_hash", None)}
+        elif source.hook.startswith("blocks."):
+            wanted["hook"] = source.hook
+        _check_identity(self.folder, identity, wanted)
+        self.hook, self.d_in = Hook.from_name(identity["hook"]), int(identity["d_in"])
+        self.n_blocks = int(identity["n_blocks"])
+        self._shards: dict[str, Any] = manifest["shards"]
+        self._verified: set[str] = set()
+        stats = read_tensors(self.folder / STATS)
+        self.stats = InputStats(stats["mean"], float(stats["scale"]), int(stats["n"]))
+
+    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+        """As the live stream's, for equal cursors. Raises `CorruptFile` naming a damaged shard, `ValueError` at the end."""
+        epoch, block, first = start.epoch, start.block, start.batch
+        while True:
+            cut = cut_block(self.block(epoch, block), kind, self.source, epoch, block)
+            for i in range(first, len(cut)):
+                yield cut[i], following(Cursor(epoch, block, i), len(cut), self.n_blocks)
+            epoch, block = (epoch, block + 1) if block + 1 < self.n_blocks else (epoch + 1, 0)
+            first = 0
+
+    def block(self, epoch: int, block: int) -> Windows:
+        """The windows of one shard, its checksum verified the first time."""
+        name = shard_name(epoch, block)
+        if name not in self._shards:
+            raise ValueError(
+                f"the cache in {self.folder} ends after {len(self._shards)} shards, before block {block} of epoch {epoch}; "
+                "cache more tokens or train on fewer"
+            )
+        path = self.folder / name
+        if not path.exists():
+            raise CorruptFile(f"shard {path} is missing; cache again, finished shards are kept")
+        if name not in self._verified:
+            if file_hash(path) != self._shards[name]["sha256"]:
+                raise CorruptFile(f"shard {path} is truncated or altered; delete it and cache again, the other shards are kept")
+            self._verified.add(name)
+        return Windows(**read_tensors(path))
