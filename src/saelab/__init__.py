@@ -1,16 +1,58 @@
-"""saelab trains, verifies and compares sparse autoencoders on language-model activations."""
+"""saelab trains, verifies and compares sparse autoencoders on language-model activations.
+
+import saelab
+
+run = saelab.Run(saelab.Spec("batch_topk", n_latents=1024, l0=32), saelab.Source(tokens=300_000))
+result = saelab.train(run, "runs/first")
+print(result.metrics["explained_variance"].value)
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from saelab.experiments.api import Result, train
+    from saelab.experiments.evaluate import evaluate
+    from saelab.experiments.execute import execute
+    from saelab.experiments.plan import Contrast, Plan
+    from saelab.lm.model import load_model
+    from saelab.sae.io import load_sae, save_sae
+    from saelab.sae.module import SAE
     from saelab.types import Hook, Optim, Run, Score, Source, Spec
 
 __version__ = "0.1.0"
 
 # Public name -> where it lives. Loaded on first use, so that `import saelab` stays light.
-_HOMES = dict.fromkeys(("Hook", "Optim", "Run", "Score", "Source", "Spec"), "saelab.types")
-__all__ = ["Hook", "Optim", "Run", "Score", "Source", "Spec", "__version__"]
+_HOMES = {
+    **dict.fromkeys(("Hook", "Optim", "Run", "Score", "Source", "Spec"), "saelab.types"),
+    **dict.fromkeys(("Contrast", "Plan"), "saelab.experiments.plan"),
+    **dict.fromkeys(("Result", "train"), "saelab.experiments.api"),
+    "SAE": "saelab.sae.module",
+    "evaluate": "saelab.experiments.evaluate",
+    "execute": "saelab.experiments.execute",
+    "load_model": "saelab.lm.model",
+    "load_sae": "saelab.sae.io",
+    "save_sae": "saelab.sae.io",
+}
+__all__ = [
+    "SAE",
+    "Contrast",
+    "Hook",
+    "Optim",
+    "Plan",
+    "Result",
+    "Run",
+    "Score",
+    "Source",
+    "Spec",
+    "__version__",
+    "evaluate",
+    "execute",
+    "load_model",
+    "load_sae",
+    "save_sae",
+    "train",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,246 @@
+"""The command line: saelab demo | train | eval | run | report | doctor. Flags come from the signatures below."""
+
+import os
+import shlex
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional, arg
+
+from saelab import __version__
+from saelab.types import Optim, Run, Source, Spec
+
+if TYPE_CHECKING:
+    from saelab.experiments.plan import Plan
+    from saelab.experiments.summary import Summary
+
+SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
+VARIANTS = "standard, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka"
+OutFolder = Annotated[Path | None, arg(metavar="FOLDER")]
+Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
+Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
+Settings = Annotated[tuple[str, ...], arg(metavar="NAME=NUMBER ...")]
+DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate and compare them.
+
+Start with `saelab demo`: a few minutes, no download. A command that was stopped goes on when it is given again.
+SAELAB_DEBUG=1 (or --debug) shows the traceback of an error."""
+
+
+def demo(*, out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo")) -> None:
+    """Train and compare four kinds of SAE on the embedded language model, and write a report.
+
+    Args:
+        out: where results go
+    """
+    from saelab.experiments.demo import plan
+
+    _carry_out(plan(), out)
+
+
+def train(
+    variant: Annotated[Positional[str], arg(metavar="VARIANT")],
+    *,
+    model: str = SOURCE.model,
+    corpus: str = SOURCE.corpus,
+    hook: str = SOURCE.hook,
+    l0: float = SPEC.l0,
+    n_latents: int = SPEC.n_latents,
+    tokens: int = SOURCE.tokens,
+    seeds: Seeds = (0,),
+    lr: float = OPTIM.lr,
+    warmup: int = OPTIM.warmup,
+    context: int = SOURCE.context,
+    batch: int = SOURCE.batch,
+    settings: Settings = (),
+    text_column: str = SOURCE.text_column,
+    evals: Evals = ("core",),
+    out: OutFolder = None,
+) -> None:
+    """Train one variant of SAE on a model and a text, evaluate it, and write a report.
+
+    Args:
+        variant: standard, p_anneal, gated, jump_relu, topk, batch_topk or matryoshka
+        model: pylm (the embedded model), a local folder, or a Hugging Face id
+        corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or hf:<dataset>[:<config>]
+        hook: middle, layers.5, blocks.5.hook_resid_post, or a module path
+        l0: latents active per token, on average
+        n_latents: latents of the SAE
+        tokens: activations to train on; a shorter text repeats
+        seeds: one SAE is trained per seed, all on the same batches
+        lr: learning rate
+        warmup: steps of learning-rate warm-up
+        context: tokens per window of text
+        batch: activations per step
+        settings: numbers of the variant that differ from its defaults, such as aux=0.1
+        text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
+        evals: evaluations to make
+        out: where results go (default: runs/<variant>-<id>)
+    """
+    from saelab.experiments.plan import Plan, run_name
+    from saelab.store import content_id
+
+    source = replace(SOURCE, model=model, corpus=corpus, hook=hook, tokens=tokens, context=context, batch=batch)
+    source = replace(source, text_column=text_column)
+    spec = Spec(variant, n_latents, l0, dict(map(_setting, settings)))
+    runs = tuple(Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds)
+    names = [run_name(run) for run in runs]
+    name = names[0] if len(names) == 1 else f"{variant}-{content_id(names, 8)}"
+    _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name)
+
+
+def evaluate(
+    folder: Annotated[Positional[Path], arg(metavar="FOLDER")],
+    *,
+    model: str | None = None,
+    corpus: str | None = None,
+    hook: str | None = None,
+    evals: Evals = ("core",),
+    out: OutFolder = None,
+) -> None:
+    """Evaluate an SAE that is on disk, anew, and write a report.
+
+    Args:
+        folder: a run folder (runs/<name> of an output folder) or an SAE folder
+        model: language model; default: what the SAE was trained on (the same for corpus and hook)
+        corpus: text; its held-out part is used
+        hook: where in the model
+        evals: evaluations to make
+        out: where results go; default: the run folder, or <SAE folder>-eval
+    """
+    from rich.console import Console
+
+    from saelab.console import listener
+    from saelab.experiments import evaluate as evaluation
+
+    given = {key: value for key, value in (("model", model), ("corpus", corpus), ("hook", hook)) if value is not None}
+    source = evaluation.source_of(folder, given) if given else None
+    console = Console()
+    summary = evaluation.evaluate(folder, evals=evals, source=source, out=out, listener=listener(console), exports=_exports())
+    _finish(summary)
+
+
+def run(plan_file: Annotated[Positional[Path], arg(metavar="PLAN.py")], *, out: OutFolder = None) -> None:
+    """Carry out a plan: a Python file with a function `plan() -> Plan`. What is done already is skipped.
+
+    Args:
+        plan_file: for instance plans/demo.py
+        out: where results go (default: runs/<name of the plan>)
+    """
+    from saelab.experiments.load import load_plan
+
+    plan = load_plan(plan_file)
+    _carry_out(plan, out or Path("runs") / plan.name)
+
+
+def report(folder: Annotated[Positional[Path], arg(metavar="FOLDER")]) -> None:
+    """Write report.html anew from the results in a folder.
+
+    Args:
+        folder: an output folder (of demo, train, run), or a run folder
+    """
+    from saelab.report import write_report
+
+    print(f"report   {write_report(folder)}")
+
+
+def doctor() -> None:
+    """Say what this machine has: versions, threads, GPU, memory, disk, the embedded model."""
+    from saelab.doctor import findings
+
+    for name, value in findings():
+        print(f"{name:18} {value}")
+
+
+COMMANDS = {"demo": demo, "train": train, "eval": evaluate, "run": run, "report": report, "doctor": doctor}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit code: 0 good, 1 an unhealthy run, 2 what the user can mend, 130 stopped."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in argv or os.environ.get("SAELAB_DEBUG", "") not in ("", "0")
+    argv = [word for word in argv if word != "--debug"]
+    if argv in ([], ["help"]):
+        argv = ["--help"]
+    if argv == ["--version"]:
+        print(f"saelab {__version__}")
+        return 0
+    if not argv[0].startswith("-") and argv[0] not in COMMANDS:
+        return _unknown_command(argv[0])
+    try:
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="saelab", description=DESCRIPTION, args=argv)
+    except KeyboardInterrupt as stop:
+        again = shlex.join(["saelab", *argv])
+        print(f"\nsaelab: {str(stop) or 'stopped; what was finished is kept'}.\nTo go on: {again}", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as problem:
+        return _report_error(problem, debug)
+    return 0
+
+
+def _setting(text: str) -> tuple[str, float]:
+    name, equals, number = text.partition("=")
+    try:
+        return name, float(number)
+    except ValueError as error:
+        missing = "" if equals else " (no = in it)"
+        raise ValueError(f"setting {text!r} is not NAME=NUMBER{missing}; write for instance aux=0.1") from error
+
+
+def _unknown_command(name: str) -> int:
+    close = get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
+    hint = f" (did you mean {close[0]!r}?)" if close else ""
+    print(f"saelab: no command {name!r}{hint}; the commands are {', '.join(COMMANDS)}. Help: saelab --help", file=sys.stderr)
+    return 2
+
+
+def _report_error(problem: Exception, debug: bool) -> int:
+    """Print one message and return the exit code; errors that are nobody's but ours keep their traceback."""
+    from saelab.console import error, explain
+    from saelab.train import UnhealthyRun
+
+    expected = isinstance(problem, ValueError | OSError | UnhealthyRun)
+    if debug or not expected:
+        traceback.print_exception(problem)
+    error(explain(problem))
+    return 2 if isinstance(problem, ValueError | OSError) else 1
+
+
+def _exports() -> list[Any]:
+    """Core results also in SAEBench's format, under eval/saebench/."""
+    from saelab.interop.saebench import Labels, write_core
+
+    def saebench(folder: Path, source: Source, sae: Any, result: Any) -> None:
+        hook = None if sae.hook is None else sae.hook.name
+        config = {"d_in": sae.d_in, "d_sae": sae.n_latents, "hook_name": hook, "architecture": sae.act.name}
+        labels = Labels(release=f"saelab_{folder.parent.name}", model=source.model, dataset=source.corpus, sae_cfg=config)
+        write_core(folder / "saebench", result, labels)
+
+    return [saebench]
+
+
+def _carry_out(plan: "Plan", out: Path) -> None:
+    from rich.console import Console
+
+    from saelab.console import listener
+    from saelab.experiments.execute import execute
+
+    _finish(execute(plan, out, listener=listener(Console()), exports=_exports()))
+
+
+def _finish(summary: "Summary") -> None:
+    """Tables, report, paths; then the health gate."""
+    from rich.console import Console
+
+    from saelab.console import show_summary
+    from saelab.report import write_report
+
+    show_summary(Console(), summary)
+    print(f"report   {write_report(summary.folder)}")
+    print(f"summary  {summary.folder / 'summary.json'}")
+    summary.check()

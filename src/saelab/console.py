@@ -1,0 +1,174 @@
+"""What the command line shows: progress while training, tables of results, and errors in one message."""
+
+import errno
+import sys
+import time
+from collections.abc import Sequence
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from saelab.experiments.listen import Listener
+from saelab.experiments.summary import Summary
+from saelab.train import Progress, Record
+from saelab.types import Run
+
+PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
+LABELS = {
+    "l0": "L0",
+    "explained_variance": "EV",
+    "ce_loss_score": "CE recovered",
+    "kl_div_score": "KL recovered",
+    "dead": "dead",
+}
+
+
+def listener(console: Console) -> Listener:
+    """A live table on a terminal, plain lines in a log."""
+    return LiveListener(console) if console.is_terminal else PlainListener(console)
+
+
+def _label(run: Run) -> str:
+    return f"{run.spec.variant} seed {run.seed}"
+
+
+class PlainListener:
+    """A line per run every ten seconds."""
+
+    def __init__(self, console: Console):
+        self.console = console
+
+    def note(self, text: str) -> None:
+        """A line."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
+        """What is going to be trained."""
+        self.runs, self.first, self.steps = runs, step, steps
+        self.started = self.shown = time.monotonic()
+        count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
+        self.note(f"training {count} for {steps:,} steps of {runs[0].source.batch:,} tokens: {', '.join(map(_label, runs))}")
+
+    def advance(self, progress: Progress) -> None:
+        """Now and then, and at the end: rate, time left, and the state of every run."""
+        now = time.monotonic()
+        last = progress.step == self.steps
+        if not progress.records or not (last or now - self.shown >= PLAIN_SECONDS):
+            return
+        self.shown = now
+        rate = (progress.step - self.first) / max(now - self.started, 1e-9)
+        left = (self.steps - progress.step) / rate
+        tokens = rate * self.runs[0].source.batch
+        self.note(f"step {progress.step:,}/{self.steps:,}  {tokens:,.0f} tokens/s  {_clock(left)} left")
+        for record in progress.records:
+            self.note(f"  {_label(self.runs[record.run]):24} {_state(record)}")
+
+    def end(self) -> None:
+        """Nothing to close."""
+
+
+class LiveListener:
+    """A progress bar and a table of the runs, redrawn in place."""
+
+    def __init__(self, console: Console):
+        self.console = console
+
+    def note(self, text: str) -> None:
+        """A line above the bar."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
+        """Draw the empty bar."""
+        self.runs, self.first, self.started = runs, step, time.monotonic()
+        self.bar = Bar(
+            TextColumn("training"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[rate]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=self.console,
+        )
+        self.task = self.bar.add_task("training", total=steps, completed=step, rate="")
+        self.live = Live(self.bar, console=self.console, refresh_per_second=4)
+        self.live.start()
+
+    def advance(self, progress: Progress) -> None:
+        """Move the bar; at recorded steps also the table."""
+        rate = (progress.step - self.first) / max(time.monotonic() - self.started, 1e-9)
+        self.bar.update(self.task, completed=progress.step, rate=f"{rate * self.runs[0].source.batch:,.0f} tokens/s")
+        if progress.records:
+            table = Table("run", "L0", "EV", "dead", "loss", box=None, pad_edge=False)
+            for r in progress.records:
+                numbers = f"{r.l0:.1f}", f"{r.explained_variance:.3f}", f"{r.dead:.1%}", f"{r.loss:.4g}"
+                table.add_row(_label(self.runs[r.run]), *numbers)
+            self.live.update(Group(self.bar, table))
+
+    def end(self) -> None:
+        """Leave the last state on the screen."""
+        self.live.stop()
+
+
+def _state(record: Record) -> str:
+    ev, dead = record.explained_variance, record.dead
+    return f"L0 {record.l0:6.1f}  EV {ev:6.3f}  dead {dead:5.1%}  loss {record.loss:.4g}"
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def show_summary(console: Console, summary: Summary) -> None:
+    """Results and verdicts as tables, then warnings."""
+    names = [name for name in LABELS if any(name in row["metrics"] for row in summary.rows)]
+    table = Table(
+        "run", *(LABELS[name] for name in names), "healthy", title="Results, with 95 % intervals", title_justify="left"
+    )
+    for row in summary.rows:
+        cells = [_cell(row["metrics"].get(name)) for name in names]
+        table.add_row(f"{row['variant']} seed {row['seed']}", *cells, "yes" if row["healthy"] else "[red]NO[/red]")
+    console.print(table)
+    if summary.contrasts:
+        table = Table("claim", "metric", "difference", "verdict", title="Contrasts, paired by seed", title_justify="left")
+        for entry in summary.contrasts:
+            claim = f"{entry['treatment']} against {entry['baseline']}"
+            reason = f" ({entry['reason']})" if entry["verdict"] == "not comparable" else ""
+            table.add_row(claim, LABELS.get(entry["metric"], entry["metric"]), _cell(entry), entry["verdict"] + reason)
+        console.print(table)
+    for name, health in summary.health.items():
+        for text in health.warnings:
+            console.print(f"warning: {name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _cell(score: dict | None) -> str:
+    if score is None:
+        return "not measured"
+    if score["value"] is None:
+        return "undefined"
+    digits = 2 if abs(score["value"]) >= 10 else 3
+    text = f"{score['value']:.{digits}f}"
+    return text if score["low"] is None else f"{text} \\[{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+
+
+def explain(error: BaseException) -> str:
+    """An error in one message for the user: what happened, what to do."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = f" while writing {error.filename}" if error.filename else ""
+        detail = "" if error.strerror == "No space left on device" else f": {error.strerror}"
+        return (
+            f"the disk is full{where}{detail}. Nothing is half-written; free some space and run the same command again, "
+            "it goes on from the last checkpoint"
+        )
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return str(error) or type(error).__name__
+
+
+def error(text: str) -> None:
+    """Print `text` as an error to standard error."""
+    Console(stderr=True).print(f"saelab: {text}", markup=False, highlight=False, soft_wrap=True, style="red")
+    sys.stderr.flush()

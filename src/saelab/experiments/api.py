@@ -1,0 +1,39 @@
+"""The ten-line way: train one run and read its scores."""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from saelab.experiments.execute import execute
+from saelab.experiments.folders import run_folder
+from saelab.experiments.listen import Listener
+from saelab.experiments.plan import single
+from saelab.experiments.score import read_scores
+from saelab.sae.module import SAE
+from saelab.train import Health
+from saelab.types import Run, Score
+
+
+@dataclass(frozen=True)
+class Result:
+    """One trained and evaluated run: `result.metrics["explained_variance"].value`."""
+
+    folder: Path
+    run: Run
+    sae: SAE
+    metrics: Mapping[str, Score]
+    health: Health
+
+
+def train(
+    run: Run, out: str | os.PathLike[str], *, evals: Sequence[str] = ("core",), listener: Listener | None = None
+) -> Result:
+    """Train `run` in the folder `out` (or go on, or read what is there), evaluate it, and return the result.
+
+    Raises `ValueError` for what cannot work before the language model loads, `UnhealthyRun` when the run does not pass
+    the health gate; its files are written all the same.
+    """
+    execute(single(run, tuple(evals)), Path(out), listener=listener).check()
+    folder = run_folder(Path(out), run)
+    return Result(folder.path, run, folder.load(), read_scores(folder.path, evals), folder.health())

@@ -1,0 +1,126 @@
+"""Evaluate an SAE that lies on disk: a run's, or a bare SAE folder on a model and text given."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+from saelab.evals import check_evals
+from saelab.experiments.compare import row
+from saelab.experiments.folders import RunFolder, stored_run
+from saelab.experiments.listen import Listener, Silent
+from saelab.experiments.plan import run_from_config
+from saelab.experiments.score import Export, evaluate_into, prepare_bench, with_scores
+from saelab.experiments.summary import Summary, peak_rss, versions, write_summary
+from saelab.lm.model import load_model
+from saelab.lm.preflight import check_source
+from saelab.sae.io import load_sae
+from saelab.store import CorruptFile, read_json, write_json
+from saelab.train import Health
+from saelab.types import Run, Source
+
+
+@dataclass(frozen=True)
+class Target:
+    """An SAE folder, the run it came from if known, and where its results go."""
+
+    sae: Path
+    run: Run | None
+    folder: Path  # of eval/ and health.json
+    home: Path  # of summary.json and report.html
+
+    @property
+    def name(self) -> str:
+        """What the summary calls the SAE."""
+        return self.folder.resolve().name
+
+
+def evaluate(
+    folder: str | os.PathLike[str],
+    *,
+    evals: Sequence[str] = ("core",),
+    source: Source | None = None,
+    out: str | os.PathLike[str] | None = None,
+    listener: Listener | None = None,
+    exports: Iterable[Export] = (),
+) -> Summary:
+    """Evaluate a run folder, or any SAE folder, anew; write `eval/`, `health.json` and `summary.json`.
+
+    `source` says on which model and text (default: what the SAE was trained on). Results of a run go into its folder,
+    unless `out` is given; those of a bare SAE into `out` (default: `<folder>-eval`). Raises `FileNotFoundError` when
+    there is no SAE, `ValueError` when its model and text are not known or do not fit it.
+    """
+    started, listener = monotonic(), listener or Silent()
+    target = locate(Path(folder), None if out is None else Path(out))
+    sae = load_sae(target.sae)
+    source = source or _trained_on(target)
+    check_source(source)
+    check_evals(evals, source)
+    lm = load_model(source.model, source.hook)
+    listener.note(f"evaluating {target.sae} on {source.model} at {lm.hook.name}, text {source.corpus}: {', '.join(evals)}")
+    bench = prepare_bench(lm, source, evals)
+    scores = evaluate_into(target.folder, sae, bench, exports)
+    variant, seed = (target.run.spec.variant, target.run.seed) if target.run else (sae.act.name, 0)
+    if not (target.folder / "run.json").exists():
+        spec = {"variant": variant, "n_latents": sae.n_latents}
+        write_json(target.folder / "run.json", {"sae": str(target.sae), "spec": spec, "source": asdict(source), "seed": seed})
+    health = with_scores(_trained_health(target), scores)
+    write_json(target.folder / "health.json", asdict(health))
+    facts: dict[str, Any] = {"model": source.model, "hook": lm.hook.name, "corpus": source.corpus, "seeds": [seed]}
+    facts |= {"seconds": round(monotonic() - started, 1), "peak_rss_mb": round(peak_rss() / 1e6), "versions": versions()}
+    rows = (row(target.name, variant, seed, healthy=health.healthy, scores=scores),)
+    return write_summary(Summary(target.home, rows, (), facts, {target.name: health}))
+
+
+def source_of(folder: Path, changes: Mapping[str, Any]) -> Source:
+    """What the SAE in `folder` was trained on, with `changes`; saelab's defaults where it is not known."""
+    target = locate(folder, None)
+    known = target.run is not None or _recorded(target) is not None
+    return replace(_trained_on(target) if known else Source(), **changes)
+
+
+def locate(folder: Path, out: Path | None) -> Target:
+    """Which SAE is meant by a run folder or an SAE folder. Raises `FileNotFoundError` saying what is there instead."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no folder {folder}; give a run folder (runs/<name> of an output folder) or its sae folder")
+    if (folder / "sae.json").exists():
+        sae, parent = folder, folder.resolve().parent
+    elif (folder / "sae" / "sae.json").exists():
+        sae, parent = folder / "sae", folder
+    else:
+        runs = sorted(path.name for path in (folder / "runs").glob("*") if (path / "sae" / "sae.json").exists())
+        hint = f"; it is an output folder, give one of its runs: {folder / 'runs' / runs[0]}" if runs else ""
+        raise FileNotFoundError(f"{folder} holds no SAE (no sae.json){hint}")
+    run = stored_run(parent) if (parent / "run.json").exists() else None
+    if run is not None and out is None:
+        return Target(sae, run, parent, parent)
+    home = out or sae.with_name(f"{sae.name}-eval")
+    return Target(sae, run, home / "runs" / (parent if run else sae).resolve().name, home)
+
+
+def _trained_on(target: Target) -> Source:
+    """What the SAE was trained on: its run's source, else the one recorded beside it."""
+    if target.run is not None:
+        return target.run.source
+    path, config = target.sae / "sae.json", _recorded(target)
+    if config is None:
+        raise ValueError(f"{path} does not say on which model and text it was trained; give --model, --corpus and --hook")
+    try:
+        return run_from_config(config).source
+    except (KeyError, TypeError) as error:
+        raise CorruptFile(
+            f"{path}: the run recorded in it is damaged ({error!r}); give --model, --corpus and --hook"
+        ) from error
+
+
+def _recorded(target: Target) -> dict[str, Any] | None:
+    return read_json(target.sae / "sae.json").get("meta", {}).get("run")
+
+
+def _trained_health(target: Target) -> Health:
+    """The training's own verdict; an SAE without one has passed no gate and failed none."""
+    if target.run is None or not RunFolder(target.sae.parent, target.run).trained:
+        return Health(True, (), ())
+    return RunFolder(target.sae.parent, target.run).health()

@@ -1,0 +1,94 @@
+"""Carry a plan out: check everything, train what is not trained, evaluate what is not evaluated, compare."""
+
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from saelab.experiments.checkpoint import Checkpoint, groups
+from saelab.experiments.folders import claim, run_folder
+from saelab.experiments.group import train_group
+from saelab.experiments.listen import Listener, Silent
+from saelab.experiments.plan import Plan
+from saelab.experiments.preflight import check_disk, preflight, sources
+from saelab.experiments.score import Export, evaluate_into, facts_of, prepare_bench
+from saelab.experiments.summary import Summary, summarise
+from saelab.lm.activations import ActivationStream
+from saelab.lm.model import HFModel, load_model
+from saelab.lm.text import load_windows
+from saelab.train import Health, NonFiniteTraining, Training
+from saelab.train.loop import Build
+from saelab.types import Run
+from saelab.variants import build as build_variant
+
+
+def execute(
+    plan: Plan, out: Path, *, listener: Listener | None = None, build: Build | None = None, exports: Iterable[Export] = ()
+) -> Summary:
+    """Bring `plan` to its end in the folder `out` and return its summary; what is done already is skipped.
+
+    `build` replaces the table of variants; `exports` write core results in other formats. Unhealthy runs are evaluated
+    where possible and marked; call `Summary.check()` to have them raise. Raises `ValueError` and `FileNotFoundError` for
+    what cannot work, before the model loads; `Interrupted` on Ctrl-C or SIGTERM during training, after saving.
+    """
+    out, listener, started = Path(out), listener or Silent(), time.monotonic()
+    preflight(plan, own_build=build is not None)
+    claim(plan, out)
+    for source in sources(plan.runs):
+        runs = [run for run in plan.runs if run.source == source]
+        unfinished = [run for run in runs if not run_folder(out, run).evaluated(plan.evals)]
+        if len(unfinished) < len(runs):
+            listener.note(f"{len(runs) - len(unfinished)} of {len(runs)} runs are done already")
+        if unfinished:
+            lm = load_model(source.model, source.hook)
+            _train(runs, unfinished, lm, out, listener, build or build_variant)
+            _evaluate(plan, unfinished, lm, out, listener, exports)
+    return summarise(plan, out, seconds=time.monotonic() - started)
+
+
+def _train(runs: Sequence[Run], unfinished: Sequence[Run], lm: HFModel, out: Path, listener: Listener, build: Build) -> None:
+    pending = [run for run in unfinished if not run_folder(out, run).trained]
+    if not pending:
+        return
+    source = pending[0].source
+    check_disk(pending, lm.d_in, out)
+    stream = ActivationStream(lm, load_windows(source, lm, "train"), source)
+    _say(stream, listener)
+    for members in groups(runs, pending, out):
+        _train_together(list(members), stream, out, listener, build)
+
+
+def _say(stream: ActivationStream, listener: Listener) -> None:
+    """What a user should know about the data before it is trained on."""
+    facts = stream.facts
+    left_out = ", ".join(f"{name} {share:.2%}" for name, share in facts["dropped"].items()) or "none"
+    buffer = f"shuffle buffer {stream.buffer_bytes / 1e6:,.0f} MB"
+    listener.note(f"{stream.lm.name} at {stream.hook.name}, d_in {stream.d_in}; tokens left out: {left_out}; {buffer}")
+    if facts["repeats"]:
+        kept, wanted, times = facts["kept_activations"], stream.source.steps * stream.source.batch, facts["epochs"]
+        listener.note(f"{stream.source.corpus} holds {kept:,} activations of the {wanted:,}: it repeats, {times:.1f} times")
+
+
+def _train_together(runs: list[Run], stream: ActivationStream, out: Path, listener: Listener, build: Build) -> None:
+    """Train a group; a run that becomes non-finite is marked and left out, and the others start anew without it."""
+    while runs:
+        try:
+            train_group(Training(runs, stream, build=build), runs, out, listener, facts=facts_of(stream))
+            return
+        except NonFiniteTraining as error:
+            Checkpoint.of(out, runs).remove()
+            failed = runs.pop(error.run)
+            run_folder(out, failed).write_health(Health(False, (f"NonFiniteTraining: {error}",), ()))
+            listener.note(f"{error}. The run is marked unhealthy" + ("; the others start anew" if runs else ""))
+
+
+def _evaluate(plan: Plan, runs: Sequence[Run], lm: HFModel, out: Path, listener: Listener, exports: Iterable[Export]) -> None:
+    folders = [run_folder(out, run) for run in runs]
+    pending = [folder for folder in folders if not folder.evaluated(plan.evals)]
+    if not pending:
+        return
+    listener.note(f"evaluating {len(pending)} SAE{'s' * (len(pending) > 1)} on held-out text: {', '.join(plan.evals)}")
+    source = runs[0].source
+    bench = prepare_bench(lm, source, plan.evals)
+    for folder in pending:
+        evaluate_into(folder.path, folder.load(), bench, exports)
+        listener.note(f"evaluated {folder.name}")

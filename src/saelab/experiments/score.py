@@ -1,0 +1,107 @@
+"""Evaluate trained SAEs on held-out text and write the results under `<folder>/eval/`."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from saelab.evals import EVALS
+from saelab.evals.core import CoreResult
+from saelab.evals.examples import latent_examples
+from saelab.lm.activations import ActivationStream, capture_windows
+from saelab.lm.model import HFModel
+from saelab.lm.text import load_windows
+from saelab.store import CorruptFile, read_json, write_json
+from saelab.train import Health
+from saelab.types import Dictionary, Score, Source
+
+Export = Callable[[Path, Source, Dictionary, CoreResult], None]  # writes a core result in somebody else's format
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A language model with what evaluations share across SAEs: prepared data by evaluation name."""
+
+    lm: HFModel
+    source: Source
+    prepared: Mapping[str, Any]
+
+
+def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
+    """Capture held-out windows of `source` once, masked as in training, and prepare every evaluation on them."""
+    batches = list(capture_windows(lm, load_windows(source, lm, "held_out"), source))
+    return Bench(lm, source, {name: EVALS[name].prepare(lm, batches) for name in evals})
+
+
+def facts_of(stream: ActivationStream) -> dict[str, Any]:
+    """What is recorded about the data beside every SAE, in the words of `summary.json`."""
+    facts = dict(stream.facts)
+    dropped = facts.pop("dropped")
+    return {
+        "model": stream.lm.name,
+        "hook": stream.hook.name,
+        "layer": stream.hook.layer,
+        "d_in": stream.d_in,
+        "weights_hash": stream.lm.weights_hash,
+        **facts,
+        "dropped_tokens_share": round(sum(dropped.values()), 6),
+    }
+
+
+def evaluate_into(folder: Path, sae: Dictionary, bench: Bench, exports: Iterable[Export] = ()) -> dict[str, Score]:
+    """Measure `sae` and write `<folder>/eval/<name>.json`, latents and exports; return all scores by name.
+
+    The evaluation's own file is written last: where it is, the rest is too.
+    """
+    scores: dict[str, Score] = {}
+    for name, data in bench.prepared.items():
+        result = EVALS[name].measure(sae, data)
+        if isinstance(result, CoreResult):
+            examples = [asdict(example) for example in latent_examples(sae, data, bench.lm)]
+            write_json(folder / "eval" / "latents.json", {"latents": examples})
+            for export in exports:
+                export(folder / "eval", bench.source, sae, result)
+        write_json(folder / "eval" / f"{name}.json", result.to_json())
+        scores |= result.scores
+    return scores
+
+
+def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
+    """The scores written by `evaluate_into`; an evaluation that was not made adds none. Raises `CorruptFile`."""
+    scores: dict[str, Score] = {}
+    for name in evals:
+        path = folder / "eval" / f"{name}.json"
+        if path.exists():
+            try:
+                scores |= {key: Score(**score) for key, score in read_json(path)["scores"].items()}
+            except (KeyError, TypeError, AttributeError) as error:
+                raise CorruptFile(f"{path} holds no scores ({error!r}); remove it and run again") from error
+    return scores
+
+
+def with_scores(health: Health, scores: Mapping[str, Score]) -> Health:
+    """The training's verdict, made stricter by what held-out text says."""
+    problems = [*health.problems, *(text for text in score_problems(scores) if not _known(text, health.problems))]
+    return Health(not problems, tuple(problems), health.warnings)
+
+
+def score_problems(scores: Mapping[str, Score]) -> list[str]:
+    """Why an evaluated SAE does not count: it codes nothing, or is no better than the mean on held-out text."""
+    problems = []
+    if "l0" in scores and not scores["l0"].value:
+        problems.append("NothingActive: L0 is 0 on held-out text, no latent ever fires")
+    if "explained_variance" in scores:
+        ev = scores["explained_variance"].value
+        if ev is None or not math.isfinite(ev):
+            problems.append("UndefinedVariance: the explained variance on held-out text is undefined")
+        elif ev <= 0:
+            problems.append(
+                f"NoBetterThanMean: explained variance {ev:.3f} on held-out text is not above 0, "
+                "the reconstruction is no better than the mean"
+            )
+    return problems
+
+
+def _known(problem: str, others: Sequence[str]) -> bool:
+    return any(other.split(":")[0] == problem.split(":")[0] for other in others)

@@ -1,0 +1,94 @@
+"""Run folders -> `summary.json`: rows, judged contrasts, facts."""
+
+import platform
+import resource
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from saelab.experiments.compare import judge, merged, row
+from saelab.experiments.folders import run_folder
+from saelab.experiments.plan import Plan
+from saelab.experiments.score import read_scores, with_scores
+from saelab.store import write_json
+from saelab.train import Health, UnhealthyRun
+from saelab.types import Better, Score
+
+PACKAGES = ("saelab", "torch", "transformers", "tokenizers", "safetensors", "numpy")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `summary.json` says, and the verdict of the health gate on every run by name."""
+
+    folder: Path
+    rows: tuple[dict[str, Any], ...]
+    contrasts: tuple[dict[str, Any], ...]
+    facts: dict[str, Any]
+    health: Mapping[str, Health]
+
+    def check(self) -> None:
+        """Raise `UnhealthyRun` when a run is unhealthy, naming each with its problem."""
+        bad = [f"{name}: {'; '.join(health.problems)}" for name, health in self.health.items() if not health.healthy]
+        if bad:
+            count = f"{len(bad)} of {len(self.health)} runs {'is' if len(bad) == 1 else 'are'} unhealthy"
+            raise UnhealthyRun(f"{count}. " + ". ".join(bad))
+
+
+def summarise(plan: Plan, out: Path, *, seconds: float) -> Summary:
+    """Read every run's results, judge the contrasts, write `<out>/summary.json`. `seconds`: this call took so long."""
+    rows, facts, healths = [], [], {}
+    better: dict[str, Better] = {}
+    for run in plan.runs:
+        folder = run_folder(out, run)
+        scores = read_scores(folder.path, plan.evals)
+        health = with_scores(folder.health(), scores)
+        if health != folder.health():
+            folder.write_health(health)
+        healths[folder.name] = health
+        better |= {name: score.better for name, score in scores.items()}
+        rows.append(row(folder.name, run.spec.variant, run.seed, healthy=health.healthy, scores=scores))
+        facts.append(folder.meta().get("facts", {}))
+    contrasts = [judge(contrast, rows, better.get(contrast.metric, "neither")) for contrast in plan.contrasts]
+    record = {
+        **merged(facts),
+        "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],
+        "seeds": sorted({run.seed for run in plan.runs}),
+        "seconds": round(seconds, 1),
+        "peak_rss_mb": round(peak_rss() / 1e6),
+        "versions": versions(),
+        "warnings": [f"{name}: {text}" for name, health in healths.items() for text in health.warnings],
+    }
+    return write_summary(Summary(Path(out), tuple(rows), tuple(contrasts), record, healths))
+
+
+def write_summary(summary: Summary) -> Summary:
+    """Write `summary.json` into its folder and return the summary."""
+    record = {"rows": list(summary.rows), "contrasts": list(summary.contrasts), "facts": summary.facts}
+    write_json(summary.folder / "summary.json", record)
+    return summary
+
+
+def read_row_score(entry: Mapping[str, Any]) -> Score:
+    """A metric of a row as a `Score`."""
+    return Score(entry["value"], entry["low"], entry["high"], reason=entry.get("reason", ""))
+
+
+def peak_rss() -> int:
+    """Largest resident memory of this process so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages that results depend on; a package that is not there is left out."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
