@@ -94,7 +94,7 @@ class InputStats:
     """Statistics of the kept activations, estimated once at the start of the stream."""
 
     mean: "Tensor"  # [D]
-    scale: float  # x * scale has mean squared norm D
+    scale: float  # x * scale has mean squared norm 1
     n: int  # activations they were estimated from
 
 
@@ -103,8 +103,16 @@ class ActivationSource(Protocol):
 
     hook: Hook
     d_in: int
-    lm: "LanguageModel | None"
-    stats: InputStats
+
+    @property
+    def lm(self) -> "LanguageModel | None":
+        """The model behind the stream; None for a world."""
+        ...
+
+    @property
+    def stats(self) -> InputStats:
+        """Mean and scale of the kept activations."""
+        ...
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
         """Batches from `start` on, without end, each with the cursor that follows it. Equal cursors, equal batches."""
@@ -118,8 +126,15 @@ class ActivationSource(Protocol):
 class LanguageModel(Protocol):
     """What terms and evaluations may ask of a language model, read at one hook. A synthetic world satisfies it too."""
 
-    hook: Hook
-    d_in: int
+    @property
+    def hook(self) -> Hook:
+        """Where the model is read."""
+        ...
+
+    @property
+    def d_in(self) -> int:
+        """Width D of the activations there."""
+        ...
 
     def capture(self, tokens: "Tensor") -> "tuple[Tensor, Any]":
         """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state; stops at the hook."""

@@ -155,7 +155,7 @@ class JumpReLU(Activation):
 
     name = "jump_relu"
 
-    def __init__(self, n_latents: int, *, threshold: float = 0.1, width: float = 1.0):
+    def __init__(self, n_latents: int, *, threshold: float = 0.0, width: float = 0.06):
         super().__init__()
         self.threshold = nn.Parameter(torch.full((n_latents,), threshold))  # [L]
         self.width = width

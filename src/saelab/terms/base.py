@@ -12,7 +12,7 @@ from saelab.types import Batch, BatchKind, LanguageModel, Number, value_at
 
 @dataclass(frozen=True)
 class Step:
-    """All that a loss term may look at, built once per step. Activations are in units of the input scale.
+    """All that a loss term may look at, built once per step. Activations are scaled to mean squared norm 1.
 
     `z` are the training-time codes; `dead` marks latents that have not fired for long; `progress` runs from 0 to 1.
     """
@@ -88,7 +88,7 @@ class Steered(nn.Module):
     last: Tensor
 
     def __init__(
-        self, penalty: TermFunction, l0: float, *, initial: float, gain: float = 0.03, warmup: float = 0.33, start: float = 4.0
+        self, penalty: TermFunction, l0: float, *, initial: float, gain: float = 0.1, warmup: float = 0.33, start: float = 4.0
     ):
         super().__init__()
         self.penalty, self.l0, self.gain, self.warmup, self.start = penalty, l0, gain, warmup, start
@@ -117,7 +117,7 @@ class Steered(nn.Module):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that changes the SAE instead of adding to the loss, at these fractions of training."""
+    """Something that changes the SAE instead of adding to the loss, at these fractions of training (0: after the first step)."""
 
     at: Sequence[float]
     fn: Callable[[SAE, torch.optim.Optimizer, Step], None]

@@ -1,10 +1,34 @@
 """Events: what changes an SAE during training instead of adding to its loss."""
 
+from collections.abc import Callable
+
 import torch
 
 from saelab.sae.activations import Gated, JumpReLU
+from saelab.sae.kernels import kth_largest
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
+
+
+def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None]:
+    """Lower all biases (JumpReLU: raise all thresholds) by one number so that training starts from a mean L0 of `l0`.
+
+    From zero biases half of all latents are active, and a penalty spends most of a short run on undoing that.
+    """
+
+    @torch.no_grad()
+    def event(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
+        del optimizer
+        pre = step.pre.flatten(0, -2)
+        level = float(kth_largest(pre, max(1, min(pre.numel(), round(l0 * len(pre))))))
+        if isinstance(sae.act, JumpReLU):
+            sae.act.threshold.fill_(max(level, 0.0))
+        elif isinstance(sae.act, Gated):
+            sae.act.b_gate.sub_(level)
+        else:
+            sae.b_enc.sub_(level)
+
+    return event
 
 
 @torch.no_grad()

@@ -18,15 +18,16 @@ def l1(step: Step) -> Tensor:
 def p_norm(p: Number) -> TermFunction:
     """sum_j (z_j ||W_dec_j||)^p over active latents, with p annealed from 1 towards 0 during training.
 
-    Karvonen et al. 2024, 2408.00113, section 4. The paper keeps the size of the penalty constant as p falls by a running
-    ratio; here the coefficient is steered to the L0, which does the same and fixes L0 too. The small constant bounds the
+    Karvonen et al. 2024, 2408.00113, section 4: as p falls the coefficient is rescaled so that the size of the penalty does
+    not change; here by the detached ratio of the L1 sum to the L_p sum of the same batch. The small constant bounds the
     gradient at z -> 0.
     """
 
     def term(step: Step) -> Tensor:
         scaled = step.z * step.sae.W_dec.norm(dim=1)
-        active = step.z.detach() > 0
-        return (((scaled + 1e-3) ** value_at(p, step.progress)) * active).sum(-1).mean()
+        powered = ((scaled + 1e-4) ** value_at(p, step.progress) * (step.z.detach() > 0)).sum(-1).mean()
+        ratio = scaled.detach().sum(-1).mean() / powered.detach().clamp_min(1e-12)
+        return ratio * powered
 
     return term
 

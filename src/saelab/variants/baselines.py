@@ -1,29 +1,32 @@
-"""The field's baselines, each by its paper's formula. Activations are scaled to mean squared norm D before they arrive.
+"""The field's baselines, each by its paper's formula. Activations are scaled to mean squared norm 1 before they arrive.
 
 Every function takes the width of the activations, the number of latents and the L0 asked for, and returns a `Variant`.
 Where sparsity is a penalty, its coefficient is steered so that the L0 is the one asked for: an untuned L1 baseline would
 make any comparison worthless.
 """
 
-from collections.abc import Callable
-
 from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK
 from saelab.sae.module import SAE
-from saelab.terms.base import Event, Objective, Steered, Term, Variant
-from saelab.terms.events import resample
+from saelab.terms.base import Event, Objective, Steered, Term, TermFunction, Variant
+from saelab.terms.events import resample, start_sparse
 from saelab.terms.reconstruct import aux_k, gate_mse, mse, prefix_mse
 from saelab.terms.schedules import linear
 from saelab.terms.sparsity import gate_l1, jump_l0, l1, p_norm
 from saelab.types import Number
 
+START_L0 = 3.0  # penalty-based variants start from this multiple of the L0 asked for
 RESAMPLE_AT = (0.15, 0.3, 0.45)  # of training: late enough to know who is dead, early enough to recover
 
 
-def _sparse_loss(penalty: Callable, l0: float, coefficient: float, warmup: float) -> Term:
+def _sparse_loss(penalty: TermFunction, l0: float, coefficient: float, warmup: float, initial: float = 0.05) -> Term:
     """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0)."""
     if coefficient > 0:
         return Term("sparsity", penalty, linear(0.0, coefficient, until=warmup))
-    return Term("sparsity", Steered(penalty, l0, initial=0.3, warmup=warmup))
+    return Term("sparsity", Steered(penalty, l0, initial=initial, warmup=warmup, start=START_L0))
+
+
+def _events(l0: float) -> tuple[Event, ...]:
+    return Event((0.0,), start_sparse(START_L0 * l0)), Event(RESAMPLE_AT, resample)
 
 
 def _annealed(k: float, anneal: float) -> Number:
@@ -39,7 +42,7 @@ def standard(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, 
     return Variant(
         SAE(d_in, n_latents, ReLU()),
         Objective(Term("mse", mse), _sparse_loss(l1, l0, coefficient, warmup)),
-        events=(Event(RESAMPLE_AT, resample),),
+        events=_events(l0),
     )
 
 
@@ -51,7 +54,7 @@ def p_anneal(
     return Variant(
         SAE(d_in, n_latents, ReLU()),
         Objective(Term("mse", mse), _sparse_loss(penalty, l0, coefficient, warmup)),
-        events=(Event(RESAMPLE_AT, resample),),
+        events=_events(l0),
     )
 
 
@@ -63,7 +66,7 @@ def gated(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, war
     return Variant(
         SAE(d_in, n_latents, Gated(n_latents)),
         Objective(Term("mse", mse), _sparse_loss(gate_l1, l0, coefficient, warmup), Term("gate_mse", gate_mse)),
-        events=(Event(RESAMPLE_AT, resample),),
+        events=_events(l0),
     )
 
 
@@ -74,18 +77,17 @@ def jump_relu(
     l0: float,
     coefficient: float = 0.0,
     warmup: float = 0.33,
-    threshold: float = 0.1,
-    width: float = 1.0,
+    width: float = 0.06,
 ) -> Variant:
     """One learned threshold per latent and an L0 penalty (Rajamanoharan et al. 2024, 2407.14435).
 
-    L = ||x - x_hat||^2 + c * L0. `threshold` (at start) and `width` (bandwidth) are in units of the scaled activations,
-    where a typical code is about 3; the paper's .001 is for inputs of mean squared norm 1 and for 4 billion tokens.
+    L = ||x - x_hat||^2 + c * L0. `width` is the bandwidth of the pseudo-derivative; a typical code is about .2. The paper's
+    .001 is for 4 billion tokens: in a short run hardly any pre-activation falls into so narrow a band.
     """
     return Variant(
-        SAE(d_in, n_latents, JumpReLU(n_latents, threshold=threshold, width=width)),
-        Objective(Term("mse", mse), _sparse_loss(jump_l0, l0, coefficient, warmup)),
-        events=(Event(RESAMPLE_AT, resample),),
+        SAE(d_in, n_latents, JumpReLU(n_latents, width=width)),
+        Objective(Term("mse", mse), _sparse_loss(jump_l0, l0, coefficient, warmup, initial=0.001)),
+        events=_events(l0),
         calibrate=None if coefficient > 0 else l0,
     )
 
