@@ -10,7 +10,7 @@ predicting the next one; a window's last token predicts nothing. A token counts 
 
 Memory: `CoreData` holds the activations of all windows, B*T*D*4 bytes (32 MB for 256 windows of 128 and D 256). Clean
 log-probabilities are not kept but recomputed from x: a measurement holds two sets of logits of one LM batch
-(2*B*T*V*4 bytes: 134 MB for 32 windows of 128 and V 4,096) and codes of at most 2^23 numbers at a time (32 MB).
+(2*B*T*V*4 bytes: 134 MB for 32 windows of 128 and V 4,096) and codes of at most 2^22 numbers at a time (16 MB).
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saelab.evals.core_effects import Effect, ablations, effect, join
 from saelab.evals.core_formulas import CORRECTED, compatible, score_columns, shipped_bias
 from saelab.evals.core_latents import Firings, latent_scores, normalized_frequent
 from saelab.evals.core_result import CoreResult, LatentProfile
@@ -29,17 +30,7 @@ from saelab.types import Dictionary, LanguageModel, Score, Windows
 __all__ = ["CoreData", "CoreResult", "Effect", "LatentProfile", "Positions", "codes", "measure", "prepare"]
 
 PROMPTS = 16  # windows per batch in the compatible formulas: SAEBench's published setting
-CODES_AT_ONCE = 1 << 23  # numbers
-LOG_SAFE = -80.0  # below this log-probability, softmax then log may differ from log_softmax in float32
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What the model does with changed activations, per evaluated token `[N]`."""
-
-    ce: Tensor  # nats; 0 where the token predicts nothing
-    kl: Tensor  # nats, KL(clean || changed)
-    kl_shipped: Tensor  # the same by softmax then log, NaN where a probability underflows
+CODES_AT_ONCE = 1 << 22  # numbers
 
 
 @dataclass(frozen=True)
@@ -94,16 +85,16 @@ def prepare(lm: LanguageModel, batches: Iterable[tuple[Windows, Any]]) -> CoreDa
         _check_batches(kept, lm)
         flat = torch.cat([windows.flat.float().cpu() for windows, _ in kept])  # [N, D]
         mean = flat.mean(0, dtype=torch.double).float()
-        effects = [_ablate(lm, windows, state, mean.to(windows.x)) for windows, state in kept]
+        clean_ce, (zero, mean_ablation, zero_all) = ablations(lm, kept, mean)
         return CoreData(
             lm=lm,
             batches=kept,
             mean=mean,
             positions=_positions([windows for windows, _ in kept], flat, mean),
-            clean_ce=torch.cat([clean for clean, _ in effects]),
-            zero=_join([changed[0] for _, changed in effects]),
-            mean_ablation=_join([changed[1] for _, changed in effects]),
-            zero_all=_join([changed[2] for _, changed in effects]),
+            clean_ce=clean_ce,
+            zero=zero,
+            mean_ablation=mean_ablation,
+            zero_all=zero_all,
         )
 
 
@@ -160,7 +151,7 @@ def _reconstruct(dictionary: Dictionary, data: CoreData, firings: Firings) -> tu
         if outputs:
             spliced[windows.keep] = torch.cat(outputs).to(spliced)
         clean = data.lm.resume(windows.x, state)
-        effects.append(_effect(data.lm, windows, clean, data.lm.resume(spliced, state)))
+        effects.append(effect(data.lm, windows, clean, data.lm.resume(spliced, state)))
     columns = dict(zip(COLUMNS, torch.cat(rows).unbind(1), strict=True))
     positions = data.positions
     columns |= {
@@ -171,7 +162,7 @@ def _reconstruct(dictionary: Dictionary, data: CoreData, firings: Firings) -> tu
         "b_err": columns["err"] * positions.share,
         "b_in_sq": columns["in_sq"] * positions.share,
     }
-    return columns, _join(effects)
+    return columns, join(effects)
 
 
 COLUMNS = ("l0", "l1", "l1_signed", "in_", "in_sq", "out", "out_sq", "ratio", "dot", "cos", "has_cos", "cos_shipped", "err")
@@ -206,37 +197,6 @@ def _effect_columns(data: CoreData, sae: Effect) -> dict[str, Tensor]:
     }
 
 
-def _ablate(lm: LanguageModel, windows: Windows, state: Any, mean: Tensor) -> tuple[Tensor, list[Effect]]:
-    """Clean CE `[n]` and the effects of the three ablations of one LM batch, in the order of `CoreData`."""
-    clean = lm.resume(windows.x, state)
-    keep = windows.keep.unsqueeze(2)
-    changed = (windows.x.masked_fill(keep, 0), torch.where(keep, mean, windows.x), torch.zeros_like(windows.x))
-    return _ce(lm, windows, clean), [_effect(lm, windows, clean, lm.resume(x, state)) for x in changed]
-
-
-def _effect(lm: LanguageModel, windows: Windows, clean: Tensor, changed: Tensor) -> Effect:
-    """Effect of one LM batch from logits `[B, T, V]`, a window at a time so that temporaries stay small."""
-    kl, shipped = zip(*[_kl(p.float(), q.float()) for p, q in zip(clean, changed, strict=True)], strict=True)
-    keep = windows.keep
-    return Effect(_ce(lm, windows, changed), torch.stack(kl)[keep].cpu(), torch.stack(shipped)[keep].cpu())
-
-
-def _kl(clean: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(clean || changed) of logits `[T, V]` in nats `[T]`, by log_softmax and as SAEBench ships it."""
-    log_p, log_q = clean.log_softmax(1), changed.log_softmax(1)
-    kl = (log_p.exp() * (log_p - log_q)).sum(1)
-    if torch.minimum(log_p.amin(), log_q.amin()) > LOG_SAFE:
-        return kl, kl
-    p = clean.softmax(1)
-    return kl, (p * (p.log() - changed.softmax(1).log())).sum(1)
-
-
-def _ce(lm: LanguageModel, windows: Windows, logits: Tensor) -> Tensor:
-    """CE of predicting the next token, per evaluated token `[n]`; 0 at the last position."""
-    each = [lm.loss(logits[b : b + 1].float(), windows.tokens[b : b + 1]) for b in range(len(logits))]  # [1, T-1]
-    return torch.nn.functional.pad(torch.cat(each), (0, 1))[windows.keep].cpu()
-
-
 def _positions(windows: list[Windows], flat: Tensor, mean: Tensor) -> Positions:
     lengths = [len(w.x) for w in windows]
     starts = [sum(lengths[:i]) for i in range(len(windows))]
@@ -255,10 +215,6 @@ def _positions(windows: list[Windows], flat: Tensor, mean: Tensor) -> Positions:
         batch_spread=(flat - batch_mean[batch]).square().sum(1),
         share=1 / size[batch].double(),
     )
-
-
-def _join(effects: list[Effect]) -> Effect:
-    return Effect(*(torch.cat([getattr(e, name) for e in effects]) for name in ("ce", "kl", "kl_shipped")))
 
 
 def _facts(dictionary: Dictionary, data: CoreData) -> dict[str, Any]:

@@ -64,6 +64,23 @@ def test_only_the_resumed_forward_runs_per_dictionary(data):
     assert len(calls) == 2 * len(prepared.batches)
 
 
+def test_an_all_zero_stream_is_run_once_and_only_where_it_is_the_same_everywhere(data):
+    class Positional(ToyLM):
+        """A model whose layers above the hook see the position (as they do at `mlp_out`)."""
+
+        def resume(self, x, state):
+            return super().resume(x, state) + torch.arange(x.shape[1]).view(-1, 1) * torch.arange(11) * 0.1
+
+    for lm, calls_expected in ((ToyLM(), 3 * 3 + 1), (Positional(), 3 * 4)):
+        calls = []
+        resume = lm.resume
+        lm.resume = lambda x, state, calls=calls, resume=resume: (calls.append(1), resume(x, state))[1]
+        prepared = prepare(lm, windows(LM))
+        assert len(calls) == calls_expected
+        expected = [lm.loss(resume(torch.zeros_like(w.x), state), w.tokens)[w.keep[:, :-1]] for w, state in data.batches]
+        torch.testing.assert_close(prepared.zero_all.ce[prepared.positions.scored > 0], torch.cat(expected))
+
+
 def test_json_round_trip(data):
     for dictionary in (random_dictionary(), zero()):
         result = measure(dictionary, data)
