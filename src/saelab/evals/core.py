@@ -177,7 +177,7 @@ def _columns(x: Tensor, z: Tensor, x_hat: Tensor, norms: Tensor) -> Tensor:
     l0, l1, l1_signed = (z != 0).sum(1), z.abs().float() @ norms, z.sum(1)
     err = (x - x_hat).square().sum(1)
     each = (l0, l1, l1_signed, in_, in_**2, out, out**2, ratio, dot, cos.where(has_cos, 0.0), has_cos, cos, err)
-    return torch.stack([column.double() for column in each], 1)
+    return torch.stack([column.float() for column in each], 1)
 
 
 def _effect_columns(data: CoreData, sae: Effect) -> dict[str, Tensor]:

@@ -100,7 +100,7 @@ def _firings(folded: Folded, data: CoreData) -> tuple[Tensor, Tensor]:
     for windows, _ in data.batches:
         for _, z in codes(folded, windows):
             fired += (z > 0).sum(0).cpu()
-            mass += z.sum(0, dtype=torch.double).cpu()
+            mass += z.sum(0).cpu()
     return fired, mass
 
 
