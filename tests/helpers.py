@@ -43,7 +43,7 @@ def tiny_model(arch: str, **fields: Any) -> PreTrainedModel:
     """A random 4-layer model of width 32, context 128, vocabulary 258; `fields` override its config."""
     torch.manual_seed(0)
     ids = {"vocab_size": 258, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
-    config = CONFIG_MAPPING[arch](**(_FIELDS[arch] | ids | fields))
+    config = CONFIG_MAPPING[arch](**(_FIELDS.get(arch, {}) | ids | fields))
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():  # norms and biases start as ones and zeros: a model that skips them would pass unseen
         for parameter in model.parameters():

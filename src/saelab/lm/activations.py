@@ -62,14 +62,14 @@ class ActivationStream:
 
     @functools.cached_property
     def stats(self) -> InputStats:
-        """Mean, and scale = sqrt(D / E|x|^2), of the kept activations at the start of the stream."""
+        """Mean, and scale = 1 / sqrt(E|x|^2), of the kept activations at the start of the stream."""
         x = self._sample
         if self.norm_bound is not None:
             x = x[x.norm(dim=-1) <= self.norm_bound]
         square = x.double().square().sum(-1).mean().item()
         if square == 0:
             raise ValueError(f"all activations at {self.hook.name} of {self.lm.name} are zero: there is nothing to code")
-        return InputStats(x.double().mean(0).float(), math.sqrt(self.d_in / square), len(x))
+        return InputStats(x.double().mean(0).float(), 1 / math.sqrt(square), len(x))
 
     @functools.cached_property
     def facts(self) -> dict[str, Any]:

@@ -46,6 +46,7 @@ class HFModel:
     name: str
     hook: Hook
     layout: Layout
+    tuples: bool  # blocks return a tuple (some architectures) or the tensor itself (most)
 
     def __post_init__(self) -> None:
         if self.hook.site in ("attn_out", "mlp_out"):
@@ -89,7 +90,7 @@ class HFModel:
         stream = x if state.block_input is None else state.block_input
         with contextlib.ExitStack() as stack:
             for block in below:
-                stack.enter_context(passing(block, stream, self._returns_tuple))
+                stack.enter_context(passing(block, stream, self.tuples))
             if above == 0:
                 stack.enter_context(feeding(self.blocks[0], stream))
             if state.block_input is not None:
@@ -224,21 +225,6 @@ class HFModel:
         place = locate(self.name)
         return _folder_hash(place) if Path(place).is_dir() else str(getattr(self.model.config, "_commit_hash", None))
 
-    @functools.cached_property
-    def _returns_tuple(self) -> bool:
-        """Whether blocks return a tuple (some architectures) or the tensor itself (most); read off one block's output."""
-        found: list[bool] = []
-
-        def look(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(isinstance(output, tuple))
-            raise _Stop
-
-        handle = self.blocks[0].register_forward_hook(look)
-        with contextlib.suppress(_Stop), torch.no_grad():
-            self.model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=self.device), use_cache=False)
-        handle.remove()
-        return found[0]
-
 
 def load_model(name: str, hook: str | Hook = "middle", *, device: str = "auto", dtype: str = "float32") -> HFModel:
     """Load `pylm`, a local folder or a Hugging Face id, to be read at `hook` (any spelling, see `lm.hooks`).
@@ -248,8 +234,28 @@ def load_model(name: str, hook: str | Hook = "middle", *, device: str = "auto", 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model, tokenizer = load_weights(name, device, dtype)
+    return wrap(model, tokenizer, name, hook)
+
+
+def wrap(model: PreTrainedModel, tokenizer: Any, name: str, hook: str | Hook = "middle") -> HFModel:
+    """A frozen model already in memory, read at `hook`. Raises `ValueError` for a hook it does not have."""
     layout = layout_of(model)
-    return HFModel(model, tokenizer, name, parse_hook(hook if isinstance(hook, str) else hook.name, layout), layout)
+    hook = parse_hook(hook if isinstance(hook, str) else hook.name, layout)
+    return HFModel(model, tokenizer, name, hook, layout, _returns_tuples(model, layout))
+
+
+def _returns_tuples(model: PreTrainedModel, layout: Layout) -> bool:
+    found: list[bool] = []
+
+    def look(module: nn.Module, args: Any, output: Any) -> None:
+        found.append(isinstance(output, tuple))
+        raise _Stop
+
+    handle = model.get_submodule(f"{layout.blocks}.0").register_forward_hook(look)
+    with contextlib.suppress(_Stop), torch.no_grad():
+        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
+    handle.remove()
+    return found[0]
 
 
 @functools.cache

@@ -42,7 +42,7 @@ def _check_numbers(source: Source) -> None:
     if usable < source.batch:
         raise ValueError(
             f"a buffer of {source.buffer:,} holds {windows:,} windows of {source.context}, {usable:,} activations "
-            f"without their first tokens: fewer than one batch of {source.batch:,}; raise the buffer (twice the batch is a fair start)"
+            f"without their first tokens: fewer than one batch of {source.batch:,}; raise the buffer (to twice the batch, say)"
         )
     if source.max_norm is not None and not source.max_norm > 1:
         raise ValueError(f"max_norm is a multiple of the median norm and must be over 1; got {source.max_norm}")

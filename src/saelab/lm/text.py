@@ -58,7 +58,7 @@ class TokenWindows:
     @property
     def hash(self) -> str:
         """sha256 of the token ids: equal windows, equal hash."""
-        return hashlib.sha256(np.ascontiguousarray(self.tokens.numpy())).hexdigest()[:16]
+        return hashlib.sha256(self.tokens.numpy().tobytes()).hexdigest()[:16]
 
 
 def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:

@@ -83,7 +83,7 @@ def _complete(model: PreTrainedModel, info: dict[str, Any], name: str) -> None:
     missing = set(info["missing_keys"])
     embedding: Any = model.get_input_embeddings()
     head: Any = model.get_output_embeddings()
-    tied = {key for key in missing if model.get_parameter(key) in (embedding.weight, head.weight)}
+    tied = {key for key in missing if any(model.get_parameter(key) is end.weight for end in (embedding, head))}
     if len(tied) == 1 and model.config.get_text_config().tie_word_embeddings:
         lost, kept = (embedding, head) if model.get_parameter(next(iter(tied))) is embedding.weight else (head, embedding)
         lost.weight = kept.weight
