@@ -28,8 +28,8 @@ Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
 Settings = Annotated[tuple[str, ...], arg(metavar="NAME=NUMBER ...")]
 DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate and compare them.
 
-Start with `saelab demo`: a few minutes, no download. A command that was stopped goes on when it is given again.
-SAELAB_DEBUG=1 (or --debug) shows the traceback of an error."""
+Start with `saelab demo`: a few minutes, no download. A command that was stopped goes on when it is given again. Help on a
+command: saelab train --help. With --debug (or SAELAB_DEBUG=1) an error shows its traceback."""
 
 
 def demo(*, out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo")) -> None:
@@ -113,15 +113,13 @@ def evaluate(
         evals: evaluations to make
         out: where results go; default: the run folder, or <SAE folder>-eval
     """
-    from rich.console import Console
-
-    from saelab.console import listener
+    from saelab.console import listener, open_console
     from saelab.experiments import evaluate as evaluation
 
     given = {key: value for key, value in (("model", model), ("corpus", corpus), ("hook", hook)) if value is not None}
     source = evaluation.source_of(folder, given) if given else None
-    console = Console()
-    summary = evaluation.evaluate(folder, evals=evals, source=source, out=out, listener=listener(console), exports=_exports())
+    hear = listener(open_console())
+    summary = evaluation.evaluate(folder, evals=evals, source=source, out=out, listener=hear, exports=_exports())
     _finish(summary)
 
 
@@ -225,22 +223,18 @@ def _exports() -> list[Any]:
 
 
 def _carry_out(plan: "Plan", out: Path) -> None:
-    from rich.console import Console
-
-    from saelab.console import listener
+    from saelab.console import listener, open_console
     from saelab.experiments.execute import execute
 
-    _finish(execute(plan, out, listener=listener(Console()), exports=_exports()))
+    _finish(execute(plan, out, listener=listener(open_console()), exports=_exports()))
 
 
 def _finish(summary: "Summary") -> None:
     """Tables, report, paths; then the health gate."""
-    from rich.console import Console
-
-    from saelab.console import show_summary
+    from saelab.console import open_console, show_summary
     from saelab.report import write_report
 
-    show_summary(Console(), summary)
+    show_summary(open_console(), summary)
     print(f"report   {write_report(summary.folder)}")
     print(f"summary  {summary.folder / 'summary.json'}")
     summary.check()

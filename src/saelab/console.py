@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -17,6 +18,8 @@ from saelab.train import Progress, Record
 from saelab.types import Run
 
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
+LOG_WIDTH = 120  # of tables there
+WITH_INTERVAL = ("explained_variance", "ce_loss_score")
 LABELS = {
     "l0": "L0",
     "explained_variance": "EV",
@@ -24,6 +27,11 @@ LABELS = {
     "kl_div_score": "KL recovered",
     "dead": "dead",
 }
+
+
+def open_console() -> Console:
+    """Standard output; tables get room where it is a file."""
+    return Console() if sys.stdout.isatty() else Console(width=LOG_WIDTH)
 
 
 def listener(console: Console) -> Listener:
@@ -125,33 +133,42 @@ def _clock(seconds: float) -> str:
 def show_summary(console: Console, summary: Summary) -> None:
     """Results and verdicts as tables, then warnings."""
     names = [name for name in LABELS if any(name in row["metrics"] for row in summary.rows)]
-    table = Table(
-        "run", *(LABELS[name] for name in names), "healthy", title="Results, with 95 % intervals", title_justify="left"
-    )
+    table = _table("Results on held-out text, with 95 % intervals over documents")
+    for column in ("run", *(LABELS[name] for name in names), "healthy"):
+        table.add_column(column, no_wrap=column == "run")
     for row in summary.rows:
-        cells = [_cell(row["metrics"].get(name)) for name in names]
+        cells = [_cell(row["metrics"].get(name), interval=name in WITH_INTERVAL) for name in names]
         table.add_row(f"{row['variant']} seed {row['seed']}", *cells, "yes" if row["healthy"] else "[red]NO[/red]")
     console.print(table)
     if summary.contrasts:
-        table = Table("claim", "metric", "difference", "verdict", title="Contrasts, paired by seed", title_justify="left")
+        table = _table("Contrasts: mean difference over seeds, paired, with 95 % intervals")
+        for column in ("claim", "metric", "difference", "verdict"):
+            table.add_column(column)
         for entry in summary.contrasts:
             claim = f"{entry['treatment']} against {entry['baseline']}"
             reason = f" ({entry['reason']})" if entry["verdict"] == "not comparable" else ""
-            table.add_row(claim, LABELS.get(entry["metric"], entry["metric"]), _cell(entry), entry["verdict"] + reason)
+            metric = LABELS.get(entry["metric"], entry["metric"])
+            table.add_row(claim, metric, _cell(entry, interval=True), entry["verdict"] + reason)
         console.print(table)
     for name, health in summary.health.items():
         for text in health.warnings:
             console.print(f"warning: {name}: {text}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _cell(score: dict | None) -> str:
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+
+
+def _cell(score: dict | None, *, interval: bool) -> str:
     if score is None:
         return "not measured"
     if score["value"] is None:
         return "undefined"
     digits = 2 if abs(score["value"]) >= 10 else 3
     text = f"{score['value']:.{digits}f}"
-    return text if score["low"] is None else f"{text} \\[{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
+    if score["low"] is None or not interval:
+        return text
+    return f"{text} \\[{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
 
 
 def explain(error: BaseException) -> str:

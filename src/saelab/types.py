@@ -101,8 +101,15 @@ class InputStats:
 class ActivationSource(Protocol):
     """A stream of batches that any number of readers share. A language model's activations and a world both are one."""
 
-    hook: Hook
-    d_in: int
+    @property
+    def hook(self) -> Hook:
+        """Where the model is read."""
+        ...
+
+    @property
+    def d_in(self) -> int:
+        """Width D of the activations."""
+        ...
 
     @property
     def lm(self) -> "LanguageModel | None":

@@ -30,7 +30,7 @@ def execute(
     where possible and marked; call `Summary.check()` to have them raise. Raises `ValueError` and `FileNotFoundError` for
     what cannot work, before the model loads; `Interrupted` on Ctrl-C or SIGTERM during training, after saving.
     """
-    out, listener, started = Path(out), listener or Silent(), time.monotonic()
+    out, listener, started, worked = Path(out), listener or Silent(), time.monotonic(), False
     preflight(plan, own_build=build is not None)
     claim(plan, out)
     for source in sources(plan.runs):
@@ -42,7 +42,8 @@ def execute(
             lm = load_model(source.model, source.hook)
             _train(runs, unfinished, lm, out, listener, build or build_variant)
             _evaluate(plan, unfinished, lm, out, listener, exports)
-    return summarise(plan, out, seconds=time.monotonic() - started)
+            worked = True
+    return summarise(plan, out, seconds=time.monotonic() - started if worked else None)
 
 
 def _train(runs: Sequence[Run], unfinished: Sequence[Run], lm: HFModel, out: Path, listener: Listener, build: Build) -> None:

@@ -19,6 +19,7 @@ from saelab.train.health import Health
 from saelab.types import Run
 
 RUN_FORMAT = 1
+OWN = {"experiment.json", "experiment.py"}  # what experiment.py puts into a folder before the plan is there
 
 
 class OtherContent(ValueError):
@@ -147,7 +148,7 @@ def claim(plan: Plan, out: Path) -> None:
             raise CorruptFile(f"{path} is no plan; remove it and run again")
         if found != plan.name:
             raise OtherContent(f"{out} holds the results of {found!r}, not of {plan.name!r}; use another --out or remove it")
-    elif out.is_dir() and any(not entry.name.startswith(".") for entry in out.iterdir()):
+    elif out.is_dir() and any(not entry.name.startswith(".") and entry.name not in OWN for entry in out.iterdir()):
         raise OtherContent(
             f"{out} holds other files (no plan.json), and {plan.name!r} needs a folder of its own; use another --out"
         )

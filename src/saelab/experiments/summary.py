@@ -13,7 +13,7 @@ from saelab.experiments.compare import judge, merged, row
 from saelab.experiments.folders import run_folder
 from saelab.experiments.plan import Plan
 from saelab.experiments.score import read_scores, with_scores
-from saelab.store import write_json
+from saelab.store import read_json, write_json
 from saelab.train import Health, UnhealthyRun
 from saelab.types import Better, Score
 
@@ -38,8 +38,11 @@ class Summary:
             raise UnhealthyRun(f"{count}. " + ". ".join(bad))
 
 
-def summarise(plan: Plan, out: Path, *, seconds: float) -> Summary:
-    """Read every run's results, judge the contrasts, write `<out>/summary.json`. `seconds`: this call took so long."""
+def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
+    """Read every run's results, judge the contrasts, write `<out>/summary.json`.
+
+    `seconds` that this call worked; None when all was done before: then its time and memory stand as they were.
+    """
     rows, facts, healths = [], [], {}
     better: dict[str, Better] = {}
     for run in plan.runs:
@@ -57,11 +60,14 @@ def summarise(plan: Plan, out: Path, *, seconds: float) -> Summary:
         **merged(facts),
         "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],
         "seeds": sorted({run.seed for run in plan.runs}),
-        "seconds": round(seconds, 1),
+        "seconds": None if seconds is None else round(seconds, 1),
         "peak_rss_mb": round(peak_rss() / 1e6),
         "versions": versions(),
         "warnings": [f"{name}: {text}" for name, health in healths.items() for text in health.warnings],
     }
+    if seconds is None and (Path(out) / "summary.json").exists():
+        before = read_json(Path(out) / "summary.json").get("facts", {})
+        record |= {name: before[name] for name in ("seconds", "peak_rss_mb", "versions") if name in before}
     return write_summary(Summary(Path(out), tuple(rows), tuple(contrasts), record, healths))
 
 

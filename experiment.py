@@ -1,0 +1,77 @@
+"""One experiment in one file. Edit it, then run `python experiment.py --out_dir=run_1`.
+
+A new idea is an edit of this file and nothing else: change `build`, or write a loss term and add it there. Before the
+language model loads, two steps on random activations find undefined names and wrong shapes. Results: final_info.json,
+report.html and the SAE folders in run_1, and a section of notes.txt.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+try:
+    import saelab  # noqa: F401  (is it there?)
+except ModuleNotFoundError:
+    python = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
+    if python.exists() and "SAELAB_REEXEC" not in os.environ:
+        os.environ["SAELAB_REEXEC"] = "1"
+        os.execv(python, [str(python), *sys.argv])
+    sys.exit("saelab is not installed for this Python; run `make demo` once, then this command again")
+
+import torch
+from torch import Tensor
+
+from saelab.terms.base import Objective, Step, Term, Variant
+from saelab.variants.baselines import batch_topk, standard
+
+# Constants -----------------------------------------------------------------------------------------------------------
+
+model_name = "pylm"  # the embedded model, a local folder, or a Hugging Face id
+corpus = "stdlib"  # the embedded text, a .txt / .jsonl / .parquet file, or hf:<dataset>
+layers = [3]  # one experiment per layer, at the residual stream after it
+dict_size = 1_024
+num_tokens = 400_000
+context_length = 128
+learning_rate = 1e-3
+l0: float | None = 32  # latents active per token ...
+sparsity_penalty: float | None = None  # ... or the coefficient of an L1 penalty; the other one is None
+warmup_steps = 100
+buffer_size = 65_536  # activations shuffled together
+sae_batch_size = 1_024
+llm_batch_size = 32
+eval_types = ["core"]
+seeds = [0, 1]
+
+overlap_weight = 0.01  # of the example term below; 0 leaves it out
+
+
+# The idea ------------------------------------------------------------------------------------------------------------
+
+
+def overlap(step: Step) -> Tensor:
+    """Mean squared cosine between decoder rows of latents that fire in this batch: fewer near-copies. In [0, 1]."""
+    _, z = step.flat  # [N, D], [N, L]
+    firing = (z > 0).any(0).nonzero().squeeze(1)
+    picked = firing[torch.randperm(len(firing), generator=step.generator)[:256]]
+    rows = step.sae.W_dec[picked]  # [n, D], unit norm
+    cosines = rows @ rows.T - torch.eye(len(rows), device=rows.device)
+    return cosines.square().mean()
+
+
+def build(d_in: int) -> Variant:
+    """The SAE and its loss, for activations of width `d_in`."""
+    if l0 is not None:
+        base = batch_topk(d_in, dict_size, l0=l0)
+    else:
+        base = standard(d_in, dict_size, l0=32, coefficient=sparsity_penalty or 0.0)
+    return replace(base, objective=Objective(*base.objective.terms, Term("overlap", overlap, overlap_weight)))
+
+
+if __name__ == "__main__":
+    from saelab.console import listener, open_console
+    from saelab.experiments.bench import run_script
+    from saelab.report import write_report
+
+    folder = run_script(globals(), listener(open_console()))
+    print(f"results  {folder / 'final_info.json'}\nreport   {write_report(folder)}")

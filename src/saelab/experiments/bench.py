@@ -1,0 +1,196 @@
+"""The machinery behind `python experiment.py --out_dir=run_1`: a script's constants and `build` -> final_info.json.
+
+The script is the experiment: its text is the identity of a run. A finished folder of the same text is left alone, an
+interrupted one goes on, a failed one or one of another text is moved to `<out_dir>.failed-N` and started anew.
+"""
+
+import argparse
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saelab.evals import check_evals
+from saelab.experiments.dry_run import dry_run
+from saelab.experiments.execute import execute
+from saelab.experiments.final_info import final_info, write_notes
+from saelab.experiments.folders import OtherContent
+from saelab.experiments.listen import Listener
+from saelab.experiments.plan import Plan, check_plan
+from saelab.lm.preflight import check_source
+from saelab.store import content_id, read_json, write_json, write_text
+from saelab.terms.base import Variant
+from saelab.train.loop import Build
+from saelab.types import Hook, Optim, Run, Source, Spec
+from saelab.variants import check_spec
+
+NAMES = (
+    *("model_name", "corpus", "layers", "dict_size", "num_tokens", "context_length", "learning_rate", "l0", "sparsity_penalty"),
+    *("warmup_steps", "buffer_size", "sae_batch_size", "llm_batch_size", "eval_types", "seeds", "build"),
+)
+VARIANT = "experiment"  # the name of what the script builds
+
+
+def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
+    """Carry out the experiment of a script, given its `globals()`, and return the folder of the results.
+
+    Writes `final_info.json`, `summary.json`, `runs/<run>/sae/`, and a section of `notes.txt` beside the folder. Exits with
+    0 when the folder holds the finished run of this very script. Whatever fails is explained on standard error, last.
+    """
+    out = _out_dir()
+    path = Path(script["__file__"]).resolve()
+    identity = content_id([path.read_text(encoding="utf-8")])
+    with Explained(path, out):
+        plan = plan_of(script)
+        build = seeded(script["build"])
+        if _finished(out, identity):
+            listener.note(f"{out} holds this very experiment, finished; it is left as it is")
+            raise SystemExit(0)
+        for run in {run.source: run for run in plan.runs}.values():
+            check_source(run.source)
+            check_evals(plan.evals, run.source)
+            dry_run(run, build)
+        _clear(out, identity)
+        write_json(out / "experiment.json", {"id": identity, "finished": False})
+        write_text(out / "experiment.py", path.read_text(encoding="utf-8"))
+        summary = execute(plan, out, listener=listener, build=build)
+        summary.check()
+        info = final_info(plan, out)
+        write_json(out / "final_info.json", info)
+        write_notes(out, info)
+        write_json(out / "experiment.json", {"id": identity, "finished": True})
+    return out
+
+
+def plan_of(script: Mapping[str, Any]) -> Plan:
+    """The runs that a script's constants ask for: one per layer and seed. Raises `ValueError` for what makes no sense."""
+    for name in NAMES:
+        if name not in script:
+            near = get_close_matches(name, [key for key in script if not key.startswith("_")], n=1, cutoff=0.6)
+            raise ValueError(f"the script defines no {name}" + (f"; is it called {near[0]!r} now? Put it back" if near else ""))
+    c = dict(script)
+    if (c["l0"] is None) == (c["sparsity_penalty"] is None):
+        raise ValueError(
+            f"l0 is {c['l0']} and sparsity_penalty is {c['sparsity_penalty']}; give one of them and set the other to None"
+        )
+    fixed = {} if c["sparsity_penalty"] is None else {"coefficient": float(c["sparsity_penalty"])}
+    spec = Spec(VARIANT, c["dict_size"], c["l0"] or min(32.0, c["dict_size"] / 2), fixed)
+    check_spec(Spec("batch_topk", spec.n_latents, spec.l0))  # its sizes; its name is the script's business
+    if not c["layers"] or not c["seeds"]:
+        raise ValueError(f"layers are {c['layers']} and seeds {c['seeds']}; give at least one of each, in a list")
+    optim = Optim(lr=c["learning_rate"], warmup=c["warmup_steps"])
+    runs = []
+    for layer in c["layers"]:
+        source = Source(
+            model=c["model_name"],
+            corpus=c["corpus"],
+            hook=f"layers.{layer}",
+            context=c["context_length"],
+            tokens=c["num_tokens"],
+            batch=c["sae_batch_size"],
+            buffer=c["buffer_size"],
+            lm_batch=c["llm_batch_size"],
+        )
+        runs += [Run(spec, source, optim, seed=seed) for seed in c["seeds"]]
+    plan = Plan("experiment.py", tuple(runs), evals=tuple(c["eval_types"]))
+    check_plan(plan)
+    return plan
+
+
+def seeded(build: Callable[..., Variant]) -> Build:
+    """A script's `build(d_in)` as the trainer calls it: equal seeds give equal initial weights."""
+
+    def seeded_build(spec: Spec, d_in: int, seed: int, hook: Hook) -> Variant:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            variant = build(d_in)
+        if not isinstance(variant, Variant):
+            raise TypeError(f"build returned {type(variant).__name__}; it must return a Variant")
+        if variant.sae.n_latents != spec.n_latents or variant.sae.d_in != d_in:
+            made = f"{variant.sae.d_in} x {variant.sae.n_latents}"
+            raise ValueError(f"build made an SAE of {made}, asked for is d_in x dict_size = {d_in} x {spec.n_latents}")
+        variant.sae.hook = hook
+        return variant
+
+    return seeded_build
+
+
+def _out_dir() -> Path:
+    parser = argparse.ArgumentParser(description="Train and evaluate the SAE that this file describes.")
+    parser.add_argument("--out_dir", required=True, type=Path, metavar="run_1", help="folder of the results")
+    return parser.parse_args().out_dir
+
+
+def _finished(out: Path, identity: str) -> bool:
+    path = out / "experiment.json"
+    if not path.exists():
+        return False
+    record = read_json(path)
+    return bool(record.get("finished")) and record.get("id") == identity
+
+
+def _clear(out: Path, identity: str) -> None:
+    """Move a failed or changed experiment aside; keep an interrupted one. Raises `OtherContent` for a foreign folder."""
+    if not out.exists() or not any(out.iterdir()):
+        return
+    path = out / "experiment.json"
+    if not path.exists():
+        raise OtherContent(f"{out} holds files that no experiment wrote (no experiment.json); give another --out_dir")
+    if read_json(path).get("id") == identity and not (out / "failed.txt").exists():
+        return
+    number = 1
+    while (aside := out.with_name(f"{out.name}.failed-{number}")).exists():
+        number += 1
+    os.replace(out, aside)
+
+
+class Explained:
+    """A block whose failure ends as a short explanation: where in the script, what happened, what to do."""
+
+    def __init__(self, script: Path, out: Path):
+        self.script, self.out = script, out
+
+    def __enter__(self) -> "Explained":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, SystemExit):
+            return
+        if isinstance(error, KeyboardInterrupt):
+            text = f"{str(error) or 'stopped'}.\nTo go on, run the same command again."
+        else:
+            text = explanation(error, self.script)
+            if (self.out / "experiment.json").exists():
+                write_text(self.out / "failed.txt", text)
+        if not isinstance(error, ValueError | OSError | KeyboardInterrupt):
+            traceback.print_exception(error)
+        sys.stderr.write(f"\n{text}\n")
+        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+
+CURES = (
+    (NameError, "the name is not defined or imported; define it, or correct its spelling"),
+    (ImportError, "the module or name cannot be imported; correct it, or do without"),
+    (
+        AttributeError,
+        "there is no such attribute; look at the class it is asked of (a loss term gets a saelab.terms.base.Step)",
+    ),
+    (TypeError, "a wrong type or number of arguments; compare with the signature of what is called"),
+    (IndexError, "an index or axis outside the tensor; x is [N, D], z and pre are [N, L]"),
+    (RuntimeError, "if shapes do not fit: x and x_hat are [N, D], z and pre are [N, L], a term returns a scalar"),
+)
+
+
+def explanation(error: BaseException, script: Path) -> str:
+    """Cause, place in the script, and cure, under 1,500 characters."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == script]
+    inside = [frame for frame in frames if frame.name != "<module>"]
+    where = f"{script.name}, line {inside[-1].lineno}: {inside[-1].line}\n" if inside else ""
+    name = "" if isinstance(error, ValueError | OSError) and not inside else f"{type(error).__name__}: "
+    cure = next((text for kind, text in CURES if isinstance(error, kind)), "") if inside else ""
+    return f"FAILED  {where}cause: {name}{str(error)[:900]}" + (f"\ncure: {cure}" if cure else "")

@@ -1,0 +1,59 @@
+"""Two training steps on random activations of the right shape: finds what is wrong in a script before a model loads."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+
+from saelab.lm.hooks import parse_hook
+from saelab.lm.weights import load_config
+from saelab.train import Training
+from saelab.train.loop import Build
+from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Run, Tokens, Windows
+
+STEPS, ROWS, WINDOW = 2, 64, 8  # steps, activations per step, tokens per window
+
+
+@dataclass(frozen=True)
+class Noise:
+    """Gaussian activations; satisfies `types.ActivationSource`."""
+
+    hook: Hook
+    d_in: int
+    vocabulary: int
+    lm: None = None
+
+    @property
+    def stats(self) -> InputStats:
+        """Those of a standard Gaussian, scaled to mean squared norm 1."""
+        return InputStats(torch.zeros(self.d_in), self.d_in**-0.5, ROWS)
+
+    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+        """Batches of `ROWS` activations."""
+        at = start
+        while True:
+            generator = torch.Generator().manual_seed(at.batch)
+            at = Cursor(batch=at.batch + 1)
+            if kind == "tokens":
+                yield Tokens(torch.randn(ROWS, self.d_in, generator=generator)), at
+            else:
+                yield self._windows(generator), at
+
+    def _windows(self, generator: torch.Generator) -> Windows:
+        count = ROWS // WINDOW
+        tokens = torch.randint(self.vocabulary, (count, WINDOW), generator=generator)
+        pos = torch.arange(WINDOW).expand(count, -1)
+        x = torch.randn(count, WINDOW, self.d_in, generator=generator)  # [B, T, D]
+        return Windows(x, tokens, torch.arange(count)[:, None].expand(-1, WINDOW), pos, pos > 0)
+
+
+def dry_run(run: Run, build: Build) -> None:
+    """Train `run`'s variant for two steps on noise, calibrate and encode. Raises whatever the variant raises."""
+    config = load_config(run.source.model)
+    text = config.get_text_config()
+    noise = Noise(parse_hook(run.source.hook, config), text.hidden_size, text.vocab_size)
+    short = replace(run, source=replace(run.source, tokens=STEPS * ROWS, batch=ROWS))
+    training = Training([short], noise, build=build)
+    for _ in training:
+        pass
+    training.results()

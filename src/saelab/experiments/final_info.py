@@ -1,0 +1,76 @@
+"""`final_info.json` and `notes.txt`: the results of `experiment.py` in the words its readers know."""
+
+import math
+import re
+from pathlib import Path
+from statistics import fmean, stdev
+from typing import Any
+
+from saelab.experiments.folders import RunFolder, complete_lines, run_folder
+from saelab.experiments.plan import Plan
+from saelab.experiments.preflight import sources
+from saelab.experiments.score import read_scores
+from saelab.store import write_text
+
+SHOWN = ("l0", "explained_variance", "ce_loss_score", "kl_div_score", "dead", "final_loss")
+
+
+def final_info(plan: Plan, out: Path) -> dict[str, Any]:
+    """`{name: {"means", "stderrs", "final_info_dict"}}`, a name per layer; `final_info_dict` has a value per seed.
+
+    A standard error of one seed, and a mean over undefined values, are None.
+    """
+    info: dict[str, Any] = {}
+    for source in sources(plan.runs):
+        folders = [run_folder(out, run) for run in plan.runs if run.source == source]
+        values = [_values(folder, plan.evals) for folder in folders]
+        by_name: dict[str, list[float | None]] = {name: [v.get(name) for v in values] for name in values[0]}
+        info[f"{Path(source.model).name}_layer_{int(values[0]['layer'] or 0)}"] = {
+            "means": {name: _mean(column) for name, column in by_name.items()},
+            "stderrs": {name: _stderr(column) for name, column in by_name.items()},
+            "final_info_dict": by_name,
+        }
+    return info
+
+
+def _values(folder: RunFolder, evals: tuple[str, ...]) -> dict[str, float | None]:
+    """The numbers of one run."""
+    run, sae, last = folder.run, folder.load(), complete_lines(folder.metrics)[-1]
+    assert sae.hook is not None  # every trained SAE has one
+    fixed = run.spec.settings.get("coefficient", 0.0)
+    return {
+        "training_steps": run.source.steps,
+        "final_loss": last["loss"],
+        "layer": sae.hook.layer,
+        "dict_size": sae.n_latents,
+        "learning_rate": run.optim.lr,
+        "sparsity_penalty": fixed or last.get("coefficient") or 0.0,
+        **{name: score.value for name, score in read_scores(folder.path, evals).items()},
+    }
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if len(known) == len(values) else None
+
+
+def _stderr(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return stdev(known) / math.sqrt(len(known)) if len(known) == len(values) > 1 else None
+
+
+def write_notes(out: Path, info: dict[str, Any]) -> None:
+    """Put the section `## <out_dir>` into `notes.txt` beside the folder, in place of an earlier one of that name."""
+    path = out.parent / "notes.txt"
+    lines = [f"## {out.name}"]
+    for name, entry in info.items():
+        means = {key: entry["means"].get(key) for key in SHOWN}
+        lines.append(f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in means.items()))
+    section = "\n".join(lines) + "\n"
+    old = path.read_text(encoding="utf-8") if path.exists() else ""
+    others = re.sub(rf"(?ms)^## {re.escape(out.name)}\n.*?(?=^## |\Z)", "", old).rstrip("\n")
+    write_text(path, f"{others}\n\n{section}" if others else section)
+
+
+def _short(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.4g}"
