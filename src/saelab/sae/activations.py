@@ -28,6 +28,9 @@ class Activation(nn.Module, ABC):
         del progress
         return self(pre)
 
+    def project_(self) -> None:
+        """Back into the allowed range, after every optimizer step."""
+
     def rescale_(self, factor: float) -> None:
         """Follow a change of units: pre-activations are multiplied by `factor` from now on."""
 
@@ -120,7 +123,7 @@ class _JumpReLU(torch.autograd.Function):
     def forward(ctx, pre: Tensor, threshold: Tensor, width: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx.save_for_backward(pre, threshold)
         ctx.width = width
-        return pre * (pre > threshold)
+        return pre.relu() * (pre > threshold)
 
     @staticmethod
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -163,11 +166,16 @@ class JumpReLU(Activation):
     def forward(self, pre: Tensor) -> Tensor:
         """Codes."""
         threshold = self.threshold.clamp_min(0)
-        return cast(Tensor, _JumpReLU.apply(pre.relu(), threshold, self.width))
+        return cast(Tensor, _JumpReLU.apply(pre, threshold, self.width))
 
     def count(self, pre: Tensor) -> Tensor:
         """Number of active latents of each position `[...]`, differentiable in the thresholds (section 4)."""
         return cast(Tensor, _Heaviside.apply(pre, self.threshold.clamp_min(0), self.width)).sum(-1)
+
+    @torch.no_grad()
+    def project_(self) -> None:
+        """Thresholds >= 0: below 0 the clamp passes no gradient, and a latent would stay there for good."""
+        self.threshold.clamp_(min=0)
 
     def rescale_(self, factor: float) -> None:
         """Thresholds and bandwidth are in units of pre-activations."""

@@ -65,6 +65,7 @@ class Member:
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()
+        self.sae.act.project_()
         self._count(seen)
         for event in self.variant.events:
             if any(max(1, round(at * steps)) == step + 1 for at in event.at):
