@@ -114,6 +114,8 @@ def matryoshka(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, ann
 
     Level widths are n/2^(levels-1), ..., n/2, n.
     """
+    if levels < 1:
+        raise ValueError(f"levels is {levels:g}; it must be at least 1, the whole dictionary")
     widths = tuple(max(1, n_latents >> i) for i in reversed(range(round(levels))))
     starts = (0, *widths[:-1])
     blocks = {f"level_{i}": range(a, b) for i, (a, b) in enumerate(zip(starts, widths, strict=True))}
