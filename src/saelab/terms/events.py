@@ -45,7 +45,8 @@ def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
     x, _ = step.flat
     error = x - step.x_hat.flatten(0, -2)
     weight = error.square().sum(-1).square() + 1e-12
-    rows = torch.multinomial(weight.cpu(), len(dead), replacement=True, generator=step.generator).to(x.device)
+    twice = len(dead) > len(x)  # else no input twice: two latents with equal weights would stay equal for good
+    rows = torch.multinomial(weight.cpu(), len(dead), replacement=twice, generator=step.generator).to(x.device)
     direction = error[rows] / error[rows].norm(dim=1, keepdim=True).clamp_min(1e-12)
     sae.W_dec[dead] = direction
     sae.W_enc[:, dead] = direction.T * (0.2 * sae.W_enc[:, alive].norm(dim=0).mean())
