@@ -15,6 +15,7 @@ from saelab.types import ActivationSource, BatchKind, Cursor, Hook, Run, Spec
 from saelab.variants import build as build_variant
 
 RECORDS = 200  # health records per run
+CALIBRATION_ROWS = 16_384  # activations a finished SAE is calibrated and measured on
 CALIBRATION_ENTRIES = 1 << 25  # pre-activations held at once while a threshold is calibrated (128 MiB)
 
 Build = Callable[[Spec, int, int, Hook], Variant]
@@ -74,8 +75,8 @@ class Training:
                 return
 
     def state(self) -> dict[str, Tensor]:
-        """Weights, optimizer, steered coefficients, counters, randomness and the data cursor, as named tensors."""
-        tensors = {f"{m.index}.{name}": tensor for m in self.members for name, tensor in m.state().items()}
+        """A copy of weights, optimizer, steered coefficients, counters, randomness and the data cursor: named tensors."""
+        tensors = {f"{m.index}.{name}": tensor.clone() for m in self.members for name, tensor in m.state().items()}
         place = [self.step, self.cursor.epoch, self.cursor.block, self.cursor.batch]
         return tensors | {"place": torch.tensor(place)}
 
@@ -84,7 +85,7 @@ class Training:
         try:
             for m in self.members:
                 prefix = f"{m.index}."
-                m.load({name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)})
+                m.load({name.removeprefix(prefix): t.clone() for name, t in tensors.items() if name.startswith(prefix)})
             self.step, *place = (int(i) for i in tensors["place"])
         except (KeyError, RuntimeError) as error:
             raise ValueError(f"the checkpoint does not belong to these runs ({error}); remove it to start anew") from error
@@ -96,18 +97,18 @@ class Training:
         return [self._finish(member, rows) for member in self.members]
 
     def _calibration_rows(self) -> Tensor:
-        widest = max(member.sae.n_latents for member in self.members)
-        wanted, rows = max(1, CALIBRATION_ENTRIES // widest), []
+        narrowest = min(member.sae.n_latents for member in self.members)
+        wanted, rows = min(CALIBRATION_ROWS, max(1, CALIBRATION_ENTRIES // narrowest)), []
         for batch, _ in self.source.batches("tokens", self.cursor):
             rows.append(batch.flat)
-            if sum(map(len, rows)) >= min(wanted, 16_384):
+            if sum(map(len, rows)) >= wanted:
                 break
         return torch.cat(rows)[:wanted]
 
     @torch.no_grad()
     def _finish(self, member: Member, rows: Tensor) -> Trained:
         sae = copy.deepcopy(member.sae).requires_grad_(False)
-        x = rows * member.scale
+        x = rows[: max(1, CALIBRATION_ENTRIES // sae.n_latents)] * member.scale  # whoever else is in the group
         if member.variant.calibrate is not None:
             sae.act.calibrate_(sae.pre(x), member.variant.calibrate)
         z = sae.encode(x)

@@ -79,14 +79,14 @@ class Member:
 
     def _forward(self, batch: Batch, progress: float) -> Step:
         sae = self.sae
-        x = batch.x * self.scale
+        x = batch.x.to(self.mean.dtype) * self.scale
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
             pre = sae.pre(x)
-        pre = pre.float()
+        pre = pre.to(x.dtype)
         z = sae.act.train_codes(pre, progress)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
             x_hat = sae.decode(z)
-        return Step(sae, batch, x, pre, z, x_hat.float(), self.dead, progress, self.generator)
+        return Step(sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator)
 
     @torch.no_grad()
     def _count(self, seen: Step) -> None:
