@@ -117,7 +117,7 @@ class Steered(nn.Module):
 
 @dataclass(frozen=True)
 class Event:
-    """Something that changes the SAE instead of adding to the loss, at these fractions of training (0: after the first step)."""
+    """What changes the SAE instead of adding to the loss, at these fractions of training (0: after the first step)."""
 
     at: Sequence[float]
     fn: Callable[[SAE, torch.optim.Optimizer, Step], None]
