@@ -36,9 +36,16 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Inverse of `optimizer_tensors`."""
+    """Inverse of `optimizer_tensors`.
+
+    A moment gets its parameter's layout in memory: a file has none, and fused Adam pairs the two by storage, so that the
+    moments of a transposed parameter (`W_enc`) would be those of other entries.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     rows: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".")
-        rows.setdefault(int(index), {})[key] = tensor
+        parameter = parameters[int(index)]
+        moment = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        rows.setdefault(int(index), {})[key] = moment
     optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
