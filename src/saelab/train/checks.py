@@ -1,0 +1,297 @@
+"""What every variant must satisfy, as plain functions: a new one, here or elsewhere, is held to the same.
+
+    for name, check in variant_checks("mine", build=my_build):
+        check()  # raises AssertionError, with the numbers
+
+`build` has the signature of `saelab.variants.build`. Needs torch only and takes seconds.
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saelab.sae.io import load_sae, save_sae
+from saelab.sae.module import SAE
+from saelab.store import read_tensors, write_tensors
+from saelab.terms.base import Objective, Step, Term, Variant
+from saelab.train.loop import Build, Progress, Training
+from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Optim, Run, Source, Spec, Tokens, Windows
+from saelab.variants import build as build_variant
+
+
+class SparseSource:
+    """A stream whose true features are sparse: x = b + sum_j c_j f_j + noise. Batches depend on the cursor alone.
+
+    24 unit directions f_j in `d_in` dimensions, each active with probability 1/8 and c_j uniform on [1, 2].
+    """
+
+    lm = None
+
+    def __init__(self, *, d_in: int = 16, batch: int = 128, seed: int = 0):
+        generator = torch.Generator().manual_seed(seed)
+        rows = torch.randn(24, d_in, generator=generator)
+        self.features = rows / rows.norm(dim=1, keepdim=True)
+        self.offset = torch.randn(d_in, generator=generator) / 2
+        self.hook, self.d_in, self.batch, self.seed = Hook(0), d_in, batch, seed
+        x = self.draw(8_192, generator)
+        self.stats = InputStats(x.mean(0), float(x.square().sum(1).mean() ** -0.5), len(x))
+
+    def draw(self, n: int, generator: torch.Generator) -> Tensor:
+        """`n` activations `[N, D]`."""
+        active = torch.rand(n, len(self.features), generator=generator) < 1 / 8
+        size = 1 + torch.rand(n, len(self.features), generator=generator)
+        noise = 0.02 * torch.randn(n, self.d_in, generator=generator)
+        return self.offset + (active * size) @ self.features + noise
+
+    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+        """Batches from `start` on, without end; windows are 16 positions of one document."""
+        while True:
+            generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + start.batch)
+            x = self.draw(self.batch, generator)
+            start = Cursor(start.epoch, start.block, start.batch + 1)
+            yield (Tokens(x) if kind == "tokens" else _windows(x, start.batch)), start
+
+
+def _windows(x: Tensor, number: int) -> Windows:
+    grid = (len(x) // 16, 16)
+    rows = torch.arange(grid[0]).unsqueeze(1).expand(grid)
+    return Windows(
+        x.reshape(*grid, -1),
+        tokens=torch.zeros(grid, dtype=torch.long),
+        doc=rows + number * grid[0],
+        pos=torch.arange(16).expand(grid),
+        keep=torch.ones(grid, dtype=torch.bool),
+    )
+
+
+# The battery ---------------------------------------------------------------------------------------------------------
+
+D_IN, N_LATENTS, L0, BATCH = 16, 64, 4.0, 128
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The variant under test: its name, how it is built, the settings that differ from its defaults."""
+
+    name: str
+    build: Build
+    settings: Mapping[str, float] = field(default_factory=dict)
+
+    def run(self, steps: int, *, seed: int = 0, l0: float = L0) -> Run:
+        """A run of so many steps on `SparseSource`."""
+        spec = Spec(self.name, N_LATENTS, l0, self.settings)
+        return Run(spec, Source(tokens=steps * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=20), seed)
+
+    def variant(self, *, seed: int = 0) -> Variant:
+        """The variant as built, untrained."""
+        return self.build(self.run(1).spec, D_IN, seed, Hook(0))
+
+    def training(self, *runs: Run, build: Build | None = None) -> Training:
+        """A training of these runs in lock-step."""
+        return Training(runs, SparseSource(d_in=D_IN, batch=BATCH), build=build or self.build)
+
+    def trained(self, steps: int) -> SAE:
+        """The folded SAE after so many steps."""
+        training = self.training(self.run(steps))
+        _train(training)
+        return training.results()[0].sae
+
+
+def variant_checks(
+    name: str, *, build: Build = build_variant, settings: Mapping[str, float] | None = None
+) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Pairs of a check's name and the check, which raises `AssertionError` when the variant fails it."""
+    for check in CHECKS:
+        yield check.__name__.removeprefix("check_"), partial(check, Subject(name, build, dict(settings or {})))
+
+
+def check_build(subject: Subject) -> None:
+    """The field's shapes, unit decoder rows, finite tensors, the hook it was given."""
+    sae = subject.variant().sae
+    shapes = [tuple(t.shape) for t in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec)]
+    assert shapes == [(D_IN, N_LATENTS), (N_LATENTS, D_IN), (N_LATENTS,), (D_IN,)], shapes
+    assert sae.hook == Hook(0), sae.hook
+    assert all(torch.isfinite(t).all() for t in sae.state_dict().values())
+    _assert_unit_rows(sae)
+
+
+def check_seeds(subject: Subject) -> None:
+    """Equal seeds give equal weights, others do not, and torch's global generator is left alone."""
+    before = torch.get_rng_state()
+    first, again, other = (subject.variant(seed=seed).sae.state_dict() for seed in (3, 3, 4))
+    _train(subject.training(subject.run(3)))
+    assert torch.equal(before, torch.get_rng_state()), "building or training drew from the global generator"
+    _assert_equal(first, again)
+    assert not torch.equal(first["W_dec"], other["W_dec"]), "seeds 3 and 4 give the same decoder"
+
+
+def check_codes(subject: Subject) -> None:
+    """Codes are non-negative and of the right shape, in training too, and at inference do not depend on the neighbours."""
+    sae = subject.trained(40)
+    x = _fresh(SparseSource(d_in=D_IN, batch=BATCH), 96)
+    for z in (sae.encode(x), sae.act.train_codes(sae.pre(x), 0.5)):
+        assert z.shape == (96, N_LATENTS) and torch.isfinite(z).all() and (z >= 0).all()
+    z = sae.encode(x)
+    assert (z > 0).any(), "nothing is active"
+    assert sae.decode(z).shape == x.shape
+    torch.testing.assert_close(sae.encode(x.reshape(6, 16, D_IN)).flatten(0, 1), z, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(torch.cat([sae.encode(row) for row in x.split(1)]), z, rtol=1e-5, atol=1e-6)
+
+
+def check_learns(subject: Subject) -> None:
+    """150 steps on sparse features: the loss falls, the reconstruction beats the mean, the gate is content."""
+    training = subject.training(subject.run(150))
+    records = [record for progress in _train(training) for record in progress.records]
+    assert records[-1].loss < records[0].loss, (records[0].loss, records[-1].loss)
+    result = training.results()[0]
+    assert result.health.healthy, result.health.problems
+    assert result.measured.explained_variance > 0.4, result.measured
+
+
+def check_unit_rows(subject: Subject) -> None:
+    """Decoder rows stay unit norm, through every event."""
+    training = subject.training(subject.run(40))
+    for _ in training:
+        _assert_unit_rows(training.members[0].sae)
+
+
+def check_resume(subject: Subject) -> None:
+    """Stopped anywhere (also just before and after an event at .15, .3, .45), saved, read and resumed: the same bits."""
+    run = subject.run(40)
+    whole = subject.training(run)
+    kept = {progress.step: whole.state() for progress in whole}
+    with tempfile.TemporaryDirectory() as folder:
+        for stop in (1, 5, 6, 11, 12, 18, 30):
+            write_tensors(Path(folder) / "state.safetensors", kept[stop])
+            resumed = subject.training(run)
+            resumed.load(read_tensors(Path(folder) / "state.safetensors"))
+            assert [p.step for p in resumed] == list(range(stop + 1, 41))
+            _assert_equal(kept[40], resumed.state())
+            _assert_equal(whole.results()[0].sae.state_dict(), resumed.results()[0].sae.state_dict())
+
+
+def check_round_trip(subject: Subject) -> None:
+    """Written and read back, an SAE gives the same codes bit for bit."""
+    sae, x = subject.trained(40), _fresh(SparseSource(d_in=D_IN, batch=BATCH), 256)
+    with tempfile.TemporaryDirectory() as folder:
+        save_sae(sae, Path(folder) / "sae", {})
+        again = load_sae(Path(folder) / "sae")
+    assert again.hook == sae.hook and again.blocks == sae.blocks and type(again.act) is type(sae.act)
+    _assert_equal(sae.state_dict(), again.state_dict())
+    assert torch.equal(sae.encode(x), again.encode(x)) and torch.equal(sae(x), again(x))
+
+
+def check_fold(subject: Subject) -> None:
+    """Folding a scale changes units and nothing else: folded(x) = unfolded(scale * x) / scale."""
+    sae = subject.trained(40).double()
+    x = _fresh(SparseSource(d_in=D_IN, batch=BATCH), 256).double()
+    for scale in (0.03, 7.0):
+        folded = copy.deepcopy(sae)
+        folded.fold_scale_(scale)
+        z = sae.encode(scale * x) / scale
+        assert (z > 0).any(), "nothing is active"
+        torch.testing.assert_close(folded.encode(x), z, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(folded(x), sae(scale * x) / scale, rtol=1e-9, atol=1e-12)
+
+
+def check_weightless_term(subject: Subject) -> None:
+    """A term of weight 0 is not computed and changes no bit."""
+
+    def never(step: Step) -> Tensor:
+        raise AssertionError(f"a term of weight 0 was computed at {step.progress:.0%}")
+
+    def extended(spec: Spec, d_in: int, seed: int, hook: Hook) -> Variant:
+        variant = subject.build(spec, d_in, seed, hook)
+        return replace(variant, objective=Objective(*variant.objective.terms, Term("nothing", never, 0.0)))
+
+    plain, more = subject.training(subject.run(15)), subject.training(subject.run(15), build=extended)
+    _train(plain)
+    _train(more)
+    _assert_equal(plain.state(), more.state())
+
+
+def check_l0(subject: Subject) -> None:
+    """The L0 asked for is reached within 5 %, measured at inference on activations not seen before."""
+    asked = (3.0, 6.0)
+    training = subject.training(*(subject.run(600, l0=l0) for l0 in asked))
+    _train(training)
+    x = _fresh(SparseSource(d_in=D_IN, batch=BATCH), 16_384)
+    for l0, result in zip(asked, training.results(), strict=True):
+        reached = float((result.sae.encode(x) > 0).sum()) / len(x)
+        assert abs(reached / l0 - 1) < 0.05, f"L0 {reached:.3f}, asked for {l0:g}"
+
+
+def check_dead_latents(subject: Subject) -> None:
+    """Latents that are dead from the start, half of all, come back: AuxK, resampling or another remedy is at work."""
+    half = N_LATENTS // 2
+
+    def crippled(spec: Spec, d_in: int, seed: int, hook: Hook) -> Variant:
+        variant = subject.build(spec, d_in, seed, hook)
+        with torch.no_grad():
+            variant.sae.W_enc[:, :half] *= 0.01
+        return variant
+
+    training = subject.training(subject.run(300), build=crippled)
+    member, dead = training.members[0], 0.0
+    for progress in training:
+        if progress.step == 40:  # a tenth of the tokens, and before any resampling
+            dead = float(member.dead[:half].float().mean())
+    assert dead > 0.5, f"only {dead:.0%} of the crippled half were dead at first; the check needs them dead"
+    still = float(member.dead[:half].float().mean())
+    assert still < dead - 0.3, f"{dead:.0%} of the crippled half were dead, {still:.0%} still are"
+
+
+def check_lock_step(subject: Subject) -> None:
+    """Two runs trained together equal the same two trained alone, bit for bit."""
+    runs = [subject.run(40, seed=seed) for seed in (0, 1)]
+    group = subject.training(*runs)
+    _train(group)
+    for i, (run, together) in enumerate(zip(runs, group.results(), strict=True)):
+        alone = subject.training(run)
+        _train(alone)
+        mine = {name.removeprefix(f"{i}."): t for name, t in group.state().items() if name.startswith(f"{i}.")}
+        _assert_equal({name.removeprefix("0."): t for name, t in alone.state().items() if name != "place"}, mine)
+        _assert_equal(alone.results()[0].sae.state_dict(), together.sae.state_dict())
+
+
+CHECKS: tuple[Callable[[Subject], None], ...] = (
+    check_build,
+    check_seeds,
+    check_codes,
+    check_learns,
+    check_unit_rows,
+    check_resume,
+    check_round_trip,
+    check_fold,
+    check_weightless_term,
+    check_l0,
+    check_dead_latents,
+    check_lock_step,
+)
+
+
+def _train(training: Training) -> list[Progress]:
+    return list(training)
+
+
+def _fresh(source: SparseSource, n: int) -> Tensor:
+    """Activations that no training on `source` sees."""
+    return source.draw(n, torch.Generator().manual_seed(source.seed + 99))
+
+
+def _assert_unit_rows(sae: SAE) -> None:
+    norms = sae.W_dec.detach().norm(dim=1)
+    torch.testing.assert_close(norms, torch.ones_like(norms), rtol=0, atol=1e-5)
+
+
+def _assert_equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> None:
+    """The same names and the same bits."""
+    assert one.keys() == other.keys(), one.keys() ^ other.keys()
+    differ = [name for name in one if not torch.equal(one[name], other[name])]
+    assert not differ, f"these differ: {', '.join(differ)}"
