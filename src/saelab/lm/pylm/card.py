@@ -5,7 +5,8 @@ import lzma
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,7 @@ def _count_models(tokenizer: Tokenizer) -> dict[str, float]:
     single = Counter(token for row in train for token in row[1:])
     total = sum(single.values())
     unigram = np.array([(single[t] + 0.5) / (total + 0.5 * vocab) for t in range(vocab)])
-    pairs = Counter(pair for row in train for pair in zip(row[:-1], row[1:], strict=True))
+    pairs = Counter(pair for row in train for pair in pairwise(row))
     once, twice = (sum(1 for n in pairs.values() if n == i) for i in (1, 2))
     discount = once / (once + 2 * twice)  # Ney, Essen & Kneser 1994
     left = Counter(b for _, b in pairs)  # distinct left contexts of each token
@@ -104,9 +105,7 @@ def _count_models(tokenizer: Tokenizer) -> dict[str, float]:
 
     bits = {
         "unigram tokens": -sum(math.log2(unigram[t]) for row in held for t in row[1:]),
-        "bigram tokens, interpolated Kneser-Ney": -sum(
-            math.log2(bigram(a, b)) for row in held for a, b in zip(row[:-1], row[1:], strict=True)
-        ),
+        "bigram tokens, interpolated Kneser-Ney": -sum(math.log2(bigram(a, b)) for row in held for a, b in pairwise(row)),
     }
     return {name: value / size for name, value in bits.items()}
 
@@ -132,12 +131,7 @@ def write_folder(
         "recipe": recipe.as_dict(),
         "tokens_seen": recipe.tokens,
         "parameters": model.num_parameters(),
-        "held_out": {
-            "nats_per_token": score.nats_per_token,
-            "bits_per_byte": score.bits_per_byte,
-            "tokens": score.tokens,
-            "bytes": score.bytes,
-        },
+        "held_out": asdict(score),
         "references_bits_per_byte": references,
         "curve": curve,
         "held_out_paths": [file.path for file in corpus.held_out],
@@ -160,18 +154,23 @@ def card_text(facts: dict[str, Any]) -> str:
     rows = [
         f"| {name} | {value:.3f} | {ours / value - 1:+.1%} |" for name, value in sorted(bits.items(), key=lambda item: -item[1])
     ]
+    shape = f"{recipe['layers']} layers, width {recipe['width']}, context {recipe['context']}, vocabulary {recipe['vocab']:,}"
+    files = facts["files"]
+    left_out = ", ".join(f"{count} files ({why.replace('_', ' ')})" for why, count in files["dropped"].items())
+    settings = ", ".join(f"{key} {value}" for key, value in recipe.items())
     curve = [f"| {row['tokens'] / 1e6:.1f} | {row['probe_bpb']:.3f} |" for row in facts["curve"]]
     return f"""# pylm: the language model embedded in saelab
 
-A Llama of {facts["parameters"]:,} parameters ({recipe["layers"]} layers, width {recipe["width"]}, context {recipe["context"]}, vocabulary {recipe["vocab"]:,})
-trained on the source of the Python standard library, by `python -m saelab.lm.pylm.train --out runs/pylm`. It exists so that
-sparse autoencoders can be tried on a real language model without a network. It is no code assistant: its samples look like
-Python and mean little. Weights are fp16; train on its activations, not on its prose.
+A Llama of {facts["parameters"]:,} parameters ({shape}) trained on the source of the Python standard library, by
+`python -m saelab.lm.pylm.train --out runs/pylm`. It exists so that sparse autoencoders can be tried on a real language model
+without a network. It is no code assistant: its samples look like Python and mean little. Weights are fp16.
 
-- corpus: {facts["files"]["train"]} training files, {facts["files"]["held_out"]} held-out files, hash `{facts["corpus_hash"]}`; a file is held out when
-  `sha256(path)[:8] mod 20 == 0`; left out: `encodings/` and {facts["files"]["dropped"]}
-- tokens seen: {facts["tokens_seen"]:,}; recipe: {", ".join(f"{key} {value}" for key, value in recipe.items())}
-- held out: {held["nats_per_token"]:.4f} nats per token, **{ours:.4f} bits per byte** ({held["tokens"]:,} tokens, {held["bytes"]:,} bytes, 255-token windows)
+- corpus: {files["train"]} training files, {files["held_out"]} held-out files, hash `{facts["corpus_hash"]}`; a file is held
+  out when `sha256(path)[:8] mod 20 == 0`; left out: `encodings/`, and {left_out}
+- tokens seen: {facts["tokens_seen"]:,}
+- recipe: {settings}
+- held out: {held["nats_per_token"]:.4f} nats per token, **{ours:.4f} bits per byte**
+  ({held["tokens"]:,} tokens, {held["bytes"]:,} bytes, 255-token windows)
 
 On the same held-out bytes:
 
@@ -180,7 +179,8 @@ On the same held-out bytes:
 {chr(10).join(rows)}
 
 Some held-out lines also occur in training files (library code repeats itself), which helps every row, primed xz most.
-The held-out claim is for the interpreter whose library has this corpus hash: another Python version's files overlap with training.
+The held-out claim is for the interpreter whose library has this corpus hash: another Python version's files overlap with
+training.
 
 | million tokens | bits per byte on 6 held-out files |
 |---|---|
