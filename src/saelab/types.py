@@ -214,7 +214,7 @@ class Source:
     hook: str = "middle"  # blocks.5.hook_resid_post, layers.5, the module path, or middle
     context: int = 128  # tokens per window, BOS included
     tokens: int = 1_000_000  # activations an SAE is trained on; a shorter text repeats
-    batch: int = 2_048  # activations per step
+    batch: int = 1_024  # activations per step
     buffer: int = 65_536  # activations shuffled together
     lm_batch: int = 32  # windows per forward of the language model
     max_norm: float | None = None  # drop activations whose norm exceeds this multiple of the median norm
@@ -242,8 +242,8 @@ class Spec:
 class Optim:
     """Adam and its schedule: warm-up, constant, linear decay to 0 over the last share of the steps."""
 
-    lr: float = 1e-3
-    warmup: int = 100  # steps
+    lr: float | None = None  # None: derived from the number of latents and steps (`train.optim.learning_rate`)
+    warmup: int = 50  # steps
     decay: float = 0.3  # last share of the steps
     beta1: float = 0.9
     beta2: float = 0.999

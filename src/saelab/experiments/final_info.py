@@ -11,6 +11,8 @@ from saelab.experiments.plan import Plan
 from saelab.experiments.preflight import sources
 from saelab.experiments.score import read_scores
 from saelab.store import write_text
+from saelab.train.optim import learning_rate
+from saelab.train.optim import learning_rate
 
 SHOWN = ("l0", "explained_variance", "ce_loss_score", "kl_div_score", "dead", "final_loss")
 
@@ -43,7 +45,7 @@ def _values(folder: RunFolder, evals: tuple[str, ...]) -> dict[str, float | None
         "final_loss": last["loss"],
         "layer": sae.hook.layer,
         "dict_size": sae.n_latents,
-        "learning_rate": run.optim.lr,
+        "learning_rate": learning_rate(run),
         "sparsity_penalty": fixed or last.get("coefficient") or 0.0,
         **{name: score.value for name, score in read_scores(folder.path, evals).items()},
     }
@@ -51,7 +53,9 @@ def _values(folder: RunFolder, evals: tuple[str, ...]) -> dict[str, float | None
 
 def _mean(values: list[float | None]) -> float | None:
     known = [value for value in values if value is not None]
-    return fmean(known) if len(known) == len(values) else None
+    if len(known) < len(values):
+        return None
+    return known[0] if len(set(known)) == 1 else fmean(known)  # a count stays a whole number
 
 
 def _stderr(values: list[float | None]) -> float | None:

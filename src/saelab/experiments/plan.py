@@ -93,8 +93,8 @@ def check_plan(plan: Plan) -> None:
 
 def check_optim(optim: Optim) -> None:
     """Refuse optimizer settings that make no sense. Raises `ValueError` with the number and what is allowed."""
-    if not (math.isfinite(optim.lr) and optim.lr > 0):
-        raise ValueError(f"lr is {optim.lr:g}; it must be above 0 (1e-3 is a good start)")
+    if optim.lr is not None and not (math.isfinite(optim.lr) and optim.lr > 0):
+        raise ValueError(f"lr is {optim.lr:g}; it must be above 0 (leave it out to have it derived)")
     if optim.warmup < 0:
         raise ValueError(f"warmup is {optim.warmup} steps; it must be 0 or more")
     if not 0 <= optim.decay <= 1:

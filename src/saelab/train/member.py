@@ -7,7 +7,7 @@ from torch import Tensor
 
 from saelab.terms.base import Step, Variant
 from saelab.train.health import NonFiniteTraining
-from saelab.train.optim import build_optimizer, load_optimizer, lr_factor, optimizer_tensors, take_step
+from saelab.train.optim import build_optimizer, learning_rate, load_optimizer, lr_factor, optimizer_tensors, take_step
 from saelab.types import Batch, Run, Tokens
 
 DEAD_AFTER = 10_000_000  # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
@@ -39,7 +39,7 @@ class Member:
         self.sae, self.objective = variant.sae.to(device), variant.objective.to(device)
         with torch.no_grad():
             self.sae.b_dec.copy_(self.mean)
-        self.optimizer = build_optimizer([self.sae, self.objective], run.optim)
+        self.optimizer = build_optimizer([self.sae, self.objective], run)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.quiet = torch.zeros(self.sae.n_latents, dtype=torch.int64, device=device)  # activations since last firing
         self.dead_after = min(DEAD_AFTER, run.source.tokens // 10)
@@ -61,7 +61,7 @@ class Member:
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
-        lr = optim.lr * lr_factor(optim, step, steps)
+        lr = learning_rate(self.run) * lr_factor(optim, step, steps)
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()

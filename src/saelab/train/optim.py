@@ -1,9 +1,24 @@
 """Adam as the trainer uses it: one group per owner, warm-up, linear decay, gradients clipped per group."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
-from saelab.types import Optim
+from saelab.types import Optim, Run
+
+
+def learning_rate(run: Run) -> float:
+    """The run's peak learning rate: the one given, or 2e-4 * sqrt(16384 / n_latents), raised for short runs.
+
+    The width rule is that of Gao et al. 2024 (2406.04093, section 2) as `dictionary_learning` uses it for 100,000 steps.
+    Runs of a few hundred to a few thousand steps want more: the factor sqrt(60,000 / steps), at most 12, was measured on
+    the embedded model (docs/lab-log.md) and is an assumption elsewhere.
+    """
+    if run.optim.lr is not None:
+        return run.optim.lr
+    short = min(12.0, max(1.0, math.sqrt(60_000 / max(1, run.source.steps))))
+    return 2e-4 * math.sqrt(16_384 / run.spec.n_latents) * short
 
 
 def lr_factor(optim: Optim, step: int, steps: int) -> float:
@@ -13,12 +28,11 @@ def lr_factor(optim: Optim, step: int, steps: int) -> float:
     return min(warm, rest, 1.0)
 
 
-def build_optimizer(parts: list[nn.Module], optim: Optim) -> torch.optim.Adam:
+def build_optimizer(parts: list[nn.Module], run: Run) -> torch.optim.Adam:
     """Fused Adam with one parameter group per module that has parameters."""
     groups = [[p for p in part.parameters() if p.requires_grad] for part in parts]
-    return torch.optim.Adam(
-        [{"params": group} for group in groups if group], lr=optim.lr, betas=(optim.beta1, optim.beta2), fused=True
-    )
+    betas = (run.optim.beta1, run.optim.beta2)
+    return torch.optim.Adam([{"params": group} for group in groups if group], lr=learning_rate(run), betas=betas, fused=True)
 
 
 def take_step(optimizer: torch.optim.Adam, lr: float, clip: float) -> None:
