@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from saelab.sae.kernels import kth_largest
+from saelab.sae.kernels import kth_largest, support_only
 from saelab.types import Number, value_at
 
 
@@ -49,7 +49,7 @@ class ReLU(Activation):
 
     def forward(self, pre: Tensor) -> Tensor:
         """Codes."""
-        return pre.relu()
+        return support_only(pre.relu())
 
 
 class TopK(Activation):
@@ -69,7 +69,7 @@ class TopK(Activation):
         """Codes with k at `progress`."""
         k = min(pre.shape[-1], max(1, round(value_at(self.k, progress))))
         top = pre.relu().topk(k, dim=-1, sorted=False)
-        return torch.zeros_like(pre).scatter(-1, top.indices, top.values)
+        return support_only(torch.zeros_like(pre).scatter(-1, top.indices, top.values))
 
     def config(self) -> dict[str, float]:
         """`k` at the end of training."""
@@ -92,13 +92,13 @@ class BatchTopK(Activation):
 
     def forward(self, pre: Tensor) -> Tensor:
         """Codes by the threshold."""
-        return pre.relu() * (pre > self.threshold)
+        return support_only(pre.relu() * (pre > self.threshold))
 
     def train_codes(self, pre: Tensor, progress: float) -> Tensor:
         """Codes by selection over the batch."""
         rows = pre.numel() // pre.shape[-1]
         count = min(pre.numel(), max(1, round(value_at(self.k, progress) * rows)))
-        return pre.relu() * (pre >= kth_largest(pre, count))
+        return support_only(pre.relu() * (pre >= kth_largest(pre, count)))
 
     def rescale_(self, factor: float) -> None:
         """The threshold is in units of pre-activations."""
@@ -216,7 +216,7 @@ class Gated(Activation):
 
     def forward(self, pre: Tensor) -> Tensor:
         """Codes."""
-        return (self.r_mag.exp() * pre + self.b_mag).relu() * (self.gate(pre) > 0)
+        return support_only((self.r_mag.exp() * pre + self.b_mag).relu() * (self.gate(pre) > 0))
 
     def gate(self, pre: Tensor) -> Tensor:
         """Pre-activation of the gate `[..., L]`; its positive part is what the sparsity penalty and auxiliary loss see."""

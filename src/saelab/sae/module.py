@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from saelab.sae import kernels
 from saelab.sae.activations import Activation, Gated
 from saelab.types import Hook
 
@@ -30,7 +31,9 @@ class SAE(nn.Module):
         rows = torch.randn(n_latents, d_in, generator=generator)
         rows /= rows.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(rows)
-        self.W_enc = nn.Parameter(rows.T.clone())  # transpose at start (Gao et al. 2024, 2406.04093, appendix A.2)
+        # The transpose at start (Gao et al. 2024, 2406.04093, appendix A.2), and in memory too: [D, L] is a view of [L, D],
+        # so that gradients are sums of rows.
+        self.W_enc = nn.Parameter(rows.clone().T)
         self.b_enc = nn.Parameter(torch.zeros(n_latents), requires_grad=not isinstance(act, Gated))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.act = act
@@ -54,7 +57,7 @@ class SAE(nn.Module):
 
     def pre(self, x: Tensor) -> Tensor:
         """Pre-activations `[..., L]`. The decoder bias is folded into the encoder's, so nothing is subtracted from x."""
-        return x @ self.W_enc + (self.b_enc - self.b_dec @ self.W_enc)
+        return kernels.encode(x, self.W_enc, self.b_enc, self.b_dec)
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes `[..., L]` of activations `[..., D]`, as at inference."""
@@ -64,7 +67,12 @@ class SAE(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruction `[..., D]` of codes `[..., L]`."""
-        return z @ self.W_dec + self.b_dec
+        return kernels.decode(z, self.W_dec, kernels.is_support_only(z)) + self.b_dec
+
+    def decode_part(self, z: Tensor, latents: range) -> Tensor:
+        """What a range of latents, of step 1, adds to the reconstruction of codes `[..., L]`: `[..., D]`, without `b_dec`."""
+        part = slice(latents.start, latents.stop)
+        return kernels.decode(z[..., part], self.W_dec[part], kernels.is_support_only(z))
 
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction of x."""
