@@ -3,7 +3,7 @@
 import saelab
 
 run = saelab.Run(saelab.Spec("batch_topk", n_latents=1024, l0=32), saelab.Source(tokens=300_000))
-result = saelab.train(run, "runs/first")
+result = saelab.train_sae(run, "runs/first")
 print(result.metrics["explained_variance"].value)
 """
 
@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saelab.experiments.api import Result, train
+    from saelab.experiments.api import Result, train_sae
     from saelab.experiments.evaluate import evaluate
     from saelab.experiments.execute import execute
     from saelab.experiments.plan import Contrast, Plan
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     **dict.fromkeys(("Hook", "Optim", "Run", "Score", "Source", "Spec"), "saelab.types"),
     **dict.fromkeys(("Contrast", "Plan"), "saelab.experiments.plan"),
-    **dict.fromkeys(("Result", "train"), "saelab.experiments.api"),
+    **dict.fromkeys(("Result", "train_sae"), "saelab.experiments.api"),
     "SAE": "saelab.sae.module",
     "evaluate": "saelab.experiments.evaluate",
     "execute": "saelab.experiments.execute",
@@ -51,7 +51,7 @@ __all__ = [
     "load_model",
     "load_sae",
     "save_sae",
-    "train",
+    "train_sae",
 ]
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -53,7 +54,7 @@ def train(
     n_latents: int = SPEC.n_latents,
     tokens: int = SOURCE.tokens,
     seeds: Seeds = (0,),
-    lr: float = OPTIM.lr,
+    lr: float | None = OPTIM.lr,
     warmup: int = OPTIM.warmup,
     context: int = SOURCE.context,
     batch: int = SOURCE.batch,
@@ -73,7 +74,7 @@ def train(
         n_latents: latents of the SAE
         tokens: activations to train on; a shorter text repeats
         seeds: one SAE is trained per seed, all on the same batches
-        lr: learning rate
+        lr: learning rate; default: derived from the number of latents and steps
         warmup: steps of learning-rate warm-up
         context: tokens per window of text
         batch: activations per step
@@ -170,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if not argv[0].startswith("-") and argv[0] not in COMMANDS:
         return _unknown_command(argv[0])
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="saelab", description=DESCRIPTION, args=argv)
     except KeyboardInterrupt as stop:
@@ -238,3 +240,7 @@ def _finish(summary: "Summary") -> None:
     print(f"report   {write_report(summary.folder)}")
     print(f"summary  {summary.folder / 'summary.json'}")
     summary.check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

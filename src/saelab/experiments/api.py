@@ -26,7 +26,7 @@ class Result:
     health: Health
 
 
-def train(
+def train_sae(
     run: Run, out: str | os.PathLike[str], *, evals: Sequence[str] = ("core",), listener: Listener | None = None
 ) -> Result:
     """Train `run` in the folder `out` (or go on, or read what is there), evaluate it, and return the result.

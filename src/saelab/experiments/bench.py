@@ -5,6 +5,7 @@ interrupted one goes on, a failed one or one of another text is moved to `<out_d
 """
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -25,6 +26,7 @@ from saelab.experiments.plan import Plan, check_plan
 from saelab.lm.preflight import check_source
 from saelab.store import content_id, read_json, write_json, write_text
 from saelab.terms.base import Variant
+from saelab.train import UnhealthyRun
 from saelab.train.loop import Build
 from saelab.types import Hook, Optim, Run, Source, Spec
 from saelab.variants import check_spec
@@ -167,7 +169,7 @@ class Explained:
             text = explanation(error, self.script)
             if (self.out / "experiment.json").exists():
                 write_text(self.out / "failed.txt", text)
-        if not isinstance(error, ValueError | OSError | KeyboardInterrupt):
+        if not isinstance(error, ValueError | OSError | KeyboardInterrupt | UnhealthyRun):
             traceback.print_exception(error)
         sys.stderr.write(f"\n{text}\n")
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1)
@@ -191,6 +193,9 @@ def explanation(error: BaseException, script: Path) -> str:
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == script]
     inside = [frame for frame in frames if frame.name != "<module>"]
     where = f"{script.name}, line {inside[-1].lineno}: {inside[-1].line}\n" if inside else ""
-    name = "" if isinstance(error, ValueError | OSError) and not inside else f"{type(error).__name__}: "
+    explained = isinstance(error, ValueError | OSError | UnhealthyRun) and not inside  # by its own text
+    name = "" if explained else f"{type(error).__name__}: "
     cure = next((text for kind, text in CURES if isinstance(error, kind)), "") if inside else ""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        cure = "the disk is full; free some space and run the same command again"
     return f"FAILED  {where}cause: {name}{str(error)[:900]}" + (f"\ncure: {cure}" if cure else "")

@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import torch
+from torch import Tensor, nn
 
 from saelab.lm.hooks import parse_hook
 from saelab.lm.weights import load_config
+from saelab.terms.base import Objective, Step, TermFunction, Variant
 from saelab.train import Training
 from saelab.train.loop import Build
 from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Run, Tokens, Windows
@@ -53,7 +55,24 @@ def dry_run(run: Run, build: Build) -> None:
     text = config.get_text_config()
     noise = Noise(parse_hook(run.source.hook, config), text.hidden_size, text.vocab_size)
     short = replace(run, source=replace(run.source, tokens=STEPS * ROWS, batch=ROWS))
-    training = Training([short], noise, build=build)
+    training = Training([short], noise, build=lambda *asked: _watched(build(*asked)))
     for _ in training:
         pass
     training.results()
+
+
+def _watched(variant: Variant) -> Variant:
+    """The variant with every term that is a plain function checked for what it returns."""
+    terms = (replace(t, fn=t.fn if isinstance(t.fn, nn.Module) else _scalar(t.name, t.fn)) for t in variant.objective.terms)
+    return replace(variant, objective=Objective(*terms))
+
+
+def _scalar(name: str, fn: TermFunction) -> TermFunction:
+    def checked(step: Step) -> Tensor:
+        value = fn(step)
+        if not isinstance(value, Tensor) or value.ndim:
+            what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"the term {name!r} returned {what}; a term returns a scalar tensor: take its .mean() or .sum()")
+        return value
+
+    return checked

@@ -12,7 +12,6 @@ from saelab.experiments.preflight import sources
 from saelab.experiments.score import read_scores
 from saelab.store import write_text
 from saelab.train.optim import learning_rate
-from saelab.train.optim import learning_rate
 
 SHOWN = ("l0", "explained_variance", "ce_loss_score", "kl_div_score", "dead", "final_loss")
 

@@ -47,11 +47,12 @@ def train_group(
     if training.step:
         listener.note(f"going on from {checkpoint.path} at step {training.step:,} of {training.steps:,}")
     started = time.monotonic()
-    listener.begin(runs, training.step, training.steps)
-    try:
-        _loop(training, folders, checkpoint, listener, before=before, every=every)
-    finally:
-        listener.end()
+    with stop_requests() as stop:
+        listener.begin(runs, training.step, training.steps)
+        try:
+            _loop(training, folders, checkpoint, listener, stop, before=before, every=every)
+        finally:
+            listener.end()
     seconds = before + time.monotonic() - started
     speed = {"seconds": round(seconds, 2), "throughput_tokens_per_s": round(runs[0].source.tokens / max(seconds, 1e-9), 1)}
     for folder, trained in zip(folders, training.results(), strict=True):
@@ -65,23 +66,24 @@ def _loop(
     folders: Sequence[RunFolder],
     checkpoint: Checkpoint,
     listener: Listener,
+    stop: Sequence[int],
     *,
     before: float,
     every: int | None,
 ) -> None:
+    """Steps, logs and checkpoints until the end or until `stop` holds a signal."""
     started = saved = time.monotonic()
-    with stop_requests() as stop:
-        for progress in training:
-            for record in progress.records:
-                append_line(folders[record.run].metrics, {k: v for k, v in asdict(record).items() if k != "run"})
-            listener.advance(progress)
-            now = time.monotonic()
-            due = now - saved >= CHECKPOINT_SECONDS or progress.step % (every or CHECKPOINT_STEPS) == 0
-            if stop or (due and progress.step < training.steps):
-                checkpoint.save(training, before + now - started)
-                saved = time.monotonic()
-            if stop:
-                raise Interrupted(f"stopped at step {progress.step:,} of {training.steps:,}, saved in {checkpoint.path}")
+    for progress in training:
+        for record in progress.records:
+            append_line(folders[record.run].metrics, {k: v for k, v in asdict(record).items() if k != "run"})
+        listener.advance(progress)
+        now = time.monotonic()
+        due = now - saved >= CHECKPOINT_SECONDS or progress.step % (every or CHECKPOINT_STEPS) == 0
+        if stop or (due and progress.step < training.steps):
+            checkpoint.save(training, before + now - started)
+            saved = time.monotonic()
+        if stop:
+            raise Interrupted(f"stopped at step {progress.step:,} of {training.steps:,}, saved in {checkpoint.path}")
 
 
 @contextmanager
