@@ -188,16 +188,16 @@ def check_round_trip(subject: Subject) -> None:
 
 
 def check_fold(subject: Subject) -> None:
-    """Folding a scale changes units and nothing else: folded(x) = unfolded(scale * x) / scale."""
+    """Folding a scale changes units and nothing else: folded(x / scale) = unfolded(x) / scale."""
     sae = subject.trained(40).double()
     x = _fresh(SparseSource(d_in=D_IN, batch=BATCH), 256).double()
     for scale in (0.03, 7.0):
         folded = copy.deepcopy(sae)
         folded.fold_scale_(scale)
-        z = sae.encode(scale * x) / scale
+        z = sae.encode(x) / scale
         assert (z > 0).any(), "nothing is active"
-        torch.testing.assert_close(folded.encode(x), z, rtol=1e-9, atol=1e-12)
-        torch.testing.assert_close(folded(x), sae(scale * x) / scale, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(folded.encode(x / scale), z, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(folded(x / scale), sae(x) / scale, rtol=1e-9, atol=1e-12)
 
 
 def check_weightless_term(subject: Subject) -> None:
