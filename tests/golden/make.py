@@ -1,0 +1,44 @@
+"""20-step float64 loss traces, one per variant. `python tests/golden/make.py` writes them anew; commit them with the reason."""
+
+import json
+from pathlib import Path
+
+import torch
+
+from saelab.store import write_json
+from saelab.train import Training
+from saelab.train.checks import SparseSource
+from saelab.types import Optim, Run, Source, Spec
+from saelab.variants import VARIANTS
+
+FOLDER = Path(__file__).parent
+STEPS, BATCH = 20, 64
+
+
+def trace(variant: str) -> dict[str, list[float]]:
+    """Loss, explained variance and L0 of every step, and the sum of all weights' magnitudes at the end; in float64."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        run = Run(Spec(variant, 48, 4.0), Source(tokens=STEPS * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5))
+        training = Training([run], SparseSource(batch=BATCH))
+        records = [record for progress in training for record in progress.records]
+        weights = training.members[0].sae.state_dict().values()
+    finally:
+        torch.set_default_dtype(before)
+    return {
+        "loss": [record.loss for record in records],
+        "explained_variance": [record.explained_variance for record in records],
+        "l0": [record.l0 for record in records],
+        "weights": [float(weight.abs().sum()) for weight in weights],
+    }
+
+
+def stored(variant: str) -> dict[str, list[float]]:
+    """The trace that was committed."""
+    return json.loads((FOLDER / f"{variant}.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    for name in VARIANTS:
+        write_json(FOLDER / f"{name}.json", trace(name))
