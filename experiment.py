@@ -29,7 +29,7 @@ from saelab.variants.baselines import batch_topk, standard
 
 model_name = "pylm"  # the embedded model, a local folder, or a Hugging Face id
 corpus = "stdlib"  # the embedded text, a .txt / .jsonl / .parquet file, or hf:<dataset>
-layers = [3]  # one experiment per layer, at the residual stream after it
+layers = [1]  # one experiment per layer, at the residual stream after it
 dict_size = 1_024
 num_tokens = 400_000
 context_length = 128
