@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
 SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
 VARIANTS = "standard, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka"
-OutFolder = Annotated[Path | None, arg(metavar="FOLDER")]
+OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
+Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
+Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
 Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
-Settings = Annotated[tuple[str, ...], arg(metavar="NAME=NUMBER ...")]
+Settings = Annotated[tuple[str, ...], arg(metavar="NAME=NUMBER ...", help_behavior_hint="")]
 DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate and compare them.
 
 Start with `saelab demo`: a few minutes, no download. A command that was stopped goes on when it is given again. Help on a
@@ -54,7 +56,7 @@ def train(
     n_latents: int = SPEC.n_latents,
     tokens: int = SOURCE.tokens,
     seeds: Seeds = (0,),
-    lr: float | None = OPTIM.lr,
+    lr: Derived = OPTIM.lr,
     warmup: int = OPTIM.warmup,
     context: int = SOURCE.context,
     batch: int = SOURCE.batch,
@@ -74,7 +76,7 @@ def train(
         n_latents: latents of the SAE
         tokens: activations to train on; a shorter text repeats
         seeds: one SAE is trained per seed, all on the same batches
-        lr: learning rate; default: derived from the number of latents and steps
+        lr: learning rate (default: derived from the number of latents and of steps)
         warmup: steps of learning-rate warm-up
         context: tokens per window of text
         batch: activations per step
@@ -98,9 +100,9 @@ def train(
 def evaluate(
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")],
     *,
-    model: str | None = None,
-    corpus: str | None = None,
-    hook: str | None = None,
+    model: Known = None,
+    corpus: Known = None,
+    hook: Known = None,
     evals: Evals = ("core",),
     out: OutFolder = None,
 ) -> None:
@@ -108,11 +110,11 @@ def evaluate(
 
     Args:
         folder: a run folder (runs/<name> of an output folder) or an SAE folder
-        model: language model; default: what the SAE was trained on (the same for corpus and hook)
+        model: language model (default: what the SAE was trained on; so for corpus and hook)
         corpus: text; its held-out part is used
         hook: where in the model
         evals: evaluations to make
-        out: where results go; default: the run folder, or <SAE folder>-eval
+        out: where results go (default: the run folder, or <SAE folder>-eval)
     """
     from saelab.console import listener, open_console
     from saelab.experiments import evaluate as evaluation

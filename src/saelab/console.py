@@ -24,7 +24,7 @@ LABELS = {
     "l0": "L0",
     "explained_variance": "EV",
     "ce_loss_score": "CE recovered",
-    "kl_div_score": "KL recovered",
+    "kl_div_score": "KL rec.",
     "dead": "dead",
 }
 

@@ -1,12 +1,16 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from saelab.experiments import demo
 from saelab.experiments.folders import OtherContent, RunFolder, claim, run_folder, stored_run
+from saelab.experiments.load import load_plan
 from saelab.experiments.plan import Contrast, Plan, check_plan, run_from_config, run_id, run_name, single
 from saelab.store import CorruptFile, append_line, read_lines
 from saelab.types import Optim, Run, Source, Spec
+from saelab.variants import check_spec
 
 RUN = Run(Spec("topk", 256, 8, {"aux": 0.0}), Source(tokens=10_000, batch=100), Optim(lr=2e-3), seed=3)
 
@@ -98,3 +102,15 @@ def test_logs_are_cut_back_to_the_checkpoint(tmp_path):
     folder.metrics.write_text("no json\n")
     with pytest.raises(CorruptFile, match=r"metrics\.jsonl is damaged"):
         folder.truncate_metrics(20)
+
+
+def test_the_demo_is_a_plan_that_anyone_can_run():
+    plan = demo.plan()
+    check_plan(plan)
+    for run in plan.runs:
+        check_spec(run.spec)
+    assert load_plan(Path(__file__).parents[3] / "plans" / "demo.py") == plan
+    variants = {run.spec.variant for run in plan.runs}
+    assert len(variants) >= 4 and {run.seed for run in plan.runs} == {0, 1}
+    assert len(plan.runs) == 2 * len(variants) and len({(run.source, run.spec.l0) for run in plan.runs}) == 1
+    assert {contrast.treatment for contrast in plan.contrasts} == {"batch_topk"}
