@@ -1,6 +1,7 @@
 """What the command line shows: progress while training, tables of results, and errors in one message."""
 
 import errno
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -174,10 +175,11 @@ def _cell(score: dict | None, *, interval: bool) -> str:
 def explain(error: BaseException) -> str:
     """An error in one message for the user: what happened, what to do."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if error.strerror != os.strerror(errno.ENOSPC):  # found before anything was written
+            return f"not enough disk space for {error.filename}: {error.strerror}; free some, or use another --out"
         where = f" while writing {error.filename}" if error.filename else ""
-        detail = "" if error.strerror == "No space left on device" else f": {error.strerror}"
         return (
-            f"the disk is full{where}{detail}. Nothing is half-written; free some space and run the same command again, "
+            f"the disk is full{where}. Nothing is half-written; free some space and run the same command again, "
             "it goes on from the last checkpoint"
         )
     if isinstance(error, OSError) and error.filename and error.strerror:

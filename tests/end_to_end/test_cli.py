@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -273,6 +274,13 @@ def test_a_full_disk_leaves_nothing_half_written(world, tmp_path, monkeypatch, c
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     monkeypatch.setattr(os, "fsync", real)
     assert main(command) == 0
+
+
+def test_too_little_disk_is_said_before_training(world, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10**6, 9 * 10**5, 10**5))
+    assert main(["train", "topk", *given(world), *SMALL, "--out", str(tmp_path / "out")]) == 2
+    assert "results and checkpoints need 0.1 MB, 0.1 MB are free" in capsys.readouterr().err
+    assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
 # Stopping and going on -----------------------------------------------------------------------------------------------

@@ -42,6 +42,5 @@ def check_disk(runs: Sequence[Run], d_in: int, out: Path) -> None:
         folder = folder.parent
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(
-            errno.ENOSPC, f"the results and checkpoints need {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free", str(out)
-        )
+        text = f"results and checkpoints need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+        raise OSError(errno.ENOSPC, text, str(out))
