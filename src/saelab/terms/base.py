@@ -56,7 +56,7 @@ class Objective(nn.Module):
         if len(set(names)) < len(names):
             raise ValueError(f"terms need different names, given {', '.join(names)}")
         self.terms = terms
-        self.parts = nn.ModuleDict({term.name: term.fn for term in terms if isinstance(term.fn, nn.Module)})
+        self.parts = nn.ModuleList(term.fn for term in terms if isinstance(term.fn, nn.Module))
 
     def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
         """Total loss (scalar) and the value of each computed term before its weight."""
@@ -72,7 +72,7 @@ class Objective(nn.Module):
     @property
     def coefficient(self) -> float | None:
         """The steered sparsity coefficient, if a term has one."""
-        found = [float(part.coefficient) for part in self.parts.values() if isinstance(part, Steered)]
+        found = [float(part.coefficient) for part in self.parts if isinstance(part, Steered)]
         return found[0] if found else None
 
 
