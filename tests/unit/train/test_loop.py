@@ -1,0 +1,253 @@
+"""The loop: what it refuses, what it measures, what it records, and how it stops."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import pytest
+import torch
+
+from saelab.terms.base import Event
+from saelab.train import NonFiniteTraining, Training
+from saelab.train import loop as loop_module
+from saelab.train.checks import BATCH, SparseSource
+from saelab.types import Cursor, InputStats, Optim, Run, Source, Spec, Tokens
+from saelab.variants import VARIANTS, build
+
+
+def a_run(variant="topk", *, steps=30, seed=0, n_latents=64, settings: Mapping[str, float] | None = None, **optim) -> Run:
+    spec = Spec(variant, n_latents, 4.0, settings or {})
+    return Run(spec, Source(tokens=steps * BATCH, batch=BATCH), Optim(**({"lr": 3e-3, "warmup": 5} | optim)), seed)
+
+
+def finished(training: Training) -> Training:
+    for _ in training:
+        pass
+    return training
+
+
+def zeroed(spec, d_in, seed, hook):
+    """The published failure: an SAE whose weights are all 0."""
+    variant = build(spec, d_in, seed, hook)
+    with torch.no_grad():
+        for parameter in variant.sae.parameters():
+            parameter.zero_()
+    return variant
+
+
+class BrokenSource(SparseSource):
+    """Turns to NaN from batch `since` on."""
+
+    def __init__(self, since: int):
+        super().__init__()
+        self.since = since
+
+    def batches(self, kind, start):
+        for batch, following in super().batches(kind, start):
+            yield (Tokens(batch.flat * float("nan")) if following.batch > self.since else batch), following
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_published_failure_is_refused():
+    run = Run(Spec("topk", 64, 4), Source(tokens=1_000, batch=2_048))
+    with pytest.raises(ValueError, match="1,000 tokens are fewer than one batch of 2,048: 0 training steps; raise tokens or"):
+        Training([run], SparseSource())
+
+
+def test_runs_of_different_sources_are_refused():
+    one, other = a_run(steps=30), a_run(steps=31)
+    for runs in ([one, other], []):
+        with pytest.raises(ValueError, match="must share one Source, and there must be at least one"):
+            Training(runs, SparseSource())
+
+
+def test_a_state_of_other_runs_is_refused():
+    state = finished(Training([a_run("standard", steps=2)], SparseSource())).state()
+    for other in (a_run("gated", steps=2), a_run("standard", steps=2, n_latents=32)):
+        with pytest.raises(ValueError, match="the checkpoint does not belong to these runs"):
+            Training([other], SparseSource()).load(state)
+    with pytest.raises(ValueError, match="the checkpoint does not belong to these runs"):
+        Training([a_run("standard", steps=2)] * 2, SparseSource()).load(state)
+
+
+# Unhealthy runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_a_zero_initialised_sae_ends_unhealthy(variant):
+    result = finished(Training([a_run(variant)], SparseSource(), build=zeroed)).results()[0]
+    assert not result.health.healthy
+    assert [p.split(":")[0] for p in result.health.problems] == ["NothingActive", "NoBetterThanMean"]
+    assert result.measured.l0 == 0 and result.measured.dead == 1.0
+    assert "100% of the latents are dead" in result.health.warnings[0]
+
+
+def test_a_run_that_is_judged_before_its_first_step():
+    result = Training([a_run()], SparseSource()).results()[0]
+    assert any(problem.startswith("NoSteps") for problem in result.health.problems)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_nan_activations_stop_the_run_and_name_it(variant):
+    with pytest.raises(NonFiniteTraining, match=rf"^{variant}, seed 3: the loss became nan at step 1; lower the learning"):
+        finished(Training([a_run(variant, seed=3)], BrokenSource(0)))
+
+
+def test_nan_later_on_and_the_place_in_the_group():
+    source = BrokenSource(7)
+    with pytest.raises(NonFiniteTraining, match="at step 8") as error:
+        finished(Training([a_run(seed=1), a_run(seed=2)], source))
+    assert error.value.run == 0
+
+
+def test_a_weight_that_is_no_longer_finite_is_named():
+    def poisoned(spec, d_in, seed, hook):
+        def poison(sae, optimizer, step):
+            with torch.no_grad():
+                sae.b_enc[0] = float("inf")
+
+        return replace(build(spec, d_in, seed, hook), events=(Event((0.5,), poison),))
+
+    with pytest.raises(NonFiniteTraining, match="topk, seed 0: b_enc is no longer finite at step 15") as error:
+        finished(Training([a_run()], SparseSource(), build=poisoned))
+    assert error.value.run == 0
+
+
+def test_constant_activations_are_undefined_not_good():
+    class Constant(SparseSource):
+        def draw(self, n, generator):
+            return torch.ones(n, self.d_in)
+
+    source = Constant()
+    source.stats = InputStats(torch.ones(16), 0.25, 10)
+    result = finished(Training([a_run()], source)).results()[0]
+    assert [p.split(":")[0] for p in result.health.problems if "Variance" in p] == ["UndefinedVariance"]
+
+
+# Steps, records, events ----------------------------------------------------------------------------------------------
+
+
+def test_every_step_yields_and_the_last_one_is_recorded():
+    training = Training([a_run(steps=450), a_run("standard", steps=450, seed=5)], SparseSource())
+    seen = list(training)
+    assert [progress.step for progress in seen] == list(range(1, 451)) and training.step == training.steps == 450
+    recorded = [progress for progress in seen if progress.records]
+    assert [progress.step for progress in recorded] == list(range(2, 451, 2))  # every 450 // 200 steps
+    last = recorded[-1].records
+    assert [(r.run, r.step, r.tokens) for r in last] == [(0, 450, 450 * BATCH), (1, 450, 450 * BATCH)]
+    assert last[0].coefficient is None and last[1].coefficient > 0
+    assert set(last[0].losses) == {"mse", "aux"} and set(last[1].losses) == {"mse", "sparsity"}
+    assert last[0].loss == pytest.approx(last[0].losses["mse"] + last[0].losses["aux"] / 32, rel=1e-5)
+    assert last[0].lr == pytest.approx(3e-3 / 135, rel=1e-6)
+    assert list(training) == []  # finished is finished
+
+
+def test_explained_variance_of_a_record_is_against_the_streams_mean():
+    source = SparseSource()
+    training = Training([a_run(steps=1)], source)
+    member = training.members[0]
+    x = next(source.batches("tokens", Cursor()))[0].flat * source.stats.scale
+    with torch.no_grad():
+        x_hat = member.sae.decode(member.sae.act.train_codes(member.sae.pre(x), 0.0))
+    expected = 1 - (x - x_hat).square().sum() / (x - source.stats.mean * source.stats.scale).square().sum()
+    record = next(iter(training)).records[0]
+    assert record.explained_variance == pytest.approx(expected.item(), rel=1e-4)
+    assert record.l0 == 4.0
+
+
+def test_events_happen_once_at_their_fraction():
+    calls = []
+
+    def noted(spec, d_in, seed, hook):
+        event = Event((0.0, 0.15, 0.5, 1.0), lambda sae, optimizer, step: calls.append(round(step.progress * 40) + 1))
+        return replace(build(spec, d_in, seed, hook), events=(event,))
+
+    finished(Training([a_run(steps=40)], SparseSource(), build=noted))
+    assert calls == [1, 6, 20, 40]
+
+
+def test_windows_are_read_by_all_when_one_asks_for_them():
+    source, shapes = SparseSource(), []
+
+    def windowed(spec, d_in, seed, hook):
+        variant = build(spec, d_in, seed, hook)
+
+        def note(sae, optimizer, step):
+            shapes.append(tuple(step.x.shape))
+
+        kind = "windows" if seed else "tokens"
+        return replace(variant, batch=kind, events=(Event((0.0,), note),))
+
+    training = Training([a_run(steps=3, seed=0), a_run(steps=3, seed=1)], source, build=windowed)
+    finished(training)
+    assert training.kind == "windows" and shapes == [(BATCH, 16), (BATCH // 16, 16, 16)]
+
+
+def test_bf16_keeps_fp32_weights_and_learns():
+    training = finished(Training([a_run(steps=150, amp="bf16")], SparseSource()))
+    member = training.members[0]
+    assert all(p.dtype == torch.float32 for p in member.sae.parameters())
+    assert training.results()[0].measured.explained_variance > 0.4
+
+
+# The end -------------------------------------------------------------------------------------------------------------
+
+
+def test_results_are_in_the_models_units():
+    source = SparseSource()
+    training = finished(Training([a_run(steps=150)], source))
+    result, member = training.results()[0], training.members[0]
+    x = source.draw(512, torch.Generator().manual_seed(5))
+    scaled = member.sae(x * member.scale) / member.scale
+    torch.testing.assert_close(result.sae(x), scaled.detach(), rtol=1e-4, atol=1e-4)
+    spread = (x - x.mean(0)).square().sum()
+    assert 1 - (x - result.sae(x)).square().sum() / spread == pytest.approx(result.measured.explained_variance, abs=0.05)
+    assert member.sae.W_dec.requires_grad and not result.sae.W_dec.requires_grad  # the one in training is left as it was
+
+
+def test_dead_means_quiet_in_training_and_silent_afterwards():
+    training = finished(Training([a_run(steps=150)], SparseSource()))
+    member = training.members[0]
+    rows = training._calibration_rows()
+    silent = (training.results()[0].sae.encode(rows) > 0).sum(0) == 0
+    member.quiet.zero_()
+    assert training.results()[0].measured.dead == 0  # silent now, but fired lately
+    member.quiet.fill_(member.dead_after)
+    assert training.results()[0].measured.dead == pytest.approx(silent.float().mean().item())
+    assert silent.float().mean() < 0.5  # most fire now although they were counted quiet
+
+
+def test_quiet_counts_activations_since_a_latent_fired():
+    training = Training([a_run(steps=30)], SparseSource())
+    member = training.members[0]
+    with torch.no_grad():
+        member.sae.b_enc[:3] = -100.0
+    steps = iter(training)
+    for _ in range(2):
+        next(steps)
+    assert member.quiet[:3].tolist() == [2 * BATCH] * 3 and member.dead_after == 3 * BATCH and not member.dead.any()
+    next(steps)
+    assert member.dead[:3].all() and member.quiet.min() == 0
+
+
+def test_calibration_does_not_depend_on_the_group(monkeypatch):
+    monkeypatch.setattr(loop_module, "CALIBRATION_ENTRIES", 64 * 1_000)
+    narrow, wide = a_run("batch_topk"), a_run("batch_topk", n_latents=256)
+    together = finished(Training([narrow, wide], SparseSource())).results()
+    for run, result in zip((narrow, wide), together, strict=True):
+        alone = finished(Training([run], SparseSource())).results()[0]
+        assert torch.equal(alone.sae.act.threshold, result.sae.act.threshold) and alone.measured == result.measured
+
+
+def test_a_state_is_a_copy():
+    training = Training([a_run("standard", steps=10)], SparseSource())
+    steps = iter(training)
+    next(steps)
+    state = training.state()
+    kept = {name: tensor.clone() for name, tensor in state.items()}
+    resumed = Training([a_run("standard", steps=10)], SparseSource())
+    resumed.load(state)
+    finished(resumed)
+    next(steps)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
