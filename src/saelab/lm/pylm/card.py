@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
 from saelab.lm.pylm.corpus import SourceFile, stdlib_corpus
 from saelab.lm.pylm.recipe import BOS, Recipe, encode_files
-from saelab.store import atomic_folder, write_json, write_text
+from saelab.store import atomic_folder, write_bytes, write_json, write_text
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def write_folder(
     with atomic_folder(folder) as temporary:
         config = model.config.to_dict() | {"dtype": "float16", "architectures": ["LlamaForCausalLM"]}
         write_json(temporary / "config.json", {k: v for k, v in config.items() if v is not None and k != "_name_or_path"})
-        save_file(half, temporary / "model.safetensors", metadata={"format": "pt"})
+        write_bytes(temporary / "model.safetensors", save(half, metadata={"format": "pt"}))
         write_text(temporary / "tokenizer.json", tokenizer.to_str())
         special = {"bos_token": BOS, "eos_token": BOS, "model_max_length": 512}
         write_json(temporary / "tokenizer_config.json", special | {"tokenizer_class": "PreTrainedTokenizerFast"})
