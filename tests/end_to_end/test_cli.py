@@ -101,6 +101,18 @@ def test_eval_again_gives_the_same_numbers(trained, capsys):
     assert str(trained / "report.html") in capsys.readouterr().out
 
 
+def test_eval_on_another_text_leaves_the_runs_own_numbers(trained, tmp_path, capsys):
+    run = runs_of(trained)[1]
+    before = (run / "eval" / "core.json").read_bytes()
+    other = tiny_corpus(tmp_path / "other.txt", documents=220, words=25)
+    assert main(["eval", str(run), "--corpus", str(other)]) == 0
+    assert (run / "eval" / "core.json").read_bytes() == before
+    (folder,) = run.glob("eval-*")
+    summary = read_json(folder / "summary.json")
+    assert summary["facts"]["corpus"] == str(other) and summary["rows"][0]["run"] == run.name
+    assert (folder / "report.html").exists()
+
+
 def test_an_all_zero_sae_is_never_a_silent_number(trained, world, tmp_path, capsys):
     source = runs_of(trained)[0] / "sae"
     folder = tmp_path / "zero"

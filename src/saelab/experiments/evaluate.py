@@ -17,7 +17,7 @@ from saelab.experiments.summary import Summary, peak_rss, versions, write_summar
 from saelab.lm.model import load_model
 from saelab.lm.preflight import check_source
 from saelab.sae.io import load_sae
-from saelab.store import CorruptFile, read_json, write_json
+from saelab.store import CorruptFile, content_id, read_json, write_json
 from saelab.train import Health
 from saelab.types import Run, Source
 
@@ -48,14 +48,17 @@ def evaluate(
 ) -> Summary:
     """Evaluate a run folder, or any SAE folder, anew; write `eval/`, `health.json` and `summary.json`.
 
-    `source` says on which model and text (default: what the SAE was trained on). Results of a run go into its folder,
-    unless `out` is given; those of a bare SAE into `out` (default: `<folder>-eval`). Raises `FileNotFoundError` when
-    there is no SAE, `ValueError` when its model and text are not known or do not fit it.
+    `source` says on which model and text (default: what the SAE was trained on). Without `out`, results of a run go into
+    its folder, on another text into `eval-<id>` there, and those of a bare SAE into `<folder>-eval`. Raises
+    `FileNotFoundError` when there is no SAE, `ValueError` when its model and text are not known or do not fit it.
     """
     started, listener = monotonic(), listener or Silent()
     target = locate(Path(folder), None if out is None else Path(out))
     sae = load_sae(target.sae)
+    own = target.run.source if target.run else None
     source = source or _trained_on(target)
+    if own not in (None, source) and out is None:  # another text's numbers must not replace those of the run's plan
+        target = locate(Path(folder), target.home / f"eval-{content_id(asdict(source), 8)}")
     check_source(source)
     check_evals(evals, source)
     lm = load_model(source.model, source.hook)
