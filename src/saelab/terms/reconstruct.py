@@ -27,7 +27,7 @@ def prefix_mse(widths: tuple[int, ...]) -> TermFunction:
     def term(step: Step) -> Tensor:
         x_hat, start, total = step.sae.b_dec.expand_as(step.x), 0, step.x.new_zeros(())
         for width in widths:
-            x_hat = x_hat + step.z[..., start:width] @ step.sae.W_dec[start:width]
+            x_hat = x_hat + step.sae.decode_part(step.z, range(start, width))
             total = total + squared_error(step.x, x_hat)
             start = width
         return total / len(widths)
