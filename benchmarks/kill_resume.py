@@ -52,6 +52,30 @@ def tiny_llama(folder: Path) -> Path:
     return tiny_checkpoint(folder, "llama")
 
 
+def kill_once(command: list[str], out: Path, rng: random.Random, span: float) -> str:
+    """Start the training and kill it: one time in five at any moment, else up to `span` seconds after it makes progress."""
+    before = steps_done(out)
+    process = subprocess.Popen(command)
+    started = time.monotonic()
+    if rng.random() < 0.2:
+        time.sleep(rng.uniform(0, 2 * span + 5))
+    else:
+        while process.poll() is None and steps_done(out) <= before:
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, span))
+    ended = process.poll() is not None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    moment = "came after the end" if ended else f"after {time.monotonic() - started:.1f} s"
+    return f"{moment}, {steps_done(out)} records written"
+
+
+def steps_done(out: Path) -> int:
+    """Health records of the first run under `out`."""
+    files = sorted(out.glob("runs/*/metrics.jsonl"))
+    return len(files[0].read_text().splitlines()) if files else 0
+
+
 def main() -> int:
     """Run the comparison; see the module's docstring."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -73,15 +97,9 @@ def main() -> int:
         whole = time.monotonic() - started
         print(f"uninterrupted: {whole:.1f} s, weights {weights_hash(home / 'whole')}", flush=True)
         for number in range(options.kills):
-            process = subprocess.Popen([*command, str(home / "killed")])
-            delay = rng.uniform(0.2, 1.1) * whole
-            try:
-                process.wait(timeout=delay)
-                print(f"kill {number + 1}: came after the end ({delay:.1f} s)", flush=True)
-            except subprocess.TimeoutExpired:
-                process.send_signal(signal.SIGKILL)
-                process.wait()
-                print(f"kill {number + 1}: after {delay:.1f} s", flush=True)
+            print(
+                f"kill {number + 1}: {kill_once([*command, str(home / 'killed')], home / 'killed', rng, whole / options.kills)}"
+            )
         subprocess.run([*command, str(home / "killed")], check=True)
         before, after = weights_hash(home / "whole"), weights_hash(home / "killed")
         print(f"uninterrupted {before}, killed and resumed {after}: {'EQUAL' if before == after else 'DIFFERENT'}")
