@@ -20,7 +20,7 @@ from saelab.sae.io import load_sae, save_sae
 from saelab.sae.module import SAE
 from saelab.store import read_tensors, write_tensors
 from saelab.terms.base import Objective, Step, Term, Variant
-from saelab.train.loop import Build, Progress, Training
+from saelab.train.loop import Build, Training
 from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Optim, Run, Source, Spec, Tokens, Windows
 from saelab.variants import build as build_variant
 
@@ -99,7 +99,7 @@ class Subject:
     def trained(self, steps: int) -> SAE:
         """The folded SAE after so many steps."""
         training = self.training(self.run(steps))
-        _train(training)
+        list(training)
         return training.results()[0].sae
 
 
@@ -125,7 +125,7 @@ def check_seeds(subject: Subject) -> None:
     """Equal seeds give equal weights, others do not, and torch's global generator is left alone."""
     before = torch.get_rng_state()
     first, again, other = (subject.variant(seed=seed).sae.state_dict() for seed in (3, 3, 4))
-    _train(subject.training(subject.run(3)))
+    list(subject.training(subject.run(3)))
     assert torch.equal(before, torch.get_rng_state()), "building or training drew from the global generator"
     _assert_equal(first, again)
     assert not torch.equal(first["W_dec"], other["W_dec"]), "seeds 3 and 4 give the same decoder"
@@ -134,7 +134,7 @@ def check_seeds(subject: Subject) -> None:
 def check_codes(subject: Subject) -> None:
     """Codes are non-negative and of the right shape, in training too, and at inference do not depend on the neighbours."""
     sae = subject.trained(40)
-    x = _fresh(SparseSource(d_in=D_IN, batch=BATCH), 96)
+    x = _fresh(96)
     for z in (sae.encode(x), sae.act.train_codes(sae.pre(x), 0.5)):
         assert z.shape == (96, N_LATENTS) and torch.isfinite(z).all() and (z >= 0).all()
     z = sae.encode(x)
@@ -147,7 +147,7 @@ def check_codes(subject: Subject) -> None:
 def check_learns(subject: Subject) -> None:
     """150 steps on sparse features: the loss falls, the reconstruction beats the mean, the gate is content."""
     training = subject.training(subject.run(150))
-    records = [record for progress in _train(training) for record in progress.records]
+    records = [record for progress in list(training) for record in progress.records]
     assert records[-1].loss < records[0].loss, (records[0].loss, records[-1].loss)
     result = training.results()[0]
     assert result.health.healthy, result.health.problems
@@ -162,14 +162,17 @@ def check_unit_rows(subject: Subject) -> None:
 
 
 def check_resume(subject: Subject) -> None:
-    """Stopped anywhere (also just before and after an event at .15, .3, .45), saved, read and resumed: the same bits."""
-    run = subject.run(40)
-    whole = subject.training(run)
+    """Stopped anywhere (also just before and after an event at .15, .3, .45), saved, read and resumed: the same bits.
+
+    Half of all latents start dead, so that resampling has something to do, and to draw.
+    """
+    run, build = subject.run(40, seed=1), _crippled(subject.build)
+    whole = subject.training(run, build=build)
     kept = {progress.step: whole.state() for progress in whole}
     with tempfile.TemporaryDirectory() as folder:
         for stop in (1, 5, 6, 11, 12, 18, 30):
             write_tensors(Path(folder) / "state.safetensors", kept[stop])
-            resumed = subject.training(run)
+            resumed = subject.training(run, build=build)
             resumed.load(read_tensors(Path(folder) / "state.safetensors"))
             assert [p.step for p in resumed] == list(range(stop + 1, 41))
             _assert_equal(kept[40], resumed.state())
@@ -178,7 +181,7 @@ def check_resume(subject: Subject) -> None:
 
 def check_round_trip(subject: Subject) -> None:
     """Written and read back, an SAE gives the same codes bit for bit."""
-    sae, x = subject.trained(40), _fresh(SparseSource(d_in=D_IN, batch=BATCH), 256)
+    sae, x = subject.trained(40), _fresh(256)
     with tempfile.TemporaryDirectory() as folder:
         save_sae(sae, Path(folder) / "sae", {})
         again = load_sae(Path(folder) / "sae")
@@ -190,7 +193,7 @@ def check_round_trip(subject: Subject) -> None:
 def check_fold(subject: Subject) -> None:
     """Folding a scale changes units and nothing else: folded(x / scale) = unfolded(x) / scale."""
     sae = subject.trained(40).double()
-    x = _fresh(SparseSource(d_in=D_IN, batch=BATCH), 256).double()
+    x = _fresh(256).double()
     for scale in (0.03, 7.0):
         folded = copy.deepcopy(sae)
         folded.fold_scale_(scale)
@@ -211,8 +214,8 @@ def check_weightless_term(subject: Subject) -> None:
         return replace(variant, objective=Objective(*variant.objective.terms, Term("nothing", never, 0.0)))
 
     plain, more = subject.training(subject.run(15)), subject.training(subject.run(15), build=extended)
-    _train(plain)
-    _train(more)
+    list(plain)
+    list(more)
     _assert_equal(plain.state(), more.state())
 
 
@@ -220,8 +223,8 @@ def check_l0(subject: Subject) -> None:
     """The L0 asked for is reached within 5 %, measured at inference on activations not seen before."""
     asked = (3.0, 6.0)
     training = subject.training(*(subject.run(600, l0=l0) for l0 in asked))
-    _train(training)
-    x = _fresh(SparseSource(d_in=D_IN, batch=BATCH), 16_384)
+    list(training)
+    x = _fresh(16_384)
     for l0, result in zip(asked, training.results(), strict=True):
         reached = float((result.sae.encode(x) > 0).sum()) / len(x)
         assert abs(reached / l0 - 1) < 0.05, f"L0 {reached:.3f}, asked for {l0:g}"
@@ -229,16 +232,8 @@ def check_l0(subject: Subject) -> None:
 
 def check_dead_latents(subject: Subject) -> None:
     """Latents that are dead from the start, half of all, come back: AuxK, resampling or another remedy is at work."""
-    half = N_LATENTS // 2
-
-    def crippled(spec: Spec, d_in: int, seed: int, hook: Hook) -> Variant:
-        variant = subject.build(spec, d_in, seed, hook)
-        with torch.no_grad():
-            variant.sae.W_enc[:, :half] *= 0.01
-        return variant
-
-    training = subject.training(subject.run(300), build=crippled)
-    member, dead = training.members[0], 0.0
+    training = subject.training(subject.run(300), build=_crippled(subject.build))
+    member, dead, half = training.members[0], 0.0, N_LATENTS // 2
     for progress in training:
         if progress.step == 40:  # a tenth of the tokens, and before any resampling
             dead = float(member.dead[:half].float().mean())
@@ -251,10 +246,10 @@ def check_lock_step(subject: Subject) -> None:
     """Two runs trained together equal the same two trained alone, bit for bit."""
     runs = [subject.run(40, seed=seed) for seed in (0, 1)]
     group = subject.training(*runs)
-    _train(group)
+    list(group)
     for i, (run, together) in enumerate(zip(runs, group.results(), strict=True)):
         alone = subject.training(run)
-        _train(alone)
+        list(alone)
         mine = {name.removeprefix(f"{i}."): t for name, t in group.state().items() if name.startswith(f"{i}.")}
         _assert_equal({name.removeprefix("0."): t for name, t in alone.state().items() if name != "place"}, mine)
         _assert_equal(alone.results()[0].sae.state_dict(), together.sae.state_dict())
@@ -276,13 +271,21 @@ CHECKS: tuple[Callable[[Subject], None], ...] = (
 )
 
 
-def _train(training: Training) -> list[Progress]:
-    return list(training)
+def _crippled(build: Build) -> Build:
+    """The first half of the latents hardly see their input: dead from the start."""
+
+    def crippled(spec: Spec, d_in: int, seed: int, hook: Hook) -> Variant:
+        variant = build(spec, d_in, seed, hook)
+        with torch.no_grad():
+            variant.sae.W_enc[:, : N_LATENTS // 2] *= 0.01
+        return variant
+
+    return crippled
 
 
-def _fresh(source: SparseSource, n: int) -> Tensor:
-    """Activations that no training on `source` sees."""
-    return source.draw(n, torch.Generator().manual_seed(source.seed + 99))
+def _fresh(n: int) -> Tensor:
+    """Activations that no training sees."""
+    return SparseSource(d_in=D_IN, batch=BATCH).draw(n, torch.Generator().manual_seed(99))
 
 
 def _assert_unit_rows(sae: SAE) -> None:

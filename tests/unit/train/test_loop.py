@@ -207,15 +207,29 @@ def test_results_are_in_the_models_units():
 
 
 def test_dead_means_quiet_in_training_and_silent_afterwards():
-    training = finished(Training([a_run(steps=150)], SparseSource()))
+    training = finished(Training([a_run(steps=30)], SparseSource()))
     member = training.members[0]
-    rows = training._calibration_rows()
-    silent = (training.results()[0].sae.encode(rows) > 0).sum(0) == 0
+    with torch.no_grad():
+        member.sae.b_enc[:16] = -100.0  # silent from now on
     member.quiet.zero_()
-    assert training.results()[0].measured.dead == 0  # silent now, but fired lately
+    assert training.results()[0].measured.dead == 0  # but fired lately
     member.quiet.fill_(member.dead_after)
-    assert training.results()[0].measured.dead == pytest.approx(silent.float().mean().item())
-    assert silent.float().mean() < 0.5  # most fire now although they were counted quiet
+    assert training.results()[0].measured.dead == 0.25  # the others fire now although they were quiet
+    member.quiet[8:] = 0
+    assert training.results()[0].measured.dead == 0.125
+
+
+def test_an_event_gives_latents_a_new_chance():
+    def quiet_after(*at):
+        def evented(spec, d_in, seed, hook):
+            variant = build(spec, d_in, seed, hook)
+            with torch.no_grad():
+                variant.sae.b_enc[:3] = -100.0
+            return replace(variant, events=(Event(at, lambda sae, optimizer, step: None),))
+
+        return finished(Training([a_run(steps=20)], SparseSource(), build=evented)).members[0].quiet[:3].tolist()
+
+    assert quiet_after() == [20 * BATCH] * 3 and quiet_after(0.25, 0.5) == [10 * BATCH] * 3
 
 
 def test_quiet_counts_activations_since_a_latent_fired():
