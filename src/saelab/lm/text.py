@@ -8,6 +8,7 @@ tokens are held out instead. Memory: 9 bytes per token.
 
 import hashlib
 import itertools
+import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from saelab.lm.pylm.corpus import HELD_OUT_ONE_IN, Split
 from saelab.types import Source
 
 FEW_DOCUMENTS = 200
-SPREAD = 8  # held-out windows are spread over up to this many times the text they cover
+SPREAD = 8  # windows are spread over up to this many times the text they cover ...
+SPREAD_TOKENS = 4_000_000  # ... as long as no more tokens than this are read for it
 AT_ONCE = 64  # documents tokenised together
 
 
@@ -62,14 +64,17 @@ class TokenWindows:
 
 
 def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
-    """Windows of one split, as many as `source` asks for (training: tokens; held out: eval_windows spread over the text).
+    """Windows of one split, as many as `source` asks for, spread evenly over up to 8 times the text they cover.
+
+    Documents differ in length by orders of magnitude: a run of neighbouring ones is a poor sample of a corpus.
 
     `lm` is an `HFModel` or its tokenizer. No more text is tokenised than needed. Raises `ValueError` naming the corpus and
     the numbers when the text is shorter than one window (or two, where both splits come from one text).
     """
     tokenizer = getattr(lm, "tokenizer", lm)
     start, start_id = _start(tokenizer)
-    need = _tokens_needed(source, split)
+    wanted = _windows_wanted(source, split)
+    need = max(wanted * source.context, min(SPREAD * wanted * source.context, SPREAD_TOKENS))
     documents, few = _documents(source, split)
     ids, doc, names = _tokenise(documents, tokenizer, start_id, None if few else need)
     if few:
@@ -80,8 +85,7 @@ def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
             f"corpus {source.corpus}: its {split.replace('_', '-')} text has {len(ids):,} tokens, "
             f"fewer than one window of {source.context}; give a longer text or a smaller context"
         )
-    if split == "held_out":
-        windows = windows[np.linspace(0, len(windows) - 1, min(source.eval_windows, len(windows))).round().astype(int)]
+    windows = windows[np.linspace(0, len(windows) - 1, min(wanted, len(windows))).round().astype(int)]
     tokens = np.where(windows < 0, start_id if start_id is not None else 0, ids[windows])
     numbers = np.where(windows < 0, np.roll(doc[windows], -1, 1), doc[windows])  # BOS belongs to what follows
     special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
@@ -109,12 +113,12 @@ def _start(tokenizer: Any) -> tuple[str, int | None]:
     return "none", None
 
 
-def _tokens_needed(source: Source, split: Split) -> int:
-    """Text tokens to read: for training with room for what the last partial batch of each buffer load leaves over."""
+def _windows_wanted(source: Source, split: Split) -> int:
+    """Windows of a split; for training with room for what the last partial batch of each buffer load leaves over."""
     if split == "held_out":
-        return SPREAD * source.eval_windows * source.context
+        return source.eval_windows
     kept = source.steps * source.batch * (1 + source.batch / source.buffer) + source.buffer
-    return int(kept * source.context / max(source.context - 1, 1)) + source.context
+    return math.ceil(kept / max(source.context - 1, 1))
 
 
 def _documents(source: Source, split: Split) -> tuple[Iterator[Document], bool]:
