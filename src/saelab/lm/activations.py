@@ -94,7 +94,7 @@ class ActivationStream:
             "window_start": windows.start,
             "kept_activations": round(kept),
             "dropped": windows.dropped | {"norm": outliers},
-            "norm_bound": self.norm_bound,
+            "norm_bound": "none" if self.norm_bound is None else self.norm_bound,
             "epochs": epochs,
             "repeats": epochs > 1,
             "left_over_per_block": f"fewer than {source.batch} activations",

@@ -76,6 +76,9 @@ class Objective(nn.Module):
         return found[0] if found else None
 
 
+LARGEST = 20.0  # of the logarithm of a steered coefficient: an L0 out of reach ends as a warning, not as an infinite loss
+
+
 class Steered(nn.Module):
     """A sparsity penalty whose coefficient is steered so that the mean L0 becomes `l0`.
 
@@ -111,7 +114,7 @@ class Steered(nn.Module):
         target = torch.tensor(self.l0 * self.start**rest, dtype=torch.float64)
         error = (torch.tensor(max(l0, 1e-3), dtype=torch.float64) / target).log().clamp(-1, 1)
         move = self.gain * error + 5 * self.gain * (error - self.last)
-        self.log_coefficient += move
+        self.log_coefficient.add_(move).clamp_(-LARGEST, LARGEST)
         self.last.copy_(error)
 
 
