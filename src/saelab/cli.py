@@ -64,6 +64,7 @@ def train(
     text_column: str = SOURCE.text_column,
     evals: Evals = ("core",),
     out: OutFolder = None,
+    cache: OutFolder = None,
 ) -> None:
     """Train one variant of SAE on a model and a text, evaluate it, and write a report.
 
@@ -84,6 +85,7 @@ def train(
         text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
         evals: evaluations to make
         out: where results go (default: runs/<variant>-<id>)
+        cache: keep the activations in this folder; commands that need the same ones read them there (default: none kept)
     """
     from saelab.experiments.plan import Plan, run_name
     from saelab.store import content_id
@@ -94,7 +96,7 @@ def train(
     runs = tuple(Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds)
     names = [run_name(run) for run in runs]
     name = names[0] if len(names) == 1 else f"{variant}-{content_id(names, 8)}"
-    _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name)
+    _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name, cache)
 
 
 def evaluate(
@@ -126,17 +128,20 @@ def evaluate(
     _finish(summary)
 
 
-def run(plan_file: Annotated[Positional[Path], arg(metavar="PLAN.py")], *, out: OutFolder = None) -> None:
+def run(
+    plan_file: Annotated[Positional[Path], arg(metavar="PLAN.py")], *, out: OutFolder = None, cache: OutFolder = None
+) -> None:
     """Carry out a plan: a Python file with a function `plan() -> Plan`. What is done already is skipped.
 
     Args:
         plan_file: for instance plans/demo.py
         out: where results go (default: runs/<name of the plan>)
+        cache: keep the activations in this folder; commands that need the same ones read them there (default: none kept)
     """
     from saelab.experiments.load import load_plan
 
     plan = load_plan(plan_file)
-    _carry_out(plan, out or Path("runs") / plan.name)
+    _carry_out(plan, out or Path("runs") / plan.name, cache)
 
 
 def report(folder: Annotated[Positional[Path], arg(metavar="FOLDER")]) -> None:
@@ -226,11 +231,11 @@ def _exports() -> list[Any]:
     return [saebench]
 
 
-def _carry_out(plan: "Plan", out: Path) -> None:
+def _carry_out(plan: "Plan", out: Path, cache: Path | None = None) -> None:
     from saelab.console import listener, open_console
     from saelab.experiments.execute import execute
 
-    _finish(execute(plan, out, listener=listener(open_console()), exports=_exports()))
+    _finish(execute(plan, out, listener=listener(open_console()), exports=_exports(), cache=cache))
 
 
 def _finish(summary: "Summary") -> None:

@@ -176,7 +176,7 @@ def explain(error: BaseException) -> str:
     """An error in one message for the user: what happened, what to do."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         if error.strerror != os.strerror(errno.ENOSPC):  # found before anything was written
-            return f"not enough disk space for {error.filename}: {error.strerror}; free some, or use another --out"
+            return f"not enough disk space for {error.filename}: {error.strerror}; free some, or use another folder"
         where = f" while writing {error.filename}" if error.filename else ""
         return (
             f"the disk is full{where}. Nothing is half-written; free some space and run the same command again, "

@@ -1,9 +1,11 @@
 """Carry a plan out: check everything, train what is not trained, evaluate what is not evaluated, compare."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from saelab.experiments.caching import cached, check_folder
 from saelab.experiments.checkpoint import Checkpoint, groups
 from saelab.experiments.folders import claim, run_folder
 from saelab.experiments.group import train_group
@@ -13,25 +15,35 @@ from saelab.experiments.preflight import check_disk, preflight, sources
 from saelab.experiments.score import Export, evaluate_into, facts_of, prepare_bench
 from saelab.experiments.summary import Summary, summarise
 from saelab.lm.activations import ActivationStream
+from saelab.lm.cache import CachedStream
 from saelab.lm.model import HFModel, load_model
 from saelab.lm.text import load_windows
 from saelab.train import Health, NonFiniteTraining, Training
 from saelab.train.loop import Build
-from saelab.types import Run
+from saelab.types import ActivationSource, Run, Source
 from saelab.variants import build as build_variant
 
 
 def execute(
-    plan: Plan, out: Path, *, listener: Listener | None = None, build: Build | None = None, exports: Iterable[Export] = ()
+    plan: Plan,
+    out: Path,
+    *,
+    listener: Listener | None = None,
+    build: Build | None = None,
+    exports: Iterable[Export] = (),
+    cache: Path | None = None,
 ) -> Summary:
     """Bring `plan` to its end in the folder `out` and return its summary; what is done already is skipped.
 
-    `build` replaces the table of variants; `exports` write core results in other formats. Unhealthy runs are evaluated
-    where possible and marked; call `Summary.check()` to have them raise. Raises `ValueError` and `FileNotFoundError` for
-    what cannot work, before the model loads; `Interrupted` on Ctrl-C or SIGTERM during training, after saving.
+    `build` replaces the table of variants; `exports` write core results in other formats. `cache`: a folder that training
+    reads its activations from; those that are not there yet are written first. Unhealthy runs are evaluated where possible
+    and marked; call `Summary.check()` to have them raise. Raises `ValueError` and `OSError` for what cannot work, before the
+    model loads (where the cache is too large or of another model: after); `Interrupted` on Ctrl-C or SIGTERM, after saving.
     """
     out, listener, started, worked = Path(out), listener or Silent(), time.monotonic(), False
     preflight(plan, own_build=build is not None)
+    if cache is not None:
+        check_folder(cache)
     claim(plan, out)
     for source in sources(plan.runs):
         runs = [run for run in plan.runs if run.source == source]
@@ -40,40 +52,52 @@ def execute(
             listener.note(f"{len(runs) - len(unfinished)} of {len(runs)} runs are done already")
         if unfinished:
             lm = load_model(source.model, source.hook)
-            _train(runs, unfinished, lm, out, listener, build or build_variant)
+            _train(runs, unfinished, lm, out, listener, build or build_variant, cache)
             _evaluate(plan, unfinished, lm, out, listener, exports)
             worked = True
     return summarise(plan, out, seconds=time.monotonic() - started if worked else None)
 
 
-def _train(runs: Sequence[Run], unfinished: Sequence[Run], lm: HFModel, out: Path, listener: Listener, build: Build) -> None:
+def _train(
+    runs: Sequence[Run],
+    unfinished: Sequence[Run],
+    lm: HFModel,
+    out: Path,
+    listener: Listener,
+    build: Build,
+    cache: Path | None,
+) -> None:
     pending = [run for run in unfinished if not run_folder(out, run).trained]
     if not pending:
         return
-    source = pending[0].source
     check_disk(pending, lm.d_in, out)
-    stream = ActivationStream(lm, load_windows(source, lm, "train"), source)
-    _say(stream, listener)
+    stream = _stream(pending[0].source, lm, cache, listener)
+    facts = facts_of(lm, stream.facts)
     for members in groups(runs, pending, out):
-        _train_together(list(members), stream, out, listener, build)
+        _train_together(list(members), stream, out, listener, build, facts=facts)
 
 
-def _say(stream: ActivationStream, listener: Listener) -> None:
-    """What a user should know about the data before it is trained on."""
+def _stream(source: Source, lm: HFModel, cache: Path | None, listener: Listener) -> ActivationStream | CachedStream:
+    """The activations to train on, live or from disk; says what a user should know about them."""
+    live = ActivationStream(lm, load_windows(source, lm, "train"), source)
+    stream = live if cache is None else cached(live, cache, listener)
     facts = stream.facts
     left_out = ", ".join(f"{name} {share:.2%}" for name, share in facts["dropped"].items()) or "none"
-    buffer = f"shuffle buffer {stream.buffer_bytes / 1e6:,.0f} MB"
-    listener.note(f"{stream.lm.name} at {stream.hook.name}, d_in {stream.d_in}; tokens left out: {left_out}; {buffer}")
+    buffer = f"shuffle buffer {facts['buffer_bytes'] / 1e6:,.0f} MB"
+    listener.note(f"{lm.name} at {stream.hook.name}, d_in {stream.d_in}; tokens left out: {left_out}; {buffer}")
     if facts["repeats"]:
-        kept, wanted, times = facts["kept_activations"], stream.source.steps * stream.source.batch, facts["epochs"]
-        listener.note(f"{stream.source.corpus} holds {kept:,} activations of the {wanted:,}: it repeats, {times:.1f} times")
+        kept, wanted, times = facts["kept_activations"], source.steps * source.batch, facts["epochs"]
+        listener.note(f"{source.corpus} holds {kept:,} activations of the {wanted:,}: it repeats, {times:.1f} times")
+    return stream
 
 
-def _train_together(runs: list[Run], stream: ActivationStream, out: Path, listener: Listener, build: Build) -> None:
+def _train_together(
+    runs: list[Run], stream: ActivationSource, out: Path, listener: Listener, build: Build, *, facts: Mapping[str, Any]
+) -> None:
     """Train a group; a run that becomes non-finite is marked and left out, and the others start anew without it."""
     while runs:
         try:
-            train_group(Training(runs, stream, build=build), runs, out, listener, facts=facts_of(stream))
+            train_group(Training(runs, stream, build=build), runs, out, listener, facts=facts)
             return
         except NonFiniteTraining as error:
             Checkpoint.of(out, runs).remove()

@@ -9,7 +9,7 @@ from typing import Any
 from saelab.evals import EVALS
 from saelab.evals.core import CoreResult
 from saelab.evals.examples import latent_examples
-from saelab.lm.activations import ActivationStream, capture_windows
+from saelab.lm.activations import capture_windows
 from saelab.lm.model import HFModel
 from saelab.lm.text import load_windows
 from saelab.store import CorruptFile, read_json, write_json
@@ -34,16 +34,16 @@ def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
     return Bench(lm, source, {name: EVALS[name].prepare(lm, batches) for name in evals})
 
 
-def facts_of(stream: ActivationStream) -> dict[str, Any]:
+def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
     """What is recorded about the data beside every SAE, in the words of `summary.json`."""
-    facts = dict(stream.facts)
+    facts = dict(stream_facts)
     dropped = facts.pop("dropped")
     return {
-        "model": stream.lm.name,
-        "hook": stream.hook.name,
-        "layer": stream.hook.layer,
-        "d_in": stream.d_in,
-        "weights_hash": stream.lm.weights_hash,
+        "model": lm.name,
+        "hook": lm.hook.name,
+        "layer": lm.hook.layer,
+        "d_in": lm.d_in,
+        "weights_hash": lm.weights_hash,
         **facts,
         "dropped_tokens_share": round(sum(dropped.values()), 6),
     }

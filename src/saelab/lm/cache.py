@@ -1,7 +1,8 @@
 """Activations on disk: the blocks of a stream as safetensors shards, one file per load of the shuffle buffer.
 
 A shard holds whole windows (activations, token ids, document, position, mask) in the epoch's random order, so batches read
-from it equal the live stream's. `cache.json` names model, hook, text and order, and a sha256 per finished shard.
+from it equal the live stream's. `cache.json` names model, hook, text and order, the facts about the data, size and
+sha256 of every finished shard, and at the end the number of activations that the cache is good for.
 """
 
 import errno
@@ -31,7 +32,8 @@ class CachePlan:
 
     folder: Path
     blocks: tuple[tuple[int, int], ...]  # (epoch, block) of each shard
-    activations: int
+    tokens: int  # activations asked for
+    activations: int  # in whole batches of these blocks; an estimate where outliers are masked
     disk_bytes: int
     seconds: float
     memory_bytes: int
@@ -39,41 +41,49 @@ class CachePlan:
     def __str__(self) -> str:
         return (
             f"{self.activations:,} activations in {len(self.blocks)} shards under {self.folder}: "
-            f"{self.disk_bytes / 1e6:,.0f} MB on disk, about {self.seconds:,.0f} s, {self.memory_bytes / 1e6:,.0f} MB of memory"
+            f"{self.disk_bytes / 1e6:,.1f} MB on disk, about {self.seconds:,.0f} s, {self.memory_bytes / 1e6:,.1f} MB of memory"
         )
 
 
 def plan_cache(stream: ActivationStream, folder: Path, tokens: int) -> CachePlan:
     """What it takes to store the blocks that yield `tokens` activations; times one language-model batch.
 
-    Raises `ValueError` for fewer tokens than a batch, `OSError` (no space) when the disk is too small.
+    Writes nothing. Raises `ValueError` for fewer tokens than a batch, `OSError` (no space) when the disk is too small.
     """
     source, windows = stream.source, stream.windows
     if tokens < source.batch:
         raise ValueError(f"{tokens:,} tokens are fewer than one batch of {source.batch:,}: nothing to cache")
+    tokens = tokens // source.batch * source.batch
     share = 1.0 - stream.facts["dropped"]["norm"]
     blocks: list[tuple[int, int]] = []
     held = positions = 0
-    while held < tokens // source.batch * source.batch:
+    while held < tokens:
         epoch, block = divmod(len(blocks), stream.n_blocks)
         rows = stream.rows(epoch, block)
-        of_tokens = int(windows.keep[rows].sum() * share) // source.batch
-        of_windows = len(rows) // min(windows_per_batch(source), len(rows))
-        held += min(of_tokens, of_windows) * source.batch
+        held += _in_batches(int(windows.keep[rows].sum() * share), len(rows), source)
         positions += len(rows) * windows.context
         blocks.append((epoch, block))
-        if len(blocks) > 2 * stream.n_blocks and not held:
-            raise ValueError(
-                f"no buffer load of {stream.per_block} windows holds a batch of {source.batch:,}; raise the buffer"
-            )
+        _check_yield(held, len(blocks), stream)
     rows = stream.rows(0, 0)[: source.lm_batch]
     started = time.perf_counter()
     stream.lm.capture(windows.tokens[rows])
     seconds = (time.perf_counter() - started) * positions / (len(rows) * windows.context)
     per_position = stream.d_in * stream.lm.dtype.itemsize + 4 + 4 + 8 + 1  # x, tokens, doc, pos, keep
-    plan = CachePlan(Path(folder), tuple(blocks), held, positions * per_position, seconds, 2 * stream.buffer_bytes)
+    disk = positions * per_position
+    plan = CachePlan(Path(folder), tuple(blocks), tokens, held, disk, seconds, 2 * stream.buffer_bytes)
     _check_space(plan)
     return plan
+
+
+def _in_batches(kept: int, windows: int, source: Source) -> int:
+    """Activations of a block in whole batches, of whichever kind yields fewer."""
+    return min(kept // source.batch, windows // min(windows_per_batch(source), windows)) * source.batch
+
+
+def _check_yield(held: int, n_blocks: int, stream: ActivationStream) -> None:
+    if not held and n_blocks > 2 * stream.n_blocks:
+        batch = stream.source.batch
+        raise ValueError(f"no buffer load of {stream.per_block} windows holds a batch of {batch:,}; raise the buffer")
 
 
 def _check_space(plan: CachePlan) -> None:
@@ -83,34 +93,65 @@ def _check_space(plan: CachePlan) -> None:
     free = shutil.disk_usage(place).free + sum(path.stat().st_size for path in plan.folder.glob("block-*"))
     if plan.disk_bytes > free:
         raise OSError(
-            errno.ENOSPC, f"the cache needs {plan.disk_bytes / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free", str(plan.folder)
+            errno.ENOSPC, f"the cache needs {plan.disk_bytes / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free", str(plan.folder)
         )
+
+
+def is_cached(stream: ActivationStream, folder: Path, tokens: int) -> bool:
+    """Whether `folder` holds the finished cache of `stream`, for `tokens` activations; the model is not run.
+
+    Raises `ValueError` when it holds the cache of another model, hook or text.
+    """
+    if not (Path(folder) / MANIFEST).exists():
+        return False
+    manifest = _read_manifest(Path(folder))
+    _check_identity(folder, manifest["identity"], _identity(stream))
+    enough = manifest["tokens"] >= tokens // stream.source.batch * stream.source.batch
+    return enough and all((Path(folder) / name).exists() for name in manifest["shards"])
 
 
 def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int, int]]:
     """Write the shards of `plan`, yielding (finished, total) after each; an interrupted run goes on with the missing ones.
 
-    Raises `ValueError` when the folder holds the cache of another model, hook or text.
+    Goes on past the plan's blocks should they hold fewer activations than `plan.tokens`. Raises `ValueError` when the
+    folder holds the cache of another model, hook or text.
     """
-    path = plan.folder / MANIFEST
-    manifest = {"identity": _identity(stream), "shards": {}}
+    path, source = plan.folder / MANIFEST, stream.source
+    manifest = {"identity": _identity(stream), "facts": stream.facts, "tokens": 0, "shards": {}}
     if path.exists():
-        found = read_json(path)
-        _check_identity(plan.folder, found["identity"], manifest["identity"])
-        manifest = found
+        manifest = _read_manifest(plan.folder)
+        _check_identity(plan.folder, manifest["identity"], _identity(stream))
     stats = stream.stats
     tensors = {"mean": stats.mean, "scale": torch.tensor(stats.scale, dtype=torch.float64), "n": torch.tensor(stats.n)}
     write_tensors(plan.folder / STATS, tensors)
-    for done, (epoch, block) in enumerate(plan.blocks, 1):
+    held = done = 0
+    while held < plan.tokens or done < len(plan.blocks):
+        epoch, block = divmod(done, stream.n_blocks)
         name = shard_name(epoch, block)
         if name not in manifest["shards"] or not (plan.folder / name).exists():
-            windows = stream.block(epoch, block)
-            write_tensors(
-                plan.folder / name, {field: getattr(windows, field) for field in ("x", "tokens", "doc", "pos", "keep")}
-            )
-            manifest["shards"][name] = {"sha256": file_hash(plan.folder / name), "windows": len(windows.x)}
+            manifest["shards"][name] = _write_shard(plan.folder / name, stream.block(epoch, block))
             write_json(path, manifest)
-        yield done, len(plan.blocks)
+        shard = manifest["shards"][name]
+        held += _in_batches(shard["kept"], shard["windows"], source)
+        done += 1
+        _check_yield(held, done, stream)
+        yield done, max(done, len(plan.blocks))
+    manifest["tokens"] = max(plan.tokens, manifest["tokens"])
+    write_json(path, manifest)
+
+
+def _write_shard(path: Path, windows: Windows) -> dict[str, Any]:
+    """Write a block; returns its record in the manifest."""
+    write_tensors(path, {field: getattr(windows, field) for field in ("x", "tokens", "doc", "pos", "keep")})
+    counts = {"windows": len(windows.x), "kept": int(windows.keep.sum()), "bytes": path.stat().st_size}
+    return counts | {"sha256": file_hash(path)}
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest, dict) or not {"identity", "facts", "tokens", "shards"} <= set(manifest):
+        raise CorruptFile(f"{folder / MANIFEST} is no record of a cache; remove {folder} and cache again")
+    return manifest
 
 
 def shard_name(epoch: int, block: int) -> str:
@@ -139,12 +180,12 @@ def _check_identity(folder: Path, has: Mapping[str, Any], wanted: Mapping[str, A
 
 
 class CachedStream:
-    """The batches of a live stream, read from disk; satisfies `types.ActivationSource`."""
+    """The batches of a live stream, read from disk, bit for bit; satisfies `types.ActivationSource`."""
 
     def __init__(self, folder: Path, source: Source, lm: LanguageModel | None = None):
         """Raises `FileNotFoundError`, or `ValueError` when the cache is not of this source (and of `lm`, where given)."""
         self.folder, self.source, self.lm = Path(folder), source, lm
-        manifest = read_json(self.folder / MANIFEST)
+        manifest = _read_manifest(self.folder)
         identity = manifest["identity"]
         wanted = {name: value for name, value in asdict(source).items() if name in _ORDER}
         wanted["corpus_hash"] = corpus_hash(source)
@@ -155,9 +196,15 @@ class CachedStream:
         _check_identity(self.folder, identity, wanted)
         self.hook, self.d_in = Hook.from_name(identity["hook"]), int(identity["d_in"])
         self.n_blocks = int(identity["n_blocks"])
+        self.device = getattr(lm, "device", torch.device("cpu"))  # where the live stream's batches are
+        self.facts: dict[str, Any] = manifest["facts"]  # of the live stream that was cached
         self._shards: dict[str, Any] = manifest["shards"]
         self._verified: set[str] = set()
-        stats = read_tensors(self.folder / STATS)
+        for name, shard in self._shards.items():  # a truncated one is found before an hour of training, not after
+            path = self.folder / name
+            if path.exists() and path.stat().st_size != shard["bytes"]:
+                raise _damaged(path)
+        stats = read_tensors(self.folder / STATS, self.device)
         self.stats = InputStats(stats["mean"], float(stats["scale"]), int(stats["n"]))
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
@@ -183,6 +230,10 @@ class CachedStream:
             raise CorruptFile(f"shard {path} is missing; cache again, finished shards are kept")
         if name not in self._verified:
             if file_hash(path) != self._shards[name]["sha256"]:
-                raise CorruptFile(f"shard {path} is truncated or altered; delete it and cache again, the other shards are kept")
+                raise _damaged(path)
             self._verified.add(name)
-        return Windows(**read_tensors(path))
+        return Windows(**read_tensors(path, self.device))
+
+
+def _damaged(path: Path) -> CorruptFile:
+    return CorruptFile(f"shard {path} is truncated or altered; delete it and cache again, the other shards are kept")

@@ -258,9 +258,15 @@ def _returns_tuples(model: PreTrainedModel, layout: Layout) -> bool:
     return found[0]
 
 
-@functools.cache
 def _folder_hash(folder: str) -> str:
+    paths = sorted(Path(folder).glob("*.safetensors"))
+    return _files_hash(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@functools.cache
+def _files_hash(files: tuple[tuple[Path, int, int], ...]) -> str:
+    """Of (path, time of last change, size): files that changed are hashed anew."""
     digest = hashlib.sha256()
-    for path in sorted(Path(folder).glob("*.safetensors")):
+    for path, _, _ in files:
         digest.update(file_hash(path).encode())
     return digest.hexdigest()[:16]

@@ -1,0 +1,64 @@
+"""Activations on disk for an experiment: say what it costs, write what is missing, read.
+
+<cache>/<id of the source>/     shards, `cache.json`, `stats.safetensors`: one folder per source, see `lm.cache`
+"""
+
+import errno
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+from saelab.experiments.group import Interrupted
+from saelab.experiments.listen import Listener
+from saelab.lm.activations import ActivationStream
+from saelab.lm.cache import CachedStream, is_cached, plan_cache, write_cache
+from saelab.store import content_id
+from saelab.train.loop import CALIBRATION_ROWS
+from saelab.types import Source
+
+NOTE_SECONDS = 10.0  # between notes of progress
+
+
+def cached(stream: ActivationStream, cache: Path, listener: Listener) -> CachedStream:
+    """The batches of `stream` from its folder under `cache`; a finished cache is used as it is, the model is not run.
+
+    Raises `OSError` (no space) before anything is written, `ValueError` when the folder is of another model or text,
+    `CorruptFile` for a truncated shard, `Interrupted` on Ctrl-C: finished shards are kept.
+    """
+    folder, tokens = source_folder(cache, stream.source), _tokens(stream.source)
+    if not is_cached(stream, folder, tokens):
+        _write(stream, folder, tokens, listener)
+    listener.note(f"training reads its activations from {folder}")
+    return CachedStream(folder, stream.source, stream.lm)
+
+
+def source_folder(cache: Path, source: Source) -> Path:
+    """Where under `cache` the activations of `source` are; held-out windows, which are not cached, do not matter."""
+    fields = {name: value for name, value in asdict(source).items() if name != "eval_windows"}
+    return Path(cache) / content_id(fields)
+
+
+def check_folder(cache: Path) -> None:
+    """Raise `OSError` when `cache` is a file."""
+    if Path(cache).exists() and not Path(cache).is_dir():
+        raise NotADirectoryError(errno.ENOTDIR, "is a file; give a folder for the cache", str(cache))
+
+
+def _tokens(source: Source) -> int:
+    """Activations that training reads: its steps, and what finished SAEs are calibrated on; whole batches."""
+    return (source.steps + math.ceil(CALIBRATION_ROWS / source.batch)) * source.batch
+
+
+def _write(stream: ActivationStream, folder: Path, tokens: int, listener: Listener) -> None:
+    plan = plan_cache(stream, folder, tokens)
+    listener.note(f"caching {plan}")
+    done, total = 0, len(plan.blocks)
+    shown = time.monotonic()
+    try:
+        for done, total in write_cache(stream, plan):
+            if done == total or time.monotonic() - shown >= NOTE_SECONDS:
+                shown = time.monotonic()
+                listener.note(f"cached {done:,} of {total:,} shards")
+    except KeyboardInterrupt as stop:
+        raise Interrupted(f"stopped while caching, {done:,} of {total:,} shards are kept in {folder}") from stop
