@@ -60,6 +60,9 @@ def train(
     warmup: int = OPTIM.warmup,
     context: int = SOURCE.context,
     batch: int = SOURCE.batch,
+    buffer: int = SOURCE.buffer,
+    lm_batch: int = SOURCE.lm_batch,
+    max_norm: Derived = SOURCE.max_norm,
     settings: Settings = (),
     text_column: str = SOURCE.text_column,
     evals: Evals = ("core",),
@@ -81,6 +84,9 @@ def train(
         warmup: steps of learning-rate warm-up
         context: tokens per window of text
         batch: activations per step
+        buffer: activations shuffled together; its memory is printed
+        lm_batch: windows per forward of the language model
+        max_norm: leave out activations whose norm exceeds this multiple of the median norm (default: none are)
         settings: numbers of the variant that differ from its defaults, such as aux=0.1
         text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
         evals: evaluations to make
@@ -91,7 +97,7 @@ def train(
     from saelab.store import content_id
 
     source = replace(SOURCE, model=model, corpus=corpus, hook=hook, tokens=tokens, context=context, batch=batch)
-    source = replace(source, text_column=text_column)
+    source = replace(source, text_column=text_column, buffer=buffer, lm_batch=lm_batch, max_norm=max_norm)
     spec = Spec(variant, n_latents, l0, dict(map(_setting, settings)))
     runs = tuple(Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds)
     names = [run_name(run) for run in runs]
@@ -180,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unknown_command(argv[0])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="saelab", description=DESCRIPTION, args=argv)
+        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="saelab", description=DESCRIPTION, args=argv, use_underscores=True)
     except KeyboardInterrupt as stop:
         again = shlex.join(["saelab", *argv])
         print(f"\nsaelab: {str(stop) or 'stopped; what was finished is kept'}.\nTo go on: {again}", file=sys.stderr)
