@@ -376,7 +376,7 @@ def test_help_names_everything(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     text = capsys.readouterr().out
-    assert "activations to train on" in text and "--n-latents" in text
+    assert "activations to train on" in text and "--n_latents" in text
     assert ", ".join(TABLE) == VARIANTS
 
 
