@@ -6,6 +6,7 @@
 Every file is written whole or not at all, so that a file's existence means that its step is done.
 """
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -132,6 +133,11 @@ def run_folder(out: Path, run: Run) -> RunFolder:
     return RunFolder(Path(out) / "runs" / run_name(run), run)
 
 
+def _has_results(out: Path) -> bool:
+    """Whether an output folder holds more than the names of its runs."""
+    return any((out / "checkpoints").glob("*")) or any(path.name != "run.json" for path in out.glob("runs/*/*"))
+
+
 def claim(plan: Plan, out: Path) -> None:
     """Make `out` this plan's own folder: a plan of the same name goes on there, another is refused.
 
@@ -147,7 +153,11 @@ def claim(plan: Plan, out: Path) -> None:
         if found is None:
             raise CorruptFile(f"{path} is no plan; remove it and run again")
         if found != plan.name:
-            raise OtherContent(f"{out} holds the results of {found!r}, not of {plan.name!r}; use another --out or remove it")
+            if _has_results(out):
+                raise OtherContent(
+                    f"{out} holds the results of {found!r}, not of {plan.name!r}; use another --out or remove it"
+                )
+            shutil.rmtree(out / "runs", ignore_errors=True)  # of a plan that failed before it trained anything
     elif out.is_dir() and any(not entry.name.startswith(".") and entry.name not in OWN for entry in out.iterdir()):
         raise OtherContent(
             f"{out} holds other files (no plan.json), and {plan.name!r} needs a folder of its own; use another --out"

@@ -59,6 +59,10 @@ def test_a_folder_belongs_to_one_plan(tmp_path):
     claim(plan, tmp_path / "out")
     claim(plan, tmp_path / "out")  # the same one goes on
     other = single(replace(RUN, seed=4))
+    claim(other, tmp_path / "out")  # the first one has left nothing there: it failed before it trained
+    assert [path.name for path in (tmp_path / "out" / "runs").iterdir()] == [run_name(other.runs[0])]
+    claim(plan, tmp_path / "out")
+    run_folder(tmp_path / "out", RUN).metrics.write_text("")
     with pytest.raises(OtherContent, match=f"{plan.name}.*{other.name}"):
         claim(other, tmp_path / "out")
     (tmp_path / "mine").mkdir()
