@@ -41,7 +41,7 @@ def listener(console: Console) -> Listener:
 
 
 def _label(run: Run) -> str:
-    return f"{run.spec.variant} seed {run.seed}"
+    return f"{run.spec.name} seed {run.seed}"
 
 
 class PlainListener:

@@ -236,6 +236,12 @@ class Spec:
     n_latents: int = 2_048
     l0: float = 32.0
     settings: Mapping[str, float] = field(default_factory=dict)
+    label: str = ""  # what its row is called, for ablations of one variant; empty: the variant's name
+
+    @property
+    def name(self) -> str:
+        """What tables, contrasts and folders call it."""
+        return self.label or self.variant
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def evaluate(
     listener.note(f"evaluating {target.sae} on {source.model} at {lm.hook.name}, text {source.corpus}: {', '.join(evals)}")
     bench = prepare_bench(lm, source, evals)
     scores = evaluate_into(target.folder, sae, bench, exports)
-    variant, seed = (target.run.spec.variant, target.run.seed) if target.run else (sae.act.name, 0)
+    variant, seed = (target.run.spec.name, target.run.seed) if target.run else (sae.act.name, 0)
     if not (target.folder / "run.json").exists():
         spec = {"variant": variant, "n_latents": sae.n_latents}
         write_json(target.folder / "run.json", {"sae": str(target.sae), "spec": spec, "source": asdict(source), "seed": seed})

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -40,8 +40,8 @@ class Plan:
 
 
 def run_id(run: Run) -> str:
-    """The identity of a run: the hash of its content, in which 32 and 32.0 are one number."""
-    return content_id(_floats(run.config))
+    """The identity of a run: the hash of its content, in which 32 and 32.0 are one number and a label says nothing."""
+    return content_id(_floats(replace(run, spec=replace(run.spec, label="")).config))
 
 
 def _floats(value: Any) -> Any:
@@ -51,8 +51,8 @@ def _floats(value: Any) -> Any:
 
 
 def run_name(run: Run) -> str:
-    """The folder of a run, `<variant>-s<seed>-<first 8 digits of its id>`."""
-    return f"{run.spec.variant}-s{run.seed}-{run_id(run)[:8]}"
+    """The folder of a run, `<variant or label>-s<seed>-<first 8 digits of its id>`."""
+    return f"{run.spec.name}-s{run.seed}-{run_id(run)[:8]}"
 
 
 def run_from_config(config: dict[str, Any]) -> Run:
@@ -77,17 +77,17 @@ def check_plan(plan: Plan) -> None:
         check_optim(run.optim)
         if run.seed < 0:
             raise ValueError(f"seed is {run.seed}; it must be 0 or more")
-    variants = sorted({run.spec.variant for run in plan.runs})
+    variants = sorted({run.spec.name for run in plan.runs})
     for contrast in plan.contrasts:
         for variant in (contrast.baseline, contrast.treatment):
             if variant not in variants:
                 near = get_close_matches(variant, variants, n=1, cutoff=0.0)[0]
                 raise ValueError(f"a contrast names {variant!r}, which no run of the plan trains (did you mean {near!r}?)")
-            seeds = Counter(run.seed for run in plan.runs if run.spec.variant == variant)
+            seeds = Counter(run.seed for run in plan.runs if run.spec.name == variant)
             if max(seeds.values()) > 1:
                 raise ValueError(
                     f"a contrast names {variant!r}, of which the plan holds several runs with one seed; "
-                    "put differing settings into different plans, or leave the contrast out"
+                    "give differing settings a `label` each (Spec(..., label='no_aux')), or leave the contrast out"
                 )
 
 

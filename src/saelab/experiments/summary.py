@@ -53,7 +53,7 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
             folder.write_health(health)
         healths[folder.name] = health
         better |= {name: score.better for name, score in scores.items()}
-        rows.append(row(folder.name, run.spec.variant, run.seed, healthy=health.healthy, scores=scores))
+        rows.append(row(folder.name, run.spec.name, run.seed, healthy=health.healthy, scores=scores))
         facts.append(folder.meta().get("facts", {}))
     contrasts = [judge(contrast, rows, better.get(contrast.metric, "neither")) for contrast in plan.contrasts]
     record = {

@@ -75,7 +75,7 @@ class Member:
 
     @property
     def _name(self) -> str:
-        return f"{self.run.spec.variant}, seed {self.run.seed}"
+        return f"{self.run.spec.name}, seed {self.run.seed}"
 
     def _forward(self, batch: Batch, progress: float) -> Step:
         sae = self.sae

@@ -1,6 +1,7 @@
 """Named compositions. `VARIANTS` is the table; a new one is a function and a line here."""
 
 import inspect
+import re
 from collections.abc import Callable
 from difflib import get_close_matches
 
@@ -37,6 +38,8 @@ def check_spec(spec: Spec, d_in: int | None = None) -> None:
             raise ValueError(
                 f"{spec.variant} has no setting {name!r}{_nearest(name, list(allowed))}; its settings: {', '.join(allowed)}"
             )
+    if not re.fullmatch(r"[\w.-]*", spec.label):
+        raise ValueError(f"label {spec.label!r} names folders; use letters, digits, _ . and - only")
     if spec.n_latents < 1:
         raise ValueError(f"n_latents is {spec.n_latents}; it must be at least 1")
     if not 0 < spec.l0 < spec.n_latents:

@@ -52,6 +52,12 @@ def test_bad_plans_are_refused():
     with pytest.raises(ValueError, match="several runs with one seed"):
         check_plan(Plan("p", sweep, (Contrast("l0", "topk", "topk"),)))
     check_plan(Plan("p", sweep))
+    ablated = replace(RUN, spec=replace(RUN.spec, settings={"aux": 0.5}, label="much_aux"))
+    check_plan(Plan("p", (RUN, ablated), (Contrast("l0", "topk", "much_aux"),)))
+    assert run_name(ablated).startswith("much_aux-s3-")
+    assert run_id(ablated) == run_id(replace(ablated, spec=replace(ablated.spec, label="")))
+    with pytest.raises(ValueError, match="names folders"):
+        check_spec(replace(RUN.spec, label="a/b"))
 
 
 def test_a_folder_belongs_to_one_plan(tmp_path):

@@ -1,0 +1,18 @@
+"""Every baseline at three sparsities on the embedded model: does each reach the L0 asked for, and at what fidelity?
+
+    saelab run plans/baselines.py
+
+21 SAEs on one stream of activations, about five minutes on two cores. The table of docs/lab-log.md is this plan's.
+"""
+
+from saelab.experiments.plan import Plan
+from saelab.types import Run, Source, Spec
+from saelab.variants import VARIANTS
+
+SOURCE = Source(model="pylm", corpus="stdlib", hook="middle", tokens=450_000, eval_windows=128)
+
+
+def plan() -> Plan:
+    """One seed each; contrasts take more."""
+    specs = [Spec(variant, n_latents=1_024, l0=l0, label=f"{variant}_{l0}") for l0 in (16, 32, 64) for variant in VARIANTS]
+    return Plan("baselines", tuple(Run(spec, SOURCE) for spec in specs))
