@@ -51,8 +51,7 @@ overlap_weight = 0.01  # of the example term below; 0 leaves it out
 
 def overlap(step: Step) -> Tensor:
     """Mean squared cosine between decoder rows of latents that fire in this batch: fewer near-copies. In [0, 1]."""
-    _, z = step.flat  # [N, D], [N, L]
-    firing = (z > 0).any(0).nonzero().squeeze(1)
+    firing = (step.z > 0).any(0).nonzero().squeeze(1)
     picked = firing[torch.randperm(len(firing), generator=step.generator)[:256]]
     rows = step.sae.W_dec[picked]  # [n, D], unit norm
     cosines = rows @ rows.T - torch.eye(len(rows), device=rows.device)

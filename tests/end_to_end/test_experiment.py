@@ -141,8 +141,14 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("edit", "words"),
     [
-        (("_, z = step.flat", "_, z = stp.flat"), ["NameError: name 'stp' is not defined", "line ", "cure:", "define it"]),
-        (("step.sae.W_dec[picked]", "step.sae.W_dec[picked] @ z"), ["RuntimeError", "W_dec[picked] @ z", "cure:", "[N, L]"]),
+        (
+            ("firing = (step.z > 0)", "firing = (stp.z > 0)"),
+            ["NameError: name 'stp' is not defined", "line ", "cure:", "define it"],
+        ),
+        (
+            ("step.sae.W_dec[picked]", "step.sae.W_dec[picked] @ step.z"),
+            ["RuntimeError", "W_dec[picked] @ step.z", "cure:", "[N, L]"],
+        ),
         (("return cosines.square().mean()", "return cosines"), ["term 'overlap' returned a tensor of shape", ".mean()"]),
         (("dict_size, l0=l0)", "dict_size * 2, l0=l0)"), ["build made an SAE of 32 x 128", "32 x 64"]),
         (("    return replace(base", "    base = replace(base"), ["build returned NoneType", "must return a Variant"]),

@@ -7,32 +7,42 @@ import torch
 from torch import Tensor, nn
 
 from saelab.sae.module import SAE
-from saelab.types import Batch, BatchKind, LanguageModel, Number, value_at
+from saelab.types import Batch, BatchKind, LanguageModel, Number, Windows, value_at
 
 
 @dataclass(frozen=True)
 class Step:
     """All that a loss term may look at, built once per step. Activations are scaled to mean squared norm 1.
 
+    Positions are those that token hygiene keeps, whatever the batch: a variant that reads windows never sees BOS in its loss,
+    and its reconstruction is that of its control on the very same batch. `in_windows` puts codes back in order.
+
     `z` are the training-time codes; `dead` marks latents that have not fired for long; `progress` runs from 0 to 1.
     """
 
     sae: SAE
     batch: Batch
-    x: Tensor  # [..., D] scaled activations, also the target
-    pre: Tensor  # [..., L]
-    z: Tensor  # [..., L]
-    x_hat: Tensor  # [..., D]
+    x: Tensor  # [N, D] scaled activations, also the target
+    pre: Tensor  # [N, L]
+    z: Tensor  # [N, L]
+    x_hat: Tensor  # [N, D]
     dead: Tensor  # [L] bool
     progress: float
     generator: torch.Generator
     lm: LanguageModel | None = None
     stats: Mapping[str, Tensor] = field(default_factory=dict)
 
-    @property
-    def flat(self) -> tuple[Tensor, Tensor]:
-        """Activations `[N, D]` and codes `[N, L]` without the window axis."""
-        return self.x.flatten(0, -2), self.z.flatten(0, -2)
+    def in_windows(self, values: Tensor) -> Tensor:
+        """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, 0 where `batch.keep` is False.
+
+        Raises `TypeError` when the batch has no windows: the variant must ask for them (`Variant(batch="windows")`).
+        """
+        if not isinstance(self.batch, Windows):
+            raise TypeError('this step has shuffled tokens, no windows; a variant that needs order says batch="windows"')
+        keep = self.batch.keep
+        ordered = values.new_zeros(*keep.shape, *values.shape[1:])
+        ordered[keep] = values
+        return ordered
 
 
 TermFunction = Callable[[Step], Tensor]

@@ -19,8 +19,7 @@ def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None
     @torch.no_grad()
     def event(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
         del optimizer
-        pre = step.pre.flatten(0, -2)
-        level = float(kth_largest(pre, max(1, min(pre.numel(), round(l0 * len(pre))))))
+        level = float(kth_largest(step.pre, max(1, min(step.pre.numel(), round(l0 * len(step.pre))))))
         if isinstance(sae.act, JumpReLU):
             sae.act.threshold.fill_(max(level, 0.0))
         elif isinstance(sae.act, Gated):
@@ -42,11 +41,10 @@ def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
     alive = (~step.dead).nonzero().squeeze(-1)
     if len(dead) == 0 or len(alive) == 0:
         return
-    x, _ = step.flat
-    error = x - step.x_hat.flatten(0, -2)
+    error = step.x - step.x_hat
     weight = error.square().sum(-1).square() + 1e-12
-    twice = len(dead) > len(x)  # else no input twice: two latents with equal weights would stay equal for good
-    rows = torch.multinomial(weight.cpu(), len(dead), replacement=twice, generator=step.generator).to(x.device)
+    twice = len(dead) > len(error)  # else no input twice: two latents with equal weights would stay equal for good
+    rows = torch.multinomial(weight.cpu(), len(dead), replacement=twice, generator=step.generator).to(error.device)
     direction = error[rows] / error[rows].norm(dim=1, keepdim=True).clamp_min(1e-12)
     sae.W_dec[dead] = direction
     sae.W_enc[:, dead] = direction.T * (0.2 * sae.W_enc[:, alive].norm(dim=0).mean())

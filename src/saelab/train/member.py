@@ -8,7 +8,7 @@ from torch import Tensor
 from saelab.terms.base import Step, Variant
 from saelab.train.health import NonFiniteTraining
 from saelab.train.optim import build_optimizer, learning_rate, load_optimizer, lr_factor, optimizer_tensors, take_step
-from saelab.types import Batch, Run, Tokens
+from saelab.types import Batch, Run
 
 DEAD_AFTER = 10_000_000  # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
 
@@ -51,8 +51,6 @@ class Member:
 
     def step(self, batch: Batch, step: int, steps: int, *, record: bool) -> Record | None:
         """One training step on `batch`; a `Record` when asked for. Raises `NonFiniteTraining`."""
-        if self.variant.batch == "tokens" and not isinstance(batch, Tokens):
-            batch = Tokens(batch.flat)
         seen = self._forward(batch, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):
@@ -79,7 +77,7 @@ class Member:
 
     def _forward(self, batch: Batch, progress: float) -> Step:
         sae = self.sae
-        x = batch.x.to(self.mean.dtype) * self.scale
+        x = batch.flat.to(self.mean.dtype) * self.scale
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
             pre = sae.pre(x)
         pre = pre.to(x.dtype)
@@ -90,8 +88,7 @@ class Member:
 
     @torch.no_grad()
     def _count(self, seen: Step) -> None:
-        _, z = seen.flat
-        self.quiet = torch.where((z > 0).any(0), 0, self.quiet + z.shape[0])
+        self.quiet = torch.where((seen.z > 0).any(0), 0, self.quiet + len(seen.z))
 
     @torch.no_grad()
     def _record(self, seen: Step, step: int, loss: float, losses: dict[str, Tensor], lr: float) -> Record:
@@ -99,7 +96,6 @@ class Member:
             if not torch.isfinite(tensor).all():
                 text = f"{self._name}: {name} is no longer finite at step {step}; lower the learning rate"
                 raise NonFiniteTraining(text, self.index)
-        x, z = seen.flat
         error = (seen.x - seen.x_hat).square().sum()
         return Record(
             run=self.index,
@@ -107,8 +103,8 @@ class Member:
             tokens=step * self.run.source.batch,
             loss=loss,
             losses={name: float(value) for name, value in losses.items()},
-            l0=float((z > 0).sum()) / z.shape[0],
-            explained_variance=1 - float(error / (x - self.mean).square().sum()),
+            l0=float((seen.z > 0).sum()) / len(seen.z),
+            explained_variance=1 - float(error / (seen.x - self.mean).square().sum()),
             dead=float(self.dead.float().mean()),
             lr=lr,
             coefficient=self.objective.coefficient,

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelab.terms.base import Event
+from saelab.terms.base import Event, Objective, Term
 from saelab.train import NonFiniteTraining, Training
 from saelab.train import loop as loop_module
 from saelab.train.checks import BATCH, SparseSource
@@ -168,20 +168,56 @@ def test_events_happen_once_at_their_fraction():
 
 
 def test_windows_are_read_by_all_when_one_asks_for_them():
-    source, shapes = SparseSource(), []
+    shapes = []
+
+    class WithBos(SparseSource):
+        """The first position of every window is no activation to train on: a huge one."""
+
+        def batches(self, kind, start):
+            for batch, following in super().batches(kind, start):
+                if kind == "windows":
+                    first = batch.pos == 0
+                    batch = replace(batch, x=batch.x.masked_fill(first.unsqueeze(-1), 1e6), keep=~first)
+                yield batch, following
+
+    source = WithBos()
 
     def windowed(spec, d_in, seed, hook):
         variant = build(spec, d_in, seed, hook)
 
         def note(sae, optimizer, step):
             shapes.append(tuple(step.x.shape))
+            ordered, keep = step.in_windows(step.z), step.batch.keep
+            assert torch.equal(ordered[keep], step.z) and not ordered[~keep].any()
 
         kind = "windows" if seed else "tokens"
         return replace(variant, batch=kind, events=(Event((0.0,), note),))
 
     training = Training([a_run(steps=3, seed=0), a_run(steps=3, seed=1)], source, build=windowed)
     finished(training)
-    assert training.kind == "windows" and shapes == [(BATCH, 16), (BATCH // 16, 16, 16)]
+    assert training.kind == "windows" and shapes == [(BATCH // 16 * 15, 16)] * 2
+    assert all(m.sae.b_dec.detach().abs().max() < 10 for m in training.members)  # the masked positions were not learned from
+
+
+def test_reading_windows_does_not_change_what_is_trained():
+    by_kind = []
+    for kind in ("tokens", "windows"):
+        run = a_run(steps=5)
+        training = Training([run], SparseSource(), build=lambda *a, kind=kind: replace(build(*a), batch=kind))
+        by_kind.append(finished(training).members[0].sae.state_dict())
+    assert all(torch.equal(by_kind[0][name], by_kind[1][name]) for name in by_kind[0])
+
+
+def test_order_is_refused_where_there_is_none():
+    def ordered(step):
+        return step.in_windows(step.z).sum()
+
+    def unordered(*arguments):
+        variant = build(*arguments)
+        return replace(variant, objective=Objective(*variant.objective.terms, Term("ordered", ordered)))
+
+    with pytest.raises(TypeError, match='batch="windows"'):
+        finished(Training([a_run(steps=1)], SparseSource(), build=unordered))
 
 
 def test_bf16_keeps_fp32_weights_and_learns():
