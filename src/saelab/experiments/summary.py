@@ -15,7 +15,7 @@ from saelab.experiments.plan import Plan
 from saelab.experiments.score import read_scores, with_scores
 from saelab.store import read_json, write_json
 from saelab.train import Health, UnhealthyRun
-from saelab.types import Better, Score
+from saelab.types import Better
 
 PACKAGES = ("saelab", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -76,11 +76,6 @@ def write_summary(summary: Summary) -> Summary:
     record = {"rows": list(summary.rows), "contrasts": list(summary.contrasts), "facts": summary.facts}
     write_json(summary.folder / "summary.json", record)
     return summary
-
-
-def read_row_score(entry: Mapping[str, Any]) -> Score:
-    """A metric of a row as a `Score`."""
-    return Score(entry["value"], entry["low"], entry["high"], reason=entry.get("reason", ""))
 
 
 def peak_rss() -> int:
