@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from saelab.experiments.summary import Summary
 
 SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
-VARIANTS = "standard, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka"
+VARIANTS = "standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frozen"
 OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
@@ -72,7 +72,7 @@ def train(
     """Train one variant of SAE on a model and a text, evaluate it, and write a report.
 
     Args:
-        variant: standard, p_anneal, gated, jump_relu, topk, batch_topk or matryoshka
+        variant: standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka or frozen
         model: pylm (the embedded model), a local folder, or a Hugging Face id
         corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or hf:<dataset>[:<config>]
         hook: middle, layers.5, blocks.5.hook_resid_post, or a module path

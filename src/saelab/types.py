@@ -229,6 +229,22 @@ class Source:
 
 
 @dataclass(frozen=True)
+class WorldSource:
+    """A synthetic world to train on: its name, the parameters that differ from its own, and how much is drawn from it."""
+
+    world: str
+    settings: Mapping[str, float]
+    tokens: int  # activations an SAE is trained on, all of them new
+    batch: int  # activations per step
+    seed: int = 0  # of the world: its features and everything drawn from it
+
+    @property
+    def steps(self) -> int:
+        """Whole training steps in `tokens`."""
+        return self.tokens // self.batch
+
+
+@dataclass(frozen=True)
 class Spec:
     """Which SAE: the variant's name, its size, the sparsity asked for, and the numbers that differ from its defaults."""
 
@@ -262,9 +278,16 @@ class Run:
     """One SAE to train. Its identity is its content: equal fields, equal id, the same folder."""
 
     spec: Spec
-    source: Source
+    source: Source | WorldSource
     optim: Optim = field(default_factory=Optim)
     seed: int = 0  # of the SAE's initial weights and its own randomness
+
+    @property
+    def text(self) -> Source:
+        """The source, of a run on a language model. Raises `ValueError` for a run on a world."""
+        if isinstance(self.source, WorldSource):
+            raise ValueError(f"this SAE was trained on the world {self.source.world!r}, not on a model; use saelab synth")
+        return self.source
 
     @property
     def config(self) -> dict[str, Any]:

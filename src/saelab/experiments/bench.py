@@ -53,9 +53,9 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
         if _finished(out, identity):
             listener.note(f"{out} holds this very experiment, finished; it is left as it is")
             raise SystemExit(0)
-        for run in {run.source: run for run in plan.runs}.values():
-            check_source(run.source)
-            check_evals(plan.evals, run.source)
+        for run in {run.text: run for run in plan.runs}.values():
+            check_source(run.text)
+            check_evals(plan.evals, run.text)
             dry_run(run, build)
         _clear(out, identity)
         write_json(out / "experiment.json", {"id": identity, "finished": False})

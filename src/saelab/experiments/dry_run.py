@@ -51,9 +51,9 @@ class Noise:
 
 def dry_run(run: Run, build: Build) -> None:
     """Train `run`'s variant for two steps on noise, calibrate and encode. Raises whatever the variant raises."""
-    config = load_config(run.source.model)
+    config = load_config(run.text.model)
     text = config.get_text_config()
-    noise = Noise(parse_hook(run.source.hook, config), text.hidden_size, text.vocab_size)
+    noise = Noise(parse_hook(run.text.hook, config), text.hidden_size, text.vocab_size)
     short = replace(run, source=replace(run.source, tokens=STEPS * ROWS, batch=ROWS))
     training = Training([short], noise, build=lambda *asked: _watched(build(*asked)))
     for _ in training:

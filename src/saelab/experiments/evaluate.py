@@ -55,7 +55,7 @@ def evaluate(
     started, listener = monotonic(), listener or Silent()
     target = locate(Path(folder), None if out is None else Path(out))
     sae = load_sae(target.sae)
-    own = target.run.source if target.run else None
+    own = target.run.text if target.run else None
     source = source or _trained_on(target)
     if own not in (None, source) and out is None:  # another text's numbers must not replace those of the run's plan
         target = locate(Path(folder), target.home / f"eval-{content_id(asdict(source), 8)}")
@@ -106,12 +106,12 @@ def locate(folder: Path, out: Path | None) -> Target:
 def _trained_on(target: Target) -> Source:
     """What the SAE was trained on: its run's source, else the one recorded beside it."""
     if target.run is not None:
-        return target.run.source
+        return target.run.text
     path, config = target.sae / "sae.json", _recorded(target)
     if config is None:
         raise ValueError(f"{path} does not say on which model and text it was trained; give --model, --corpus and --hook")
     try:
-        return run_from_config(config).source
+        return run_from_config(config).text
     except (KeyError, TypeError) as error:
         raise CorruptFile(
             f"{path}: the run recorded in it is damaged ({error!r}); give --model, --corpus and --hook"

@@ -71,7 +71,7 @@ def _train(
     if not pending:
         return
     check_disk(pending, lm.d_in, out)
-    stream = _stream(pending[0].source, lm, cache, listener)
+    stream = _stream(pending[0].text, lm, cache, listener)
     facts = facts_of(lm, stream.facts)
     for members in groups(runs, pending, out):
         _train_together(list(members), stream, out, listener, build, facts=facts)
@@ -112,7 +112,7 @@ def _evaluate(plan: Plan, runs: Sequence[Run], lm: HFModel, out: Path, listener:
     if not pending:
         return
     listener.note(f"evaluating {len(pending)} SAE{'s' * (len(pending) > 1)} on held-out text: {', '.join(plan.evals)}")
-    source = runs[0].source
+    source = runs[0].text
     bench = prepare_bench(lm, source, plan.evals)
     for folder in pending:
         evaluate_into(folder.path, folder.load(), bench, exports)

@@ -7,7 +7,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from saelab.store import content_id
-from saelab.types import Optim, Run, Source, Spec
+from saelab.types import Optim, Run, Source, Spec, WorldSource
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,8 @@ def run_name(run: Run) -> str:
 
 def run_from_config(config: dict[str, Any]) -> Run:
     """Inverse of `Run.config`. Raises `TypeError` or `KeyError` when fields are missing or unknown."""
-    spec, source, optim = Spec(**config["spec"]), Source(**config["source"]), Optim(**config["optim"])
+    spec, optim = Spec(**config["spec"]), Optim(**config["optim"])
+    source = WorldSource(**config["source"]) if "world" in config["source"] else Source(**config["source"])
     return Run(spec, source, optim, config["seed"])
 
 

@@ -28,7 +28,7 @@ def preflight(plan: Plan, *, own_build: bool) -> None:
 
 def sources(runs: Sequence[Run]) -> list[Source]:
     """The different sources of `runs`, in order of appearance."""
-    return list(dict.fromkeys(run.source for run in runs))
+    return list(dict.fromkeys(run.text for run in runs))
 
 
 def check_disk(runs: Sequence[Run], d_in: int, out: Path) -> None:

@@ -42,6 +42,13 @@ class Activation(nn.Module, ABC):
         return {}
 
 
+def threshold_at(pre: Tensor, l0: float) -> Tensor:
+    """The threshold >= 0 (scalar) above which `pre` `[N, L]` has `l0` entries a row on average: halfway between two entries."""
+    count = min(pre.numel() - 1, max(1, round(l0 * pre.shape[0])))
+    kept, dropped = kth_largest(pre, count), kth_largest(pre, count + 1)
+    return ((kept + dropped) / 2).clamp_min(0)
+
+
 class ReLU(Activation):
     """z = max(pre, 0)."""
 
@@ -50,6 +57,37 @@ class ReLU(Activation):
     def forward(self, pre: Tensor) -> Tensor:
         """Codes."""
         return support_only(pre.relu())
+
+
+class Trimmed(Activation):
+    """Trained as ReLU; at inference an entry is kept when it exceeds `threshold`, set so that the mean L0 is the one asked for.
+
+    An L1 penalty shrinks the codes it keeps; a model trained at a higher L0 and thresholded shrinks less at the same L0.
+    """
+
+    name = "trimmed"
+    threshold: Tensor
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def forward(self, pre: Tensor) -> Tensor:
+        """Codes by the threshold."""
+        return support_only(pre.relu() * (pre > self.threshold))
+
+    def train_codes(self, pre: Tensor, progress: float) -> Tensor:
+        """max(pre, 0)."""
+        del progress
+        return support_only(pre.relu())
+
+    def rescale_(self, factor: float) -> None:
+        """The threshold is in units of pre-activations."""
+        self.threshold.mul_(factor)
+
+    def calibrate_(self, pre: Tensor, l0: float) -> None:
+        """The threshold between the last entry kept and the first one dropped."""
+        self.threshold.copy_(threshold_at(pre, l0))
 
 
 class TopK(Activation):
@@ -106,9 +144,7 @@ class BatchTopK(Activation):
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
         """The threshold between the last entry kept and the first one dropped."""
-        count = min(pre.numel() - 1, max(1, round(l0 * pre.shape[0])))
-        kept, dropped = kth_largest(pre, count), kth_largest(pre, count + 1)
-        self.threshold.copy_(((kept + dropped) / 2).clamp_min(0))
+        self.threshold.copy_(threshold_at(pre, l0))
 
     def config(self) -> dict[str, float]:
         """`k` at the end of training."""
@@ -229,4 +265,4 @@ class Gated(Activation):
             self.b_mag.mul_(factor)
 
 
-ACTIVATIONS: dict[str, type[Activation]] = {act.name: act for act in (ReLU, TopK, BatchTopK, JumpReLU, Gated)}
+ACTIVATIONS: dict[str, type[Activation]] = {act.name: act for act in (ReLU, Trimmed, TopK, BatchTopK, JumpReLU, Gated)}

@@ -9,16 +9,28 @@ import torch
 
 from saelab.terms.base import Variant
 from saelab.types import Hook, Spec
-from saelab.variants.baselines import batch_topk, gated, jump_relu, matryoshka, p_anneal, standard, topk
+from saelab.variants.baselines import (
+    batch_topk,
+    frozen,
+    gated,
+    jump_relu,
+    matryoshka,
+    p_anneal,
+    standard,
+    standard_trimmed,
+    topk,
+)
 
 VARIANTS: dict[str, Callable[..., Variant]] = {
     "standard": standard,
+    "standard_trimmed": standard_trimmed,
     "p_anneal": p_anneal,
     "gated": gated,
     "jump_relu": jump_relu,
     "topk": topk,
     "batch_topk": batch_topk,
     "matryoshka": matryoshka,
+    "frozen": frozen,
 }
 
 

@@ -5,7 +5,7 @@ Where sparsity is a penalty, its coefficient is steered so that the L0 is the on
 make any comparison worthless.
 """
 
-from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
 from saelab.sae.module import SAE
 from saelab.terms.base import Event, Objective, Steered, Term, TermFunction, Variant
 from saelab.terms.events import resample, start_sparse
@@ -43,6 +43,19 @@ def standard(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, 
         SAE(d_in, n_latents, ReLU()),
         Objective(Term("mse", mse), _sparse_loss(l1, l0, coefficient, warmup)),
         events=_events(l0),
+    )
+
+
+def standard_trimmed(d_in: int, n_latents: int, *, l0: float, excess: float = 2.0, warmup: float = 0.33) -> Variant:
+    """`standard` trained at `excess` times the L0, then thresholded to it: a much stronger L1 row at equal sparsity."""
+    if excess < 1:
+        raise ValueError(f"excess is {excess:g}; it is the multiple of the L0 in training and must be at least 1")
+    trained_at = min(excess * l0, 0.9 * n_latents)
+    return Variant(
+        SAE(d_in, n_latents, Trimmed()),
+        Objective(Term("mse", mse), _sparse_loss(l1, trained_at, 0.0, warmup)),
+        events=_events(trained_at),
+        calibrate=l0,
     )
 
 
@@ -109,14 +122,34 @@ def batch_topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, ann
     )
 
 
-def matryoshka(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0, levels: float = 5) -> Variant:
+def frozen(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0) -> Variant:
+    """`batch_topk` with a random decoder that is never trained: the floor that a trained one must beat (2602.14111)."""
+    variant = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal)
+    variant.sae.W_dec.requires_grad_(False)
+    return variant
+
+
+def matryoshka(
+    d_in: int,
+    n_latents: int,
+    *,
+    l0: float,
+    aux: float = 1 / 32,
+    anneal: float = 1.0,
+    levels: float = 5,
+    inner: float = 0,
+) -> Variant:
     """BatchTopK whose prefixes each reconstruct alone (Bussmann et al. 2025, 2503.17547).
 
-    Level widths are n/2^(levels-1), ..., n/2, n.
+    Level widths are n/2^(levels-1), ..., n/2, n; with `inner` above 0 there are two levels, the first `inner` latents and all.
     """
     if levels < 1:
         raise ValueError(f"levels is {levels:g}; it must be at least 1, the whole dictionary")
+    if not 0 <= inner < n_latents:
+        raise ValueError(f"inner is {inner:g}; it is the width of the first level, below the {n_latents:,} latents (0: halves)")
     widths = tuple(max(1, n_latents >> i) for i in reversed(range(round(levels))))
+    if inner > 0:
+        widths = (round(inner), n_latents)
     starts = (0, *widths[:-1])
     blocks = {f"level_{i}": range(a, b) for i, (a, b) in enumerate(zip(starts, widths, strict=True))}
     return Variant(

@@ -1,0 +1,46 @@
+"""What the table of worlds says of each world: how it is built, what it tests, how SAEs are trained on it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from saelab.synth.world import Process
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How SAEs are trained on a world; the same for every row of its table."""
+
+    n_latents: int
+    k: float  # mean L0
+    steps: int  # the standard length
+    batch: int  # activations per step
+    lr: float  # the prototypes' rate for every row
+    decay: float = 0.3  # last share of the steps in which the rate falls to 0
+    anneal: float = 1.0  # TopK families start from this multiple of k
+    levels: float = 5  # of Matryoshka: n/2^(levels - 1), ..., n/2, n
+    inner: float = 0  # of Matryoshka, where the levels are not halves: two levels, the first `inner` latents and all
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A sanity row: where the mean over seeds of a baseline's metric must lie, else the world does not test what it should."""
+
+    variant: str
+    metric: str
+    low: float
+    high: float
+    meaning: str  # what is wrong otherwise, a sentence
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One world of the table."""
+
+    tests: str  # what a win on it shows, one sentence
+    build: Callable[..., Process]  # (seed, *, numbers) -> process; the numbers are what --set may change
+    setup: Setup
+    evals: tuple[str, ...]  # names in `evals.WORLD_EVALS`; `truth` is always made
+    headline: tuple[str, ...]  # metrics of the table, the first decides learning rates
+    head: str  # the world of its family that learning rates are chosen on
+    settings: Mapping[str, float] = field(default_factory=dict)  # numbers of `build` that differ from its defaults
+    sanity: tuple[Expectation, ...] = ()

@@ -1,0 +1,168 @@
+"""A synthetic world: activations whose true features are known, as the stream of batches that a language model also is.
+
+Legend: F true features | N activations | B windows | T positions | D width | V vocabulary of the model behind the world.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from saelab.store import content_id
+from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Tokens, Windows
+
+STATS_ROWS = 20_000  # activations that mean and scale are estimated from
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Activations with what is true of them. A world without order has no B: its tensors start with N."""
+
+    x: Tensor  # [N, D], or [B, T, D] where order means something
+    codes: Tensor  # [N, F] or [B, T, F]: how strongly each true feature is present, > 0 where it is active
+    labels: Tensor | None = None  # [N, C] or [B, C] or [B, T, C]: what else is true; the world's file says what C are
+    pos: Tensor | None = None  # [B, T] positions in the sequence, where they are not 0, 1, ..., T - 1
+
+    @property
+    def flat(self) -> "Sample":
+        """The same with `x [N, D]` and `codes [N, F]`; labels and positions are left out."""
+        return Sample(self.x.reshape(-1, self.x.shape[-1]), self.codes.reshape(-1, self.codes.shape[-1]))
+
+
+class Process(Protocol):
+    """What a world's file provides: true features, and samples drawn from a generator. A frozen dataclass of tensors."""
+
+    @property
+    def features(self) -> Tensor:
+        """True features `[F, D]`, unit rows."""
+        ...
+
+    @property
+    def groups(self) -> Mapping[str, range]:
+        """Named ranges of features, such as parents and children; together they are all F."""
+        ...
+
+    def draw(self, n: int, generator: torch.Generator) -> Sample:
+        """A sample of n activations."""
+        ...
+
+
+@runtime_checkable
+class Downstream(Protocol):
+    """A process with a small frozen model that reads the activations."""
+
+    def logits(self, x: Tensor) -> Tensor:
+        """Activations `[..., D]` -> logits `[..., V]`, differentiable, each position by itself."""
+        ...
+
+
+class World:
+    """A process with a name and a seed: satisfies `types.ActivationSource`.
+
+    Everything drawn is a pure function of (process, seed, name or number of the sample): equal seeds, equal worlds, and no
+    activation is seen twice in training. `lm` is there when the process has a model that reads the activations.
+    """
+
+    def __init__(self, name: str, process: Process, *, seed: int, batch: int):
+        if batch < 1:
+            raise ValueError(f"batch is {batch}; it must be at least 1")
+        self.name, self.process, self.seed, self.batch = name, process, seed, batch
+
+    @property
+    def hook(self) -> Hook:
+        """The only place there is."""
+        return Hook(0)
+
+    @property
+    def d_in(self) -> int:
+        """Width D of the activations."""
+        return self.process.features.shape[1]
+
+    @property
+    def lm(self) -> LanguageModel | None:
+        """The model that reads the activations, if the world has one."""
+        return WorldModel(self, self.process) if isinstance(self.process, Downstream) else None
+
+    @cached_property
+    def kinds(self) -> tuple[BatchKind, ...]:
+        """The batch types that this world can give."""
+        return ("tokens", "windows") if self.sample(self.batch, 0).x.ndim == 3 else ("tokens",)
+
+    @cached_property
+    def stats(self) -> InputStats:
+        """Mean and scale, from a sample that training does not see."""
+        x = self.sample(STATS_ROWS, "stats").flat.x
+        return InputStats(x.mean(0), float(x.square().sum(1).mean().rsqrt()), len(x))
+
+    def generator(self, sample: str | int) -> torch.Generator:
+        """The randomness of a sample: a name for evaluation, the step's number for training."""
+        return torch.Generator().manual_seed(int(content_id([self.name, self.seed, sample], 15), 16))
+
+    def sample(self, n: int, sample: str | int) -> Sample:
+        """n activations, the same ones for the same `sample`."""
+        return self.process.draw(n, self.generator(sample))
+
+    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+        """New activations for every step. Raises `ValueError` for a batch type that the world does not have."""
+        if kind not in self.kinds:
+            raise ValueError(
+                f"world {self.name!r} has no {kind}: its activations have no order. It has {', '.join(self.kinds)}"
+            )
+        number = start.batch
+        while True:
+            following = Cursor(0, 0, number + 1)
+            yield (self.windows(number) if kind == "windows" else Tokens(self.sample(self.batch, number).flat.x)), following
+            number += 1
+
+    def windows(self, number: int) -> Windows:
+        """The batch of step `number` in order. The first token of a window is its own number, by which `lm.capture` finds it.
+
+        The other tokens are drawn from the model's own predictions, where the world has a model: its loss is then that of
+        a perfectly calibrated model.
+        """
+        sample = self.sample(self.batch, number)
+        x, (b, t) = sample.x, sample.x.shape[:2]
+        doc = (number * b + torch.arange(b)).unsqueeze(1).expand(b, t)
+        pos = torch.arange(t).expand(b, t) if sample.pos is None else sample.pos
+        tokens = doc.clone()
+        if isinstance(self.process, Downstream) and t > 1:
+            chances = self.process.logits(x[:, :-1]).softmax(-1)  # [B, T - 1, V]
+            drawn = torch.multinomial(chances.flatten(0, 1), 1, generator=self.generator(f"tokens {number}"))
+            tokens[:, 1:] = drawn.view(b, t - 1)
+        return Windows(x, tokens, doc, pos, torch.ones(b, t, dtype=torch.bool))
+
+
+class WorldModel:
+    """The model behind a world, as `types.LanguageModel`: what lies above the hook is the process's `logits`."""
+
+    def __init__(self, world: World, process: Downstream):
+        self.world, self.process = world, process
+
+    @property
+    def hook(self) -> Hook:
+        """Where the world is read."""
+        return self.world.hook
+
+    @property
+    def d_in(self) -> int:
+        """Width D of the activations."""
+        return self.world.d_in
+
+    def capture(self, tokens: Tensor) -> tuple[Tensor, None]:
+        """Activations `[B, T, D]` of windows `[B, T]`, found by the number in their first token."""
+        per_batch = len(self.world.sample(self.world.batch, 0).x)
+        batches = {int(i): self.world.sample(self.world.batch, int(i)).x for i in (tokens[:, 0] // per_batch).unique()}
+        return torch.stack([batches[int(i) // per_batch][int(i) % per_batch] for i in tokens[:, 0]]), None
+
+    def resume(self, x: Tensor, state: None) -> Tensor:
+        """Logits `[B, T, V]` of activations `[B, T, D]`."""
+        del state
+        return self.process.logits(x)
+
+    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Next-token cross-entropy `[B, T-1]`, nats."""
+        return cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(len(tokens), -1)
