@@ -21,6 +21,8 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "aux": 0.0,
     "anneal": 3.0,
     "levels": 2.0,
+    "inner": 5.0,
+    "excess": 1.5,
 }
 
 
@@ -154,7 +156,7 @@ def test_a_broken_variant_is_caught(check, variant, sabotage, settings, message)
     ("spec", "words"),
     [
         (Spec("matroshka"), ("unknown variant 'matroshka'", "did you mean 'matryoshka'?", "known: standard")),
-        (Spec("nothing like it"), ("known: standard, p_anneal, gated",)),
+        (Spec("nothing like it"), ("known: standard, standard_trimmed, p_anneal, gated",)),
         (
             Spec("jump_relu", settings={"widht": 0.1}),
             ("jump_relu has no setting 'widht'", "did you mean 'width'?", "coefficient"),

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from saelab.sae.activations import ACTIVATIONS, Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.activations import ACTIVATIONS, Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
 from saelab.sae.module import SAE
 from saelab.store import CorruptFile, atomic_folder, read_json, read_tensors, write_json, write_tensors
 from saelab.types import Hook
@@ -53,6 +53,7 @@ def load_sae(folder: Path) -> SAE:
 def _activation(name: str, n_latents: int, config: Mapping[str, float]) -> Activation:
     makers = {
         "relu": lambda: ReLU(),
+        "trimmed": lambda: Trimmed(),
         "topk": lambda: TopK(config["k"]),
         "batch_topk": lambda: BatchTopK(config["k"]),
         "jump_relu": lambda: JumpReLU(n_latents, width=config["width"]),

@@ -13,15 +13,16 @@ from saelab.terms.base import Step
 def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None]:
     """Lower all biases (JumpReLU: raise all thresholds) by one number so that training starts from a mean L0 of `l0`.
 
-    From zero biases half of all latents are active, and a penalty spends most of a short run on undoing that.
+    From zero biases half of all latents are active, and a penalty spends most of a short run on undoing that. Where `l0` is
+    more than that already, nothing moves.
     """
 
     @torch.no_grad()
     def event(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
         del optimizer
-        level = float(kth_largest(step.pre, max(1, min(step.pre.numel(), round(l0 * len(step.pre))))))
+        level = max(0.0, float(kth_largest(step.pre, max(1, min(step.pre.numel(), round(l0 * len(step.pre)))))))
         if isinstance(sae.act, JumpReLU):
-            sae.act.threshold.fill_(max(level, 0.0))
+            sae.act.threshold.fill_(level)
         elif isinstance(sae.act, Gated):
             sae.act.b_gate.sub_(level)
         else:

@@ -18,11 +18,13 @@ START_L0 = 3.0  # penalty-based variants start from this multiple of the L0 aske
 RESAMPLE_AT = (0.15, 0.3, 0.45)  # of training: late enough to know who is dead, early enough to recover
 
 
-def _sparse_loss(penalty: TermFunction, l0: float, coefficient: float, warmup: float, initial: float = 0.05) -> Term:
-    """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0)."""
+def _sparse_loss(
+    penalty: TermFunction, l0: float, coefficient: float, warmup: float, *, initial: float = 0.05, start: float = START_L0
+) -> Term:
+    """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0) from `start` times that."""
     if coefficient > 0:
         return Term("sparsity", penalty, linear(0.0, coefficient, until=warmup))
-    return Term("sparsity", Steered(penalty, l0, initial=initial, warmup=warmup, start=START_L0))
+    return Term("sparsity", Steered(penalty, l0, initial=initial, warmup=warmup, start=start))
 
 
 def _events(l0: float) -> tuple[Event, ...]:
@@ -50,11 +52,11 @@ def standard_trimmed(d_in: int, n_latents: int, *, l0: float, excess: float = 2.
     """`standard` trained at `excess` times the L0, then thresholded to it: a much stronger L1 row at equal sparsity."""
     if excess < 1:
         raise ValueError(f"excess is {excess:g}; it is the multiple of the L0 in training and must be at least 1")
-    trained_at = min(excess * l0, 0.9 * n_latents)
+    excess = min(excess, 0.9 * n_latents / l0)
     return Variant(
         SAE(d_in, n_latents, Trimmed()),
-        Objective(Term("mse", mse), _sparse_loss(l1, trained_at, 0.0, warmup)),
-        events=_events(trained_at),
+        Objective(Term("mse", mse), _sparse_loss(l1, excess * l0, 0.0, warmup, start=max(1.0, START_L0 / excess))),
+        events=_events(l0),
         calibrate=l0,
     )
 

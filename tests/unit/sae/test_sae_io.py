@@ -5,13 +5,20 @@ import json
 import pytest
 import torch
 
-from saelab.sae.activations import ACTIVATIONS, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.activations import ACTIVATIONS, BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
 from saelab.sae.io import load_sae, save_sae
 from saelab.sae.module import SAE
 from saelab.store import CorruptFile
 from saelab.types import Hook
 
-ACTS = [ReLU, lambda: TopK(3), lambda: BatchTopK(2.5), lambda: JumpReLU(12, threshold=0.2, width=0.1), lambda: Gated(12)]
+ACTS = [
+    ReLU,
+    Trimmed,
+    lambda: TopK(3),
+    lambda: BatchTopK(2.5),
+    lambda: JumpReLU(12, threshold=0.2, width=0.1),
+    lambda: Gated(12),
+]
 
 
 def an_sae(act) -> SAE:
@@ -30,7 +37,7 @@ def test_round_trip(tmp_path, act):
     sae = an_sae(act())
     for parameter in sae.parameters():
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
-    if isinstance(sae.act, BatchTopK):
+    if isinstance(sae.act, BatchTopK | Trimmed):
         sae.act.threshold.fill_(0.25)
     save_sae(sae, tmp_path / "sae", {})
     again = load_sae(tmp_path / "sae")
@@ -80,7 +87,7 @@ def test_truncated_tensors(folder, kept):
         ({"n_latents": 13}, "do not describe one SAE"),
         ({"d_in": 4}, "do not describe one SAE"),
         ({"activation": "jump_relu", "activation_config": {"width": 0.1}}, "do not describe one SAE"),
-        ({"activation": "topq"}, "unknown activation 'topq'; this saelab knows relu, topk"),
+        ({"activation": "topq"}, "unknown activation 'topq'; this saelab knows relu, trimmed, topk"),
         ({"activation_config": {}}, "do not describe one SAE"),
         ({"hook": "layer three"}, "'layer three' is no hook name"),
         ({"d_in": "five"}, "do not describe one SAE"),
