@@ -19,7 +19,7 @@ class Matched:
 
 
 def cosines(directions: Tensor, features: Tensor) -> Tensor:
-    """Signed cosines `[L, F]` of directions `[L, D]` and features `[F, D]`; 0 where a row is zero.
+    """Signed cosines `[L, F]` of directions `[L, D]` and features `[F, D]`; 0 where a row is zero (norms count as 1e-8 at least).
 
     Raises `ValueError` where the widths differ.
     """
@@ -28,7 +28,8 @@ def cosines(directions: Tensor, features: Tensor) -> Tensor:
             f"directions are {list(directions.shape)} and features {list(features.shape)};"
             " they must be [L, D] and [F, D] of one width D"
         )
-    return normalize(directions, dim=1) @ normalize(features.to(directions.dtype), dim=1).T
+    features = features.to(directions)
+    return normalize(directions, dim=1, eps=1e-8) @ normalize(features, dim=1, eps=1e-8).T
 
 
 def match(directions: Tensor, features: Tensor) -> Matched:

@@ -1,0 +1,154 @@
+"""Ground truth: does a dictionary find the features that a world is made of? Reads every world.
+
+Definitions are those of SynthSAEBench as sae-lens computes them (Chanin & Garriga-Alonso 2026), so that the numbers can be
+compared with published ones. With c the cosine of decoder direction and true feature, `[L, F]`:
+
+    mcc                 one-to-one matching with the largest sum of |c|; mean |c| of the min(L, F) matched pairs
+    uniqueness          distinct argmax_f |c| over all latents, divided by L
+    precision, recall,  a latent is a detector of its argmax_f |c|: it says yes where z != 0, the truth is yes where the
+    f1                  feature's code is > 0. 0 where undefined; per latent, then the mean over all L, dead ones too
+    explained_variance  1 - E|x - x_hat|^2 / (E|x|^2 - |E x|^2)
+    shrinkage           mean |x_hat| / |x| where |x| > 1e-6; 1 is no shrinkage
+    l0                  mean number of latents with z != 0
+    dead                share of latents that never fire in the sample
+
+Legend: L latents | F true features | N activations | D width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from saelab.evals.matching import Matched, cosines, match
+from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.synth.world import World
+from saelab.types import Dictionary, Score
+
+ACTIVATIONS = 20_480  # held out; whole windows in worlds with order
+CODES_AT_ONCE = 1 << 22  # numbers
+PICTURE = 256  # features and latents in the report's matrix, at most
+MIN_NORM = 1e-6  # of x, for a ratio of norms
+CONSTANT = 1e-12  # share of E|x|^2 below which a variance is rounding
+
+
+@dataclass(frozen=True)
+class TruthData:
+    """Held-out activations of a world, and which of its features are active in them."""
+
+    features: Tensor  # [F, D]
+    groups: Mapping[str, range]  # of features
+    x: Tensor  # [N, D]
+    active: Tensor  # [N, F] bool
+
+
+def prepare(world: World) -> TruthData:
+    """Draw the held-out activations. Every world can be read."""
+    sample = world.sample(ACTIVATIONS, "truth").flat
+    return TruthData(world.process.features, world.process.groups, sample.x, sample.codes > 0)
+
+
+def measure(dictionary: Dictionary, data: TruthData) -> WorldResult:
+    """Every score of a dictionary against the true features. Deterministic.
+
+    Raises `ValueError` where the dictionary has another width than the world, or its directions are not finite.
+    """
+    with torch.no_grad():
+        totals = Totals(dictionary.directions, data.features)
+        step = max(1, CODES_AT_ONCE // max(len(dictionary.directions), len(data.features)))
+        for x, active in zip(data.x.split(step), data.active.split(step), strict=True):
+            z = dictionary.encode(x.to(dictionary.directions.device))
+            totals.add(active, x, z, dictionary.decode(z))
+        return WorldResult("truth", totals.scores(), _details(totals, data))
+
+
+def truth_scores(
+    features: Tensor, codes: Tensor, x: Tensor, *, z: Tensor, x_hat: Tensor, directions: Tensor
+) -> dict[str, Score]:
+    """Every score from tensors: features `[F, D]`, true codes `[N, F]`, x and x_hat `[N, D]`, z `[N, L]`, rows `[L, D]`."""
+    totals = Totals(directions, features)
+    totals.add(codes > 0, x, z, x_hat)
+    return totals.scores()
+
+
+class Totals:
+    """Sums over activations from which every score follows, so that they can come in parts."""
+
+    def __init__(self, directions: Tensor, features: Tensor):
+        self.similarity = cosines(directions.detach().float().cpu(), features.float()).abs()  # [L, F]
+        self.matched: Matched = match(directions.detach().float().cpu(), features.float())
+        self.detects = self.similarity.argmax(1)  # [L] the feature that each latent is judged as a detector of
+        self.n = self.n_ratios = 0
+        self.fired, self.present, self.hits = torch.zeros(3, len(directions), dtype=torch.long)  # [L] each
+        self.sum_x = torch.zeros(features.shape[1], dtype=torch.double)  # [D]
+        self.square, self.residual, self.ratio = 0.0, 0.0, 0.0
+
+    def add(self, active: Tensor, x: Tensor, z: Tensor, x_hat: Tensor) -> None:
+        """More activations: which features are active `[N, F]`, x and x_hat `[N, D]`, codes z `[N, L]`."""
+        fires, truth = (z != 0).cpu(), active[:, self.detects]  # [N, L] both
+        x, x_hat = x.cpu().double(), x_hat.cpu().double()
+        self.n += len(x)
+        self.fired += fires.sum(0)
+        self.present += truth.sum(0)
+        self.hits += (fires & truth).sum(0)
+        self.sum_x += x.sum(0)
+        self.square += float(x.square().sum())
+        self.residual += float((x - x_hat).square().sum())
+        norm = x.norm(dim=1)
+        counts = norm > MIN_NORM
+        self.ratio += float((x_hat.norm(dim=1)[counts] / norm[counts]).sum())
+        self.n_ratios += int(counts.sum())
+
+    def scores(self) -> dict[str, Score]:
+        """Every score of the activations so far; at least one must have come."""
+        assert self.n, "no activations"
+        hits, fired, present = self.hits.double(), self.fired.double(), self.present.double()
+        precision, recall = hits / fired.clamp_min(1), hits / present.clamp_min(1)  # [L] both; 0 where undefined
+        f1 = 2 * hits / (fired + present).clamp_min(1)  # [L] the harmonic mean of both
+        matched = self.matched.cosine[self.matched.latent >= 0]  # [min(L, F)]
+        latents = len(self.fired)
+        return {
+            "mcc": exact(float(matched.double().mean()), self.n, "higher"),
+            "precision": exact(float(precision.mean()), self.n, "higher"),
+            "recall": exact(float(recall.mean()), self.n, "higher"),
+            "f1": exact(float(f1.mean()), self.n, "higher"),
+            "uniqueness": exact(len(self.detects.unique()) / latents, self.n, "higher"),
+            "explained_variance": self._explained_variance(),
+            "dead": exact(float((self.fired == 0).double().mean()), self.n, "lower"),
+            "shrinkage": self._shrinkage(),
+            "l0": exact(float(fired.sum()) / self.n, self.n),
+        }
+
+    def _explained_variance(self) -> Score:
+        variance = self.square / self.n - float((self.sum_x / self.n).square().sum())
+        if variance <= CONSTANT * self.square / self.n:
+            return undefined("the activations are constant: there is no variance to explain", "higher")
+        return exact(1 - self.residual / self.n / variance, self.n, "higher")
+
+    def _shrinkage(self) -> Score:
+        if not self.n_ratios:
+            return undefined("every activation is zero: there is no norm to compare with")
+        return exact(self.ratio / self.n_ratios, self.n_ratios)
+
+
+def _details(totals: Totals, data: TruthData) -> dict[str, Any]:
+    """What the report draws: cosines per cent, matched latents in the order of their features, then the others.
+
+    The matrix shows the first `PICTURE` features and as many latents; the lists have all features.
+    """
+    mine = totals.matched.latent[:PICTURE]
+    mine = mine[mine >= 0]
+    others = torch.ones(len(totals.detects), dtype=torch.bool)
+    others[totals.matched.latent[totals.matched.latent >= 0]] = False
+    rest = others.nonzero().squeeze(1)
+    rest = rest[totals.detects[rest].argsort(stable=True)]  # next to the latents of the same feature
+    order = torch.cat([mine, rest])[:PICTURE]
+    return {
+        "cosine": (100 * totals.similarity[order, :PICTURE]).round().int().tolist(),
+        "order": order.tolist(),
+        "matched": [round(value, 4) for value in totals.matched.cosine.tolist()],
+        "frequency": [round(value, 6) for value in data.active.double().mean(0).tolist()],
+        "groups": {name: [group.start, group.stop] for name, group in data.groups.items()},
+    }
