@@ -37,3 +37,19 @@ def repelled(
         push[:held] = 0
         rows = unit_rows(rows - push)
     return rows[held:]
+
+
+def spread(n: int, d: int, generator: torch.Generator, *, target: float, tries: int = 2_000, rate: float = 0.05) -> Tensor:
+    """n unit rows `[n, d]` whose largest |cosine| with another is, in the mean over rows, just below `target`.
+
+    Random rows push each other apart until it is. Raises `ValueError` where that many rows do not fit that far apart.
+    """
+    rows = unit_rows(torch.randn(n, d, generator=generator))
+    for _ in range(tries):
+        cosines = (rows @ rows.T).fill_diagonal_(0)
+        if cosines.abs().amax(1).mean() < target:
+            return rows
+        rows = unit_rows(rows - rate * ((cosines * (cosines.abs() > 0.8 * target)) @ rows))
+    raise ValueError(
+        f"{n} directions in {d} dimensions do not get their largest |cosine| down to {target:g}; ask for more or widen d"
+    )
