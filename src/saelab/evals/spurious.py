@@ -1,0 +1,186 @@
+"""Spurious correlation: can the spurious factor be taken out of a dictionary, and does the task factor stay?
+
+The bank S is the dictionary's block "bank", else its three latents with the highest attribution to s; R are the others.
+Removal is spurious correlation removal (SCR; Karvonen et al. 2025, SAEBench, 2503.09532, section 3.7): a probe of the
+task T that was trained where T = s is applied to x with S ablated to its mean, the reconstruction error kept, on four
+equal cells of (T, s); 0 is the accuracy without ablation, 1 that of a probe trained on the four cells. With zero
+ablation every T = 1 sample of a mixed latent lands on the probe's threshold, so that the score says nothing.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from saelab.evals.spurious_probes import LinearProbe, accuracy, best_accuracy, leace, linear_probe, mlp_probe
+from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.synth.directions import unit_rows
+from saelab.synth.world import World
+from saelab.synth.worlds.s5_spurious import Mode, SpuriousFactor
+from saelab.types import Better, Dictionary, Score
+
+ROWS = 8_000  # activations of each sample
+BANK = 3  # latents, where the dictionary names none
+MIN_GAP = 0.02  # between the clean and the biased probe; below, a share of it says nothing
+NO_REST = "every latent is in the bank"
+OF_THE_REST: Mapping[str, Better] = {
+    "leak_linear": "lower",
+    "leak_mlp": "lower",
+    "task_accuracy": "higher",
+    "worst_group": "higher",
+}
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Activations with both labels."""
+
+    x: Tensor  # [N, D]
+    task: Tensor  # [N] 0 or 1
+    spurious: Tensor  # [N] 0 or 1
+
+
+@dataclass(frozen=True)
+class SpuriousData:
+    """Held-out samples of a world and what probes on x make of them: the same for every SAE."""
+
+    train: Labelled  # four equal cells
+    test: Labelled  # four equal cells
+    natural: Labelled  # T and s as correlated as in training
+    biased: LinearProbe  # of T on x, from cells with T = s
+    clean_accuracy: tuple[float, float]  # on test, of the probe of T trained on four cells: at 0, at the best threshold
+    biased_accuracy: tuple[float, float]  # the same of `biased`
+    spurious_direction: Tensor  # [D] gradient of the probe of s
+    features: Tensor  # [2, D] the task's true direction, the first spurious one
+    leace: Mapping[str, float | None] = field(default_factory=dict)  # the ceiling of linear removal, by the same measures
+
+
+def prepare(world: World) -> SpuriousData:
+    """Samples and probes. Raises `TypeError` for a world without a spurious factor."""
+    process = world.process
+    if not isinstance(process, SpuriousFactor):
+        raise TypeError(f"world {world.name!r} has no spurious factor; this evaluation reads s5, s5b and s5_null")
+
+    def sample(name: str, mode: Mode) -> Labelled:
+        drawn = process.draw(ROWS, world.generator(f"spurious {name}"), mode=mode)
+        assert drawn.labels is not None
+        return Labelled(drawn.x, *drawn.labels.unbind(1))
+
+    train, test, concordant = sample("train", "balanced"), sample("test", "balanced"), sample("biased", "concordant")
+    clean, biased = linear_probe(train.x, train.task), linear_probe(concordant.x, concordant.task)
+    data = SpuriousData(
+        train,
+        test,
+        sample("natural", "natural"),
+        biased,
+        _accuracies(clean(test.x), test.task),
+        _accuracies(biased(test.x), test.task),
+        linear_probe(train.x, train.spurious).direction.to(train.x.dtype),
+        process.features[:2],
+    )
+    return replace(data, leace=_leace_row(data))
+
+
+@torch.no_grad()
+def measure(dictionary: Dictionary, data: SpuriousData) -> WorldResult:
+    """Seven numbers of one dictionary.
+
+    `scr`, `scr_threshold`: the share of the biased probe's loss that ablating the bank wins back, 1 at best, negative
+    where it does harm; the second with the probe's threshold re-fitted, so that a mere shift does not count: gate on it.
+    `leak_linear`, `leak_mlp`: accuracy of a fresh probe of s on R, four equal cells, .5 is chance. Low alone is no
+    success: R may have lost T as well. `task_accuracy`: of a probe of T on R, divided by the same on x. `worst_group`:
+    accuracy in the worst of the four cells of a probe of T on R trained on natural data. `spurious_cos`: |cos| of the
+    latent nearest to the task's direction with the spurious direction, minus |cos| of the two true directions.
+    """
+    codes = dictionary.encode(data.train.x)  # [N, L]
+    bank = _bank(dictionary, codes, data)  # [L] bool
+    test = dictionary.encode(data.test.x)
+    removed = (test[:, bank] - codes[:, bank].mean(0)) @ dictionary.directions[bank]  # [N, D]
+    scores = _removal(data.test.x - removed, data)
+    if bank.all():
+        scores |= {name: undefined(NO_REST, better) for name, better in OF_THE_REST.items()}
+    else:
+        rest = ~bank
+        scores |= _readable(codes[:, rest], test[:, rest], data)
+        scores["worst_group"] = _worst_group(dictionary.encode(data.natural.x)[:, rest], test[:, rest], data)
+    scores["spurious_cos"] = _mixture(dictionary.directions, data.features)
+    details = {
+        "bank": bank.nonzero().squeeze(1).tolist(),
+        "clean_accuracy": data.clean_accuracy[0],
+        "biased_accuracy": data.biased_accuracy[0],
+        "leace": dict(data.leace),
+    }
+    return WorldResult("spurious", scores, details)
+
+
+def _accuracies(logits: Tensor, y: Tensor) -> tuple[float, float]:
+    """At threshold 0, and at the best threshold."""
+    return accuracy(logits, y), best_accuracy(logits, y)
+
+
+def _bank(dictionary: Dictionary, codes: Tensor, data: SpuriousData) -> Tensor:
+    """Which latents are the bank `[L]`: the block of that name, else those through which most of s's probe is reached.
+
+    Attribution: the gap of the mean code between s = 1 and s = 0, times the decoder row along the probe's direction.
+    """
+    blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
+    bank = torch.zeros(codes.shape[1], dtype=torch.bool)
+    if "bank" in blocks:
+        bank[list(blocks["bank"])] = True
+        return bank
+    with_s = data.train.spurious > 0
+    gap = codes[with_s].mean(0) - codes[~with_s].mean(0)
+    attribution = gap * (dictionary.directions @ data.spurious_direction)
+    bank[attribution.topk(min(BANK, len(bank))).indices] = True
+    return bank
+
+
+def _removal(x: Tensor, data: SpuriousData) -> dict[str, Score]:
+    """SCR of the test activations after a removal, `[N, D]`, without and with the threshold re-fitted."""
+    scores = {}
+    reached = _accuracies(data.biased(x), data.test.task)
+    rows = zip(("scr", "scr_threshold"), reached, data.clean_accuracy, data.biased_accuracy, strict=True)
+    for name, value, clean, biased in rows:
+        if clean - biased < MIN_GAP:
+            scores[name] = undefined(f"the biased probe ({biased:.3f}) is as good as the clean one ({clean:.3f})", "higher")
+        else:
+            scores[name] = exact((value - biased) / (clean - biased), len(x), "higher")
+    return scores
+
+
+def _readable(train: Tensor, test: Tensor, data: SpuriousData) -> dict[str, Score]:
+    """What fresh probes read from codes or activations `[N, C]` of the two balanced samples."""
+    n, labels = len(test), data.train.spurious
+    task = accuracy(linear_probe(train, data.train.task)(test), data.test.task)
+    return {
+        "leak_linear": exact(accuracy(linear_probe(train, labels)(test), data.test.spurious), n, "lower"),
+        "leak_mlp": exact(accuracy(mlp_probe(train, labels)(test), data.test.spurious), n, "lower"),
+        "task_accuracy": exact(task / data.clean_accuracy[0], n, "higher"),
+    }
+
+
+def _worst_group(natural: Tensor, test: Tensor, data: SpuriousData) -> Score:
+    """The worst of the four cells, of a probe of T trained on natural codes `[N, C]`."""
+    logits = linear_probe(natural, data.natural.task)(test)
+    cell = 2 * data.test.task + data.test.spurious
+    by_cell = [accuracy(logits[cell == i], data.test.task[cell == i]) for i in range(4)]
+    return exact(min(by_cell), len(test) // 4, "higher")
+
+
+def _mixture(directions: Tensor, features: Tensor) -> Score:
+    """|cos| of the latent nearest to the task with the spurious feature, minus |cos| of the two features `[2, D]`."""
+    live = directions[directions.norm(dim=1) > 0]
+    if len(live) == 0:
+        return undefined("no latent has a direction", "lower")
+    cosines = (unit_rows(live) @ features.T).abs()  # [L, 2]
+    mixture = cosines[cosines[:, 0].argmax(), 1] - (features[0] @ features[1]).abs()
+    return exact(float(mixture), len(live), "lower")
+
+
+def _leace_row(data: SpuriousData) -> dict[str, float | None]:
+    """The ceiling of linear removal: LEACE on x, by the same measures."""
+    eraser = leace(data.train.x, data.train.spurious)
+    train, test = eraser(data.train.x), eraser(data.test.x)
+    scores = _removal(test, data) | _readable(train, test, data)
+    return {name: score.value for name, score in scores.items()}
