@@ -1,0 +1,87 @@
+"""Disentanglement on a world of shared factors: has every value of every factor a latent of its own?
+
+Scores are of codes averaged over a sequence, on a balanced factorial set, in which the factors that agree in training are
+independent: a latent for "A and B" cannot pass for either. See `disentangle_formulas` for the formulas and their sources.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saelab.evals.disentangle_formulas import Items, dci_d, factor_vae, items, mig, sap, value_information
+from saelab.evals.matching import cosines
+from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.synth.world import World
+from saelab.synth.worlds.s4_factors import VALUES, Factors
+from saelab.types import Better, Dictionary, Score
+
+N_ITEMS = 6_000  # sequences
+CHUNK = 500  # sequences encoded at a time
+COMPOSITE = 0.5  # cosine from which a latent counts as standing for a value
+LIVE = 1e-3  # least share of tokens that a live latent is active on
+DCI_FLOOR = 0.15  # DCI-D of shuffled items
+
+
+@dataclass(frozen=True)
+class DisentangleData:
+    """A balanced factorial set of sequences."""
+
+    x: Tensor  # [N, T, D]
+    items: Items  # of the N sequences
+    values_a: Tensor  # [V, D] directions of the values of A
+    values_b: Tensor  # [V, D]
+
+
+def prepare(world: World) -> DisentangleData:
+    """6,000 held-out balanced sequences. Raises `TypeError` for a world without factors."""
+    process = world.process
+    if not isinstance(process, Factors):
+        raise TypeError(f"world {world.name!r} has no factors; disentangle reads s4 and s4_null")
+    sample = process.balanced(N_ITEMS, world.generator("disentangle"))
+    assert sample.labels is not None
+    a, b = (process.features[list(process.groups[name])] for name in ("a", "b"))
+    known = items(sample.labels, VALUES, process.chance, world.generator("disentangle choices"))
+    return DisentangleData(sample.x, known, a, b)
+
+
+@torch.no_grad()
+def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
+    """Scores of one SAE, by their names in the tables.
+
+    `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor .15), `factor_vae`;
+    `composites`: live latents with cosine > .5 to both a value of A and a value of B, `composite_share`: among those with
+    either.
+    """
+    codes, live = _pooled(dictionary, data.x)
+    n = len(codes)
+    information = value_information(codes, data.items)
+    gaps = mig(information, data.items)
+    near = [cosines(dictionary.directions, v).amax(1) > COMPOSITE for v in (data.values_a, data.values_b)]
+    both, either = int((near[0] & near[1] & live).sum()), int(((near[0] | near[1]) & live).sum())
+    scores = {
+        "mig": exact(float(gaps.mean()), n, "higher"),
+        "mig_ab": exact(float(gaps[: 2 * data.items.n_values].mean()), n, "higher"),
+        "sap": exact(float(sap(codes, data.items).mean()), n, "higher"),
+        "dci_d": _score(dci_d(codes, information[0], data.items), n, "higher", "no latent tells anything of a value"),
+        "factor_vae": _score(factor_vae(codes, data.items), n, "higher", "no latent is active on 2 % of the sequences"),
+        "composites": exact(both, n, "lower"),
+        "composite_share": _score(both / either if either else math.nan, n, "lower", "no live latent is near A or B"),
+    }
+    return WorldResult("disentangle", scores, {"mig_by_value": gaps.tolist(), "dci_d_floor": DCI_FLOOR})
+
+
+def _pooled(dictionary: Dictionary, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Codes averaged over each sequence of `x [N, T, D]`, `[N, L]`, and which latents are live, `[L]`."""
+    codes, active = [], torch.zeros(len(dictionary.directions))
+    for part in x.split(CHUNK):
+        z = dictionary.encode(part.flatten(0, 1))  # [n * T, L]
+        active += (z != 0).sum(0).cpu()
+        codes.append(z.unflatten(0, part.shape[:2]).mean(1).float().cpu())
+    return torch.cat(codes), active > LIVE * x.shape[0] * x.shape[1]
+
+
+def _score(value: float, n: int, better: Better, otherwise: str) -> Score:
+    """The value, or why there is none."""
+    return undefined(otherwise, better) if math.isnan(value) else exact(value, n, better)
