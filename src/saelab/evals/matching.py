@@ -19,9 +19,9 @@ class Matched:
 
 
 def cosines(directions: Tensor, features: Tensor) -> Tensor:
-    """Signed cosines `[L, F]` of directions `[L, D]` and features `[F, D]`; 0 where a row is zero (norms count as 1e-8 at least).
+    """Signed cosines `[L, F]` of directions `[L, D]` and features `[F, D]`; 0 where a row is zero.
 
-    Raises `ValueError` where the widths differ.
+    A norm below 1e-8 counts as 1e-8. Raises `ValueError` where the widths differ.
     """
     if directions.ndim != 2 or features.ndim != 2 or directions.shape[1] != features.shape[1]:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Ground truth: does a dictionary find the features that a world is made of? Reads every world.
 
-Definitions are those of SynthSAEBench as sae-lens computes them (Chanin & Garriga-Alonso 2026), so that the numbers can be
-compared with published ones. With c the cosine of decoder direction and true feature, `[L, F]`:
+Definitions are those of SynthSAEBench (arXiv 2602.14687) as sae-lens computes them, so that the numbers can be compared with
+published ones. With c the cosine of decoder direction and true feature, `[L, F]`:
 
     mcc                 one-to-one matching with the largest sum of |c|; mean |c| of the min(L, F) matched pairs
     uniqueness          distinct argmax_f |c| over all latents, divided by L
