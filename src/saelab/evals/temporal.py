@@ -1,0 +1,190 @@
+"""Temporal evaluation on worlds of persistent features: which latents stand for slow features, and do they follow them.
+
+What a latent stands for is its type: the true direction of largest |cosine|, where that exceeds .5; the two signals of a
+circle of positions are one plane, because a circle can be tiled at any angle. A latent that fires on at most one token in
+a thousand is dead and has no type. The slow block is the first block named "slow" of the dictionary or, where it has none,
+as many first latents as there are slow features.
+
+Every purity stands beside `purity_sorted`, the same after sorting latents by how much their codes persist: where features
+are recovered at all, sorting finds the slow ones, so only what exceeds it speaks for a temporal loss. It cannot raise
+`slow_recall`. Hidden states of a permuted corpus are permuted with its tokens: `hidden_correlation` then is what it is in
+order, and smoothing loses.
+
+Legend: L latents | F true features | P position signals | S sequences | T positions | D width.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saelab.evals.matching import Matched, cosines, match
+from saelab.evals.temporal_codes import (
+    column_correlation,
+    explained_share,
+    lag_correlation,
+    position_share,
+    smooth,
+)
+from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.synth.world import World
+from saelab.synth.worlds.s3_persistence import Persistence
+from saelab.types import Dictionary, Score
+
+SEQUENCES = 512
+ALIVE = 1e-3  # share of tokens on which a latent must fire
+TYPED = 0.5  # |cosine| above which a latent stands for a direction
+RECALLED = 0.8  # |cosine| above which a feature counts as found
+POSITIONAL = 0.25  # share of variance above which a latent is one of the position
+READ = 0.5  # R^2 above which a position signal can be read
+DECAYS = (0.6, 0.8, 0.9)  # of exponential smoothing
+
+
+@dataclass(frozen=True)
+class TemporalData:
+    """Held-out sequences with the states behind them."""
+
+    process: Persistence
+    x: Tensor  # [S, T, D]
+    hidden: Tensor  # [S, T, F], 1 where the state is on
+    signals: Tensor  # [S, T, P] position signals that x carries
+
+
+@dataclass(frozen=True)
+class Types:
+    """What every latent stands for."""
+
+    direction: Tensor  # [L] number of a feature, F and above: a circle of positions; -1: none
+    cosine: Tensor  # [L] |cosine| with the nearest direction
+    alive: Tensor  # [L] bool
+
+
+def prepare(world: World) -> TemporalData:
+    """512 held-out sequences. Raises `TypeError` for a world without persistent features."""
+    process = world.process
+    if not isinstance(process, Persistence):
+        raise TypeError(
+            f"world {world.name!r} has no persistent features; the temporal evaluation reads s3, s3_hard, s3_null, s3c,"
+            " s3c_hard and s3c_null"
+        )
+    sample = process.sequences(SEQUENCES, world.generator("temporal"))
+    assert sample.labels is not None
+    return TemporalData(process, sample.x, sample.labels, sample.x @ process.planes.T)
+
+
+@torch.no_grad()
+def measure(dictionary: Dictionary, data: TemporalData) -> WorldResult:
+    """Scores of one dictionary.
+
+    `slow_recall`, `fast_recall`: share of the features that a live latent finds (|cosine| > .8), in the whole dictionary.
+    `purity`: slow / (slow + fast) latents of the slow block; `purity_sorted`: of as many latents as there are slow
+    features, the most persistent ones, after those of the position (> 25 % of variance) and dead ones are moved last.
+    `occupancy`: share of the slow features that a latent of the slow block stands for. `position_features_in_slow_block`:
+    position signals with linear R^2 > .5 from the block's codes. `hidden_correlation`: mean correlation of the codes of
+    matched live slow latents (|cosine| > .5) with the hidden state; `hidden_correlation_smoothed`: of their best
+    exponential average over the 16 latest positions. `mcc_slow`, `mcc_fast`: mean |cosine| of the features in the
+    one-to-one matching, 0 for a feature without a latent.
+    """
+    process = data.process
+    z = dictionary.encode(data.x).float()  # [S, T, L]
+    types = latent_types(dictionary.directions, process, (z > 0).float().mean((0, 1)) > ALIVE)
+    n_slow = len(process.groups["slow"])
+    block = slow_block(dictionary, n_slow)
+    last = ~types.alive | (position_share(z) > POSITIONAL)
+    persistence = lag_correlation(z)  # [L]
+    order = torch.where(last, persistence - 3, persistence).argsort(descending=True, stable=True)
+    matched = match(dictionary.directions.float(), process.features)
+    n = z[..., 0].numel()
+    groups = process.groups
+    scores = {
+        "slow_recall": exact(recall(types, groups["slow"]), n, "higher"),
+        "fast_recall": exact(recall(types, groups["fast"]), n),
+        "purity": purity(types, block, groups, n),
+        "purity_sorted": purity(types, order[:n_slow], groups, n),
+        "occupancy": exact(len(_standing_for(types, block, groups["slow"]).unique()) / n_slow, n, "higher"),
+        "position_features_in_slow_block": _position_features(z[..., block], data.signals),
+        **_hidden_correlations(z, types.alive, matched, data),
+        "mcc_slow": exact(float(matched.cosine[groups["slow"]].mean()), n, "higher"),
+        "mcc_fast": exact(float(matched.cosine[groups["fast"]].mean()), n),
+    }
+    return WorldResult("temporal", scores, {"slow_block": counts(types, block, groups)})
+
+
+def slow_block(dictionary: Dictionary, n_slow: int) -> Tensor:
+    """Latents `[<= L]` of the block "slow", else the first `n_slow`, or all where there are fewer."""
+    blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
+    return torch.tensor(list(blocks.get("slow", range(min(n_slow, len(dictionary.directions))))), dtype=torch.long)
+
+
+def latent_types(directions: Tensor, process: Persistence, alive: Tensor) -> Types:
+    """What latents with decoder rows `[L, D]` stand for. `alive [L]` bool."""
+    directions = directions.float()
+    similarity = cosines(directions, process.features).abs()  # [L, F]
+    if len(process.planes):
+        circles = cosines(directions, process.planes).unflatten(1, (-1, 2)).norm(dim=2)  # [L, P/2]
+        similarity = torch.cat([similarity, circles], 1)
+    cosine, nearest = similarity.max(1)
+    return Types(torch.where((cosine > TYPED) & alive, nearest, -1), cosine, alive)
+
+
+def recall(types: Types, group: range) -> float:
+    """Share of a group's features that a live latent finds, in [0, 1]."""
+    found = types.direction[types.cosine > RECALLED]
+    return len(found[_within(found, group)].unique()) / len(group)
+
+
+def purity(types: Types, latents: Tensor, groups: Mapping[str, range], n: int) -> Score:
+    """slow / (slow + fast) among `latents`, in [0, 1]; undefined where they stand for neither. n: tokens it was measured on."""
+    slow, fast = (len(_standing_for(types, latents, groups[name])) for name in ("slow", "fast"))
+    if slow + fast == 0:
+        return undefined("none of these latents stands for a slow or a fast feature", "higher")
+    return exact(slow / (slow + fast), n, "higher")
+
+
+def counts(types: Types, latents: Tensor, groups: Mapping[str, range]) -> dict[str, int]:
+    """How many of `latents` stand for a slow or fast feature, for the position, for nothing, and are dead."""
+    direction, alive = types.direction[latents], types.alive[latents]
+    n_features = sum(len(group) for group in groups.values())
+    by_group = {name: int(_within(direction, group).sum()) for name, group in groups.items()}
+    return by_group | {
+        "position": int((direction >= n_features).sum()),
+        "mixed": int((alive & (direction < 0)).sum()),
+        "dead": int((~alive).sum()),
+    }
+
+
+def _within(direction: Tensor, group: range) -> Tensor:
+    return (direction >= group.start) & (direction < group.stop)
+
+
+def _standing_for(types: Types, latents: Tensor, group: range) -> Tensor:
+    """The features of `group` that `latents` stand for, one entry a latent."""
+    direction = types.direction[latents]
+    return direction[_within(direction, group)]
+
+
+def _position_features(z: Tensor, signals: Tensor) -> Score:
+    """How many of the signals `[S, T, P]` can be read linearly from codes `[S, T, l]`."""
+    if signals.shape[2] == 0:
+        return undefined("this world has no position features", "lower")
+    share = explained_share(z.flatten(0, 1), signals.flatten(0, 1))
+    return exact(float((share > READ).sum()), signals[..., 0].numel(), "lower")
+
+
+def _hidden_correlations(z: Tensor, alive: Tensor, matched: Matched, data: TemporalData) -> dict[str, Score]:
+    """Correlation of matched slow latents with the hidden states, at single positions and smoothed. `alive [L]`."""
+    slow = data.process.groups["slow"]
+    pairs = [(int(matched.latent[f]), f) for f in slow if matched.cosine[f] > TYPED]
+    pairs = [(j, f) for j, f in pairs if alive[j]]
+    if not pairs:
+        reason = "no live latent is matched to a slow feature with |cosine| > .5"
+        return {name: undefined(reason, "higher") for name in ("hidden_correlation", "hidden_correlation_smoothed")}
+    codes, hidden = z[..., [j for j, _ in pairs]], data.hidden[..., [f for _, f in pairs]]
+    plain = column_correlation(codes, hidden).mean()
+    smoothed = torch.stack([column_correlation(smooth(codes, decay), hidden).mean() for decay in DECAYS]).max()
+    n = hidden[..., 0].numel()
+    return {
+        "hidden_correlation": exact(float(plain), n, "higher"),
+        "hidden_correlation_smoothed": exact(float(smoothed), n, "higher"),
+    }
