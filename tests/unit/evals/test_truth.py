@@ -219,6 +219,12 @@ def test_details_draw_the_features_in_order(features, data):
     assert details["groups"] == {"front": [0, 3], "back": [3, F]}
 
 
+def test_unmatched_latents_are_drawn_next_to_those_of_the_same_feature(features, data):
+    rough = features[[5, 1, 5]] + 0.3 * features[[0, 0, 2]]  # worse copies, so that the exact ones are matched
+    details = measure(LeastSquares(torch.cat([features, rough])), data).details
+    assert details["order"] == [*range(F), F + 1, F, F + 2]
+
+
 def test_the_picture_of_a_large_world_is_cut(features, data, monkeypatch):
     monkeypatch.setattr(truth, "PICTURE", 4)
     details = measure(LeastSquares(features), data).details
