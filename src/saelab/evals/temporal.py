@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.matching import Matched, cosines, match
+from saelab.evals.matching import cosines, match
 from saelab.evals.temporal_codes import (
     column_correlation,
     explained_share,
@@ -104,7 +104,7 @@ def measure(dictionary: Dictionary, data: TemporalData) -> WorldResult:
         "purity_sorted": purity(types, order[:n_slow], groups, n),
         "occupancy": exact(len(_standing_for(types, block, groups["slow"]).unique()) / n_slow, n, "higher"),
         "position_features_in_slow_block": _position_features(z[..., block], data.signals),
-        **_hidden_correlations(z, types.alive, matched, data),
+        **_hidden_correlations(z[..., types.alive], dictionary.directions[types.alive], data),
         "mcc_slow": exact(float(matched.cosine[groups["slow"]].mean()), n, "higher"),
         "mcc_fast": exact(float(matched.cosine[groups["fast"]].mean()), n),
     }
@@ -172,11 +172,13 @@ def _position_features(z: Tensor, signals: Tensor) -> Score:
     return exact(float((share > READ).sum()), signals[..., 0].numel(), "lower")
 
 
-def _hidden_correlations(z: Tensor, alive: Tensor, matched: Matched, data: TemporalData) -> dict[str, Score]:
-    """Correlation of matched slow latents with the hidden states, at single positions and smoothed. `alive [L]`."""
-    slow = data.process.groups["slow"]
-    pairs = [(int(matched.latent[f]), f) for f in slow if matched.cosine[f] > TYPED]
-    pairs = [(j, f) for j, f in pairs if alive[j]]
+def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> dict[str, Score]:
+    """Correlation of matched slow latents with the hidden states, at single positions and smoothed.
+
+    `z [S, T, l]` and `directions [l, D]` of live latents only: a dead one must not take a live one's feature.
+    """
+    matched = match(directions.float(), data.process.features)
+    pairs = [(int(matched.latent[f]), f) for f in data.process.groups["slow"] if matched.cosine[f] > TYPED]
     if not pairs:
         reason = "no live latent is matched to a slow feature with |cosine| > .5"
         return {name: undefined(reason, "higher") for name in ("hidden_correlation", "hidden_correlation_smoothed")}
