@@ -50,7 +50,7 @@ def prepare(world: World) -> DisentangleData:
 def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
     """Scores of one SAE, by their names in the tables.
 
-    `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor .15), `factor_vae`;
+    `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor .15; .41 for the true features), `factor_vae`;
     `composites`: live latents with cosine > .5 to both a value of A and a value of B, `composite_share`: among those with
     either.
     """
@@ -67,7 +67,9 @@ def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
         "dci_d": _score(dci_d(codes, information[0], data.items), n, "higher", "no latent tells anything of a value"),
         "factor_vae": _score(factor_vae(codes, data.items), n, "higher", "no latent is active on 2 % of the sequences"),
         "composites": exact(both, n, "lower"),
-        "composite_share": _score(both / either if either else math.nan, n, "lower", "no live latent is near A or B"),
+        "composite_share": _score(
+            both / either if either else math.nan, n, "lower", "no live latent is near a value of A or B"
+        ),
     }
     return WorldResult("disentangle", scores, {"mig_by_value": gaps.tolist(), "dci_d_floor": DCI_FLOOR})
 

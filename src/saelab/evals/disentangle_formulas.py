@@ -154,7 +154,7 @@ def dci_d(codes: Tensor, information: Tensor, of: Items) -> float:
 
     Importance = |weights| of L1 logistic regressions of all values on the 80 latents that tell most (`information [L, Y]`),
     summed over a factor's values. D = sum_j share_j (1 - entropy of latent j over factors / log C). Weights of noise put
-    the floor of shuffled items near .15, not 0. NaN where no latent has any weight.
+    shuffled items near .15, not 0, and cost a code with latents for more than the factors: s4's true code has .41. NaN where no latent has any weight.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
@@ -181,10 +181,10 @@ def factor_vae(codes: Tensor, of: Items) -> float:
     """FactorVAE score (Kim & Mnih 2018) in [0, 1]: accuracy of a majority vote on which factor was held fixed.
 
     Each vote is the latent that varies least, against its overall variance, among items that share one value. Not a gate:
-    the raw activations of an entangled world score .7. NaN where no latent is active on 2 % of the items.
+    the raw activations of an entangled world score .7. NaN where no latent varies and is active on 2 % of the items.
     """
-    kept = codes[:, (codes != 0).float().mean(0) >= ALIVE].double()
-    kept = kept[:, kept.var(0) > 0]
+    varies = (codes != codes[0]).any(0)
+    kept = codes[:, varies & ((codes != 0).float().mean(0) >= ALIVE)].double()
     if kept.shape[1] == 0:
         return math.nan
     overall = kept.var(0)
