@@ -50,9 +50,9 @@ def prepare(world: World) -> DisentangleData:
 def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
     """Scores of one SAE, by their names in the tables.
 
-    `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor .15; .41 for the true features), `factor_vae`;
-    `composites`: live latents with cosine > .5 to both a value of A and a value of B, `composite_share`: among those with
-    either.
+    `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor .15, .41 for the true
+    features), `factor_vae`; `composites`: live latents with cosine > .5 to both a value of A and a value of B,
+    `composite_share`: among those with either.
     """
     codes, live = _pooled(dictionary, data.x)
     n = len(codes)

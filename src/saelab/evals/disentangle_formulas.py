@@ -154,7 +154,8 @@ def dci_d(codes: Tensor, information: Tensor, of: Items) -> float:
 
     Importance = |weights| of L1 logistic regressions of all values on the 80 latents that tell most (`information [L, Y]`),
     summed over a factor's values. D = sum_j share_j (1 - entropy of latent j over factors / log C). Weights of noise put
-    shuffled items near .15, not 0, and cost a code with latents for more than the factors: s4's true code has .41. NaN where no latent has any weight.
+    shuffled items near .15, not 0, and cost a code with latents for more than the factors: s4's true code has .41.
+    NaN where no latent has any weight.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
