@@ -6,10 +6,11 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from saelab.report import plots, tables
+from saelab.report import plots, tables, worlds
 from saelab.report.latents import latents_section
 from saelab.report.read import Results, RunRecord, mapping, number, read_results
 from saelab.report.text import METRICS, MISSING, esc, fact, metric, show, signed
+from saelab.report.world_features import features_section
 from saelab.store import write_bytes
 
 SECTIONS = {
@@ -21,6 +22,15 @@ SECTIONS = {
     "density": "Density",
     "facts": "Run facts",
     "latents": "Latents",
+}
+WORLD_SECTIONS = {
+    "world": "World",
+    "verdicts": "Verdicts",
+    "features": "Learned and true features",
+    "contrasts": "Contrasts",
+    "frontier": "Frontier",
+    "training": "Training",
+    "facts": "Run facts",
 }
 
 
@@ -47,11 +57,12 @@ def render(results: Results) -> str:
         "density": _density,
         "facts": _facts,
         "latents": latents_section,
+        "world": worlds.world_section,
+        "features": features_section,
     }
-    nav = "".join(f'<a href="#{key}">{title}</a>' for key, title in SECTIONS.items())
-    sections = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{bodies[key](results)}</section>' for key, title in SECTIONS.items()
-    )
+    titles = WORLD_SECTIONS if results.in_world else SECTIONS
+    nav = "".join(f'<a href="#{key}">{title}</a>' for key, title in titles.items())
+    sections = "".join(f'<section id="{key}"><h2>{title}</h2>{bodies[key](results)}</section>' for key, title in titles.items())
     css, script = (files("saelab.report").joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
     title = esc(results.title)
     return (
@@ -59,7 +70,7 @@ def render(results: Results) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>saelab report: {title}</title><style>{css}</style></head><body>"
         f'<header class="top"><div><span class="brand">saelab</span> <h1>{title}</h1></div><nav>{nav}</nav></header>'
-        f"<main>{tables.health_lines(results)}{sections}</main><script>{script}</script></body></html>\n"
+        f"<main>{worlds.alarms(results)}{tables.health_lines(results)}{sections}</main><script>{script}</script></body></html>\n"
     )
 
 
@@ -74,12 +85,16 @@ def _verdicts(results: Results) -> str:
     variants = ", ".join(f"{tables.swatch(i)}<b>{esc(name)}</b>" for i, name in enumerate(results.variants))
     unhealthy = sum(1 for run in results.runs if run.problems)
     count = f"{len(results.runs)} run{'s' * (len(results.runs) != 1)}"
-    where = f"on {fact(facts.get('model'))}, hook <code>{fact(facts.get('hook'))}</code>"
+    where = f"on world {fact(facts.get('world'))}" if results.in_world else _model(facts)
     lead = f'<p class="lead">Compared: {variants}; {count} {where}, at L0 {sparsity}.</p>'
     if unhealthy:
         lead += f'<p class="alarm">{unhealthy} of {count} unhealthy: not in the means and the frontier, but in every table.</p>'
     sentences = "".join(f"<li>{_sentence(row)}</li>" for row in results.contrasts)
     return lead + (f'<ul class="verdicts">{sentences}</ul>' if sentences else f"<p>Contrasts: {MISSING}.</p>")
+
+
+def _model(facts: dict[str, Any]) -> str:
+    return f"on {fact(facts.get('model'))}, hook <code>{fact(facts.get('hook'))}</code>"
 
 
 def _sentence(row: dict[str, Any]) -> str:
@@ -129,7 +144,7 @@ def _seeds_legend(results: Results) -> str:
 
 def _frontier(results: Results) -> str:
     panels, absent = [], []
-    for name in ("explained_variance", "ce_loss_score"):
+    for name in worlds.frontier_metrics(results) if results.in_world else ("explained_variance", "ce_loss_score"):
         points = []
         for run in results.runs:
             entry = run.metrics.get(name, {})
@@ -143,11 +158,9 @@ def _frontier(results: Results) -> str:
         panels.append((metric(name).label, points))
     svg = plots.frontier(panels, "Sparsity-fidelity frontier")
     note = '<p class="note">Up and to the left is better: more kept with fewer active latents. Bars are 95 % intervals.</p>'
-    return _legend(results) + f"<figure>{svg}</figure>{note}" + _not_drawn(absent)
-
-
-def _not_drawn(absent: list[str]) -> str:
-    return f'<p class="absent">Not drawn: {"; ".join(absent)}.</p>' if absent else ""
+    if results.in_world:
+        note = '<p class="note">A point is a run; rows that are compared stand at one L0.</p>'
+    return _legend(results) + f"<figure>{svg}</figure>{note}" + tables.not_drawn(absent)
 
 
 def _training(results: Results) -> str:
@@ -170,7 +183,7 @@ def _training(results: Results) -> str:
     svg = plots.curves(panels, "Training curves")
     absent = [f"{esc(run.label)} (training curve not measured)" for run in results.runs if not run.curve]
     note = '<p class="note">Losses of different variants have different terms: compare their shape, not their height.</p>'
-    return _legend(results) + f"<figure>{svg}</figure>" + _seeds_legend(results) + note + _not_drawn(absent)
+    return _legend(results) + f"<figure>{svg}</figure>" + _seeds_legend(results) + note + tables.not_drawn(absent)
 
 
 def _density(results: Results) -> str:
@@ -189,15 +202,16 @@ def _density(results: Results) -> str:
         panels.append(plots.Panel(f"{variant} (dead {shares})" if dead else variant, index, alive, dead))
     svg = plots.densities(panels, "Firing densities")
     note = '<p class="note">The grey bar is the share of latents that never fired on the evaluation text.</p>'
-    return f"<figure>{svg}</figure>" + _seeds_legend(results) + note + _not_drawn(absent)
+    return f"<figure>{svg}</figure>" + _seeds_legend(results) + note + tables.not_drawn(absent)
 
 
 def _facts(results: Results) -> str:
     notes = "".join(f"<li>{esc(note)}</li>" for note in results.notes)
     missing = f"<h3>Files missing or damaged</h3><ul>{notes}</ul>" if notes else ""
     runs = "".join(_run_fact(run) for run in results.runs)
+    facts = worlds.facts(results) if results.in_world else tables.facts_table(results.facts)
     return (
-        f"{tables.facts_table(results.facts)}<h3>Runs</h3>"
+        f"{facts}<h3>Runs</h3>"
         '<div class="scroll"><table class="small"><thead><tr><th>Run</th><th>Folder</th><th>Health</th>'
         f"<th>Steps</th><th>Tokens</th><th>Last loss</th></tr></thead><tbody>{runs}</tbody></table></div>"
         f"<details><summary>Configuration of every run</summary>{tables.config_table(results)}</details>{missing}"

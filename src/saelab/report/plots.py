@@ -85,7 +85,7 @@ def colour(index: int) -> str:
 
 def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
     """L0 against a fidelity score, a panel a score, a point a run with its 95 % interval."""
-    with _figure(len(panels), 1, 4.7, 3.2) as (figure, axes):
+    with figure_of(len(panels), 1, 4.7, 3.2) as (figure, axes):
         for ax, (title, points) in zip(axes, panels, strict=True):
             ax.set(title=title, xlabel="L0 (active latents per token)")
             for point in points:
@@ -99,12 +99,12 @@ def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
                 ax.set_xlim(left - room, right + room)
             else:
                 _empty(ax)
-        return _svg(figure, label)
+        return svg_of(figure, label)
 
 
 def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
     """Training curves over tokens, a panel a quantity; a title ending in `(log)` gets a logarithmic axis."""
-    with _figure(2, math.ceil(len(panels) / 2), 4.7, 2.35) as (figure, axes):
+    with figure_of(2, math.ceil(len(panels) / 2), 4.7, 2.35) as (figure, axes):
         for ax, (title, lines) in zip(axes, panels, strict=False):
             ax.set(title=title, xlabel="tokens")
             for line in lines:
@@ -117,9 +117,9 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
             if not drawn:
                 _empty(ax)
             elif title.endswith("(log)") and min(drawn) > 0:
-                _log_axis(ax, min(drawn), max(drawn))
+                log_axis(ax, "y", (min(drawn), max(drawn)))
             ax.xaxis.set_major_formatter(lambda value, _: _tokens(value))
-        return _svg(figure, label)
+        return svg_of(figure, label)
 
 
 def densities(panels: Sequence[Panel], label: str) -> str:
@@ -128,7 +128,7 @@ def densities(panels: Sequence[Panel], label: str) -> str:
     low = math.floor(min(values, default=-5.0) * 2) / 2
     edges = [low + 0.2 * i for i in range(math.ceil(-low / 0.2) + 1)]
     dead_at = low - 0.6
-    with _figure(min(3, len(panels)), math.ceil(len(panels) / 3), 3.2, 2.35) as (figure, axes):
+    with figure_of(min(3, len(panels)), math.ceil(len(panels) / 3), 3.2, 2.35) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
             ax.set(title=panel.title, xlabel="log10 of the share of tokens it fires on", ylabel="share of latents")
             for seed, (run, dead) in enumerate(zip(panel.alive, panel.dead, strict=True)):
@@ -148,7 +148,7 @@ def densities(panels: Sequence[Panel], label: str) -> str:
             ax.grid(visible=False, axis="x")
             if not panel.alive:
                 _empty(ax)
-        return _svg(figure, label)
+        return svg_of(figure, label)
 
 
 def bars(edges: Sequence[float], counts: Sequence[float]) -> str:
@@ -187,7 +187,8 @@ def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
 
 
 @contextmanager
-def _figure(columns: int, rows: int, width: float, height: float) -> "Iterator[tuple[Figure, list[Axes]]]":
+def figure_of(columns: int, rows: int, width: float, height: float) -> "Iterator[tuple[Figure, list[Axes]]]":
+    """A grid of axes in the page's style, `width` x `height` inches each."""
     from matplotlib import rc_context  # lazily: 0.5 s that only a report pays
     from matplotlib.figure import Figure
 
@@ -198,7 +199,7 @@ def _figure(columns: int, rows: int, width: float, height: float) -> "Iterator[t
         yield figure, axes
 
 
-def _svg(figure: "Figure", label: str) -> str:
+def svg_of(figure: "Figure", label: str) -> str:
     """The figure's <svg> element alone: no document header, metadata, dates, namespaces or ids that could clash."""
     for ax in figure.axes:
         if not ax.has_data() and not ax.texts:
@@ -217,15 +218,17 @@ def _svg(figure: "Figure", label: str) -> str:
     return re.sub(r"\n\s*", "\n", text)
 
 
-def _log_axis(ax: "Axes", low: float, high: float) -> None:
-    """Ticks written as plain numbers, at more multiples of the powers of ten the narrower the range."""
+def log_axis(ax: "Axes", which: str, span: tuple[float, float]) -> None:
+    """Makes the x or y axis logarithmic: ticks as plain numbers, at more multiples of ten's powers the narrower the span."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
+    low, high = span
     subs = range(1, 10) if high < 8 * low else (1.0, 2.0, 5.0) if high < 1000 * low else (1.0,)
-    ax.set_yscale("log")
-    ax.yaxis.set_major_locator(LogLocator(subs=subs))
-    ax.yaxis.set_minor_locator(NullLocator())
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    (ax.set_xscale if which == "x" else ax.set_yscale)("log")
+    axis = ax.xaxis if which == "x" else ax.yaxis
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
 def _empty(ax: "Axes") -> None:

@@ -1,7 +1,7 @@
 """An output folder -> what the page shows. Missing or damaged files become notes on the page, never an error."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ class RunRecord:
     health: dict[str, Any]
     core: dict[str, Any]
     latents: list[dict[str, Any]] | None
+    truth: dict[str, dict[str, Any]] = field(default_factory=dict)  # in a world: evaluation -> {scores, details}
 
     @property
     def label(self) -> str:
@@ -61,6 +62,12 @@ class Results:
     contrasts: list[dict[str, Any]]
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)  # files that are missing or damaged
+    means: list[dict[str, Any]] = field(default_factory=list)  # in a world: {variant, n, metrics}, means over seeds
+
+    @property
+    def in_world(self) -> bool:
+        """Whether the runs were trained on a synthetic world, whose true features are known."""
+        return bool(self.facts.get("world")) or any(run.truth for run in self.runs)
 
     @property
     def variants(self) -> list[str]:
@@ -109,20 +116,32 @@ def read_results(folder: Path) -> Results:
         )
     named = {str(row.get("run", "")) for row in rows}
     rows += [{"run": name} for name in paths if name not in named]
+    facts = mapping(summary.get("facts"))
+    evals = _world_evals(paths.values(), known=bool(facts.get("world")))
     runs = [
-        _run(row, paths.get(str(row.get("run", "")), folder / "runs" / str(row.get("run", ""))), folder, notes) for row in rows
+        _run(row, paths.get(str(row.get("run", "")), folder / "runs" / str(row.get("run", ""))), folder, notes, evals)
+        for row in rows
     ]
-    contrasts = [mapping(row) for row in items(summary.get("contrasts"))]
-    return Results(folder.resolve().name, runs, contrasts, mapping(summary.get("facts")), notes)
+    contrasts, means = ([mapping(row) for row in items(summary.get(key))] for key in ("contrasts", "means"))
+    return Results(folder.resolve().name, runs, contrasts, facts, notes, means)
 
 
-def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str]) -> RunRecord:
+def _world_evals(paths: Iterable[Path], *, known: bool) -> list[str]:
+    """The evaluations that every run of a world should have: those that some run has. Empty: these runs know no truth."""
+    found = {file.stem for path in paths for file in (path / "eval").glob("*.json")}
+    return sorted(found | {"truth"}) if known or "truth" in found else []
+
+
+def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals: list[str]) -> RunRecord:
     config = mapping(_read(path / "run.json", folder, notes))
     health = mapping(_read(path / "health.json", folder, notes))
-    core = mapping(_read(path / "eval" / "core.json", folder, notes))
-    latents = _read(path / "eval" / "latents.json", folder, notes)
+    truth = {name: mapping(_read(path / "eval" / f"{name}.json", folder, notes)) for name in evals}
+    core = {} if evals else mapping(_read(path / "eval" / "core.json", folder, notes))
+    latents = None if evals else _read(path / "eval" / "latents.json", folder, notes)
     latents = latents.get("latents") if isinstance(latents, Mapping) else latents
-    metrics = {**_scores(core.get("scores")), **_scores(row.get("metrics"))}
+    metrics: dict[str, dict[str, Any]] = {}
+    for scores in (core.get("scores"), *(result.get("scores") for result in truth.values()), row.get("metrics")):
+        metrics |= _scores(scores)
     densities = _densities(core)
     if densities and not {"dead", "dead_share", "frac_alive"} & set(metrics):
         metrics["dead"] = {"value": densities.count(0.0) / len(densities)}
@@ -145,6 +164,7 @@ def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str]) -> Run
         health=health,
         core=core,
         latents=[mapping(latent) for latent in latents] if isinstance(latents, list) else None,
+        truth=truth,
     )
 
 

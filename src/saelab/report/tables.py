@@ -5,7 +5,7 @@ from typing import Any
 
 from saelab.report.plots import colour
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import METRICS, MISSING, esc, fact, interval, metric, score, show, signed, undefined
+from saelab.report.text import METRICS, MISSING, Metric, esc, fact, interval, metric, score, show, signed, undefined
 
 VERDICTS = {
     "better": ("better", "\N{BLACK UP-POINTING TRIANGLE}"),
@@ -25,7 +25,9 @@ def summary_table(results: Results) -> str:
     """A row a variant (mean over its seeds), opening to a row a seed."""
     names = metric_names(results.runs)
     shown = [name for name in names if metric(name).headline] or names[:6]
-    head = "".join(f'<th title="{esc(metric(name).meaning)}">{esc(metric(name).label)}{_arrow(name)}</th>' for name in shown)
+    head = "".join(
+        f'<th title="{esc(metric(name).meaning)}">{esc(metric(name).label)}{arrow(metric(name))}</th>' for name in shown
+    )
     body = []
     for index, variant in enumerate(results.variants):
         runs = results.of(variant)
@@ -134,7 +136,7 @@ def contrast_table(results: Results) -> str:
         names = [str(row.get(key) or "unnamed") for key in ("treatment", "baseline")]
         pair = [f"<td>{swatch(order[name]) if name in order else ''}{esc(name)}</td>" for name in names]
         rows.append(
-            f"<tr>{''.join(pair)}<td>{esc(metric(str(row.get('metric'))).label)}{_arrow(str(row.get('metric')))}</td>"
+            f"<tr>{''.join(pair)}<td>{esc(metric(str(row.get('metric'))).label)}{arrow(metric(str(row.get('metric'))))}</td>"
             f"<td>{difference(row)}</td><td>{verdict_badge(row)}</td></tr>"
         )
     return (
@@ -166,19 +168,21 @@ def verdict_badge(row: dict[str, Any]) -> str:
     return f'<span class="verdict {kind}"><span aria-hidden="true">{sign}</span> {esc(verdict_of(row))}</span>'
 
 
-def facts_table(facts: dict[str, Any]) -> str:
+WANTED = (
+    "model",
+    "hook",
+    "corpus",
+    "corpus_hash",
+    "tokens",
+    "seeds",
+    "versions",
+    "throughput_tokens_per_s",
+    "dropped_tokens_share",
+)
+
+
+def facts_table(facts: dict[str, Any], wanted: Sequence[str] = WANTED) -> str:
     """Recorded facts of the whole comparison; those a reader looks for first are there even if nobody recorded them."""
-    wanted = (
-        "model",
-        "hook",
-        "corpus",
-        "corpus_hash",
-        "tokens",
-        "seeds",
-        "versions",
-        "throughput_tokens_per_s",
-        "dropped_tokens_share",
-    )
     names = [*wanted, *(name for name in facts if name not in wanted)]
     rows = "".join(
         f'<tr><th scope="row">{esc(name.replace("_", " "))}</th><td>{fact(facts.get(name))}</td></tr>' for name in names
@@ -237,10 +241,16 @@ def swatch(index: int) -> str:
     return f'<span class="swatch" style="background:{colour(index)}"></span>'
 
 
-def _arrow(name: str) -> str:
+def arrow(known: Metric) -> str:
+    """Which way is better, as a sign; nothing for a metric without a direction."""
     words = {"higher": ("\N{UPWARDS ARROW}", "higher is better"), "lower": ("\N{DOWNWARDS ARROW}", "lower is better")}
-    sign = words.get(metric(name).better)
+    sign = words.get(known.better)
     return f' <span class="arrow" title="{sign[1]}">{sign[0]}</span>' if sign else ""
+
+
+def not_drawn(absent: Sequence[str]) -> str:
+    """What a picture lacks, and why; `absent` is html already."""
+    return f'<p class="absent">Not drawn: {"; ".join(absent)}.</p>' if absent else ""
 
 
 def _count(n: int, noun: str) -> str:

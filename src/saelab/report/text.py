@@ -53,10 +53,67 @@ METRICS: dict[str, Metric] = {
 METRICS["cosine"] = METRICS["cossim"]
 METRICS["dead_share"] = METRICS["dead"]
 
+UP, DOWN = "higher", "lower"
+WORLD_METRICS: dict[str, Metric] = {  # in a synthetic world; a feature is a true one
+    "mcc": Metric("MCC", UP, "mean |cosine| of features and latents, matched one to one"),
+    "precision": Metric("Precision", UP, "a latent as a detector of its nearest feature: share of its firings that are right"),
+    "recall": Metric("Recall", UP, "a latent as a detector of its nearest feature: share of the feature's firings it sees"),
+    "f1": Metric("F1", UP, "harmonic mean of a latent's precision and recall, mean over all latents; a dead one counts 0"),
+    "accuracy": Metric("Accuracy", UP, "share of activations on which a latent and its nearest feature agree"),
+    "uniqueness": Metric("Uniqueness", UP, "distinct features that are some latent's nearest, per latent"),
+    "explained_variance": METRICS["explained_variance"],
+    "shrinkage": Metric("Norm ratio", "", "norm of the reconstruction over norm of the activation; below 1 is shrinkage"),
+    "dead": Metric("Dead", DOWN, "share of latents that were never active on the held-out activations"),
+    "causal_mcc": Metric("Causal MCC", UP, "mean |cosine| of the features that the world's model reads, with their latents"),
+    "inert_mcc": Metric("Inert MCC", "", "the same of the features that the model never reads"),
+    "recovered_share": Metric("Causal recovered", UP, "share of the causal features whose latent has |cosine| above .9"),
+    "kl_recovered": Metric("KL recovered", UP, "share of an ablation's divergence that the reconstruction avoids; 1 is all"),
+    "parent_fn": Metric("Parent misses", DOWN, "share of a parent's firings beside a child that its latent misses: absorption"),
+    "absorption_excess": Metric("Absorption excess", DOWN, "parent misses beside a child minus those without one"),
+    "parent_precision": Metric("Parent precision", UP, "share of firings of a parent's latent on which the parent is there"),
+    "coverage_f1": Metric("Edge F1 (coverage)", UP, "F1 of the tree's edges, drawn where one latent's firings cover another's"),
+    "edge_f1": Metric("Edge F1 (learned)", UP, "F1 of the tree's edges in the dictionary's own tree"),
+    "placement": Metric("Placement", UP, "share of the coarse latents that are parents"),
+    "promotions": Metric("Promotions", "", "latents that training moved into the coarse block"),
+    "removal": Metric("Removal", UP, "share of a subtree that ablating its chosen latents takes away"),
+    "collateral": Metric("Collateral", DOWN, "what the same ablation takes away elsewhere"),
+    "slow_recall": Metric("Slow recall", UP, "share of the slow features that some live latent has with |cosine| above .8"),
+    "fast_recall": Metric("Fast recall", "", "the same of the fast features"),
+    "purity": Metric("Purity", UP, "slow features among slow and fast ones in the slow block; .5 is chance"),
+    "purity_sorted": Metric("Purity, sorted", UP, "purity after sorting latents by autocorrelation: easy for any dictionary"),
+    "occupancy": Metric("Occupancy", UP, "distinct slow features in the slow block, per latent of the block"),
+    "position_features_in_slow_block": Metric("Position in slow block", DOWN, "position signals that the slow block tells"),
+    "hidden_correlation": Metric("Hidden correlation", UP, "correlation of slow latents with their feature's hidden state"),
+    "hidden_correlation_smoothed": Metric("Hidden correlation, smoothed", UP, "the same after smoothing the codes in time"),
+    "mig": Metric("MIG", UP, "gap between the best and second-best latent's information on a factor's value; 1 is one-hot"),
+    "mig_ab": Metric("MIG, A and B", UP, "MIG of the two correlated factors alone: composites show here"),
+    "sap": Metric("SAP", UP, "gap between the best and second-best latent's prediction of a factor's value"),
+    "dci_d": Metric("DCI-D", UP, "how far each latent matters for one factor's value only"),
+    "factor_vae": Metric("FactorVAE", UP, "accuracy of naming the fixed factor by the latent that varies least"),
+    "composites": Metric("Composites", DOWN, "latents that stand for a value of A and a value of B at once"),
+    "scr": Metric("SCR", UP, "share of the accuracy lost to the spurious factor that ablating its latents wins back"),
+    "scr_threshold": Metric("SCR, refit threshold", UP, "the same with the probe's threshold fitted again after the ablation"),
+    "leak_linear": Metric("Leak, linear", DOWN, "a linear probe's accuracy on the spurious factor, without its bank"),
+    "leak_mlp": Metric("Leak, MLP", DOWN, "the same of a small network"),
+    "task_accuracy": Metric("Task accuracy", UP, "accuracy on the task over that of a clean probe"),
+    "worst_group": Metric("Worst group", UP, "task accuracy in the worst of the four cells of task and spurious factor"),
+    "spurious_cos": Metric("Spurious cosine", DOWN, "|cosine| of task latent and spurious direction, less the true .3"),
+}  # fmt: skip
+_BATCH = "_batch"  # ends the key of the same metric under batch selection
+
 
 def metric(name: str) -> Metric:
-    """Label and meaning of a metric; an unknown one is shown under its own name."""
-    return METRICS.get(name, Metric(name.replace("_", " "), "", ""))
+    """Label and meaning of a metric of a language model's SAE; an unknown one is shown under its own name."""
+    return METRICS.get(name) or world_metric(name)
+
+
+def world_metric(name: str) -> Metric:
+    """Label and meaning of a metric in a synthetic world; `<key>_batch` is explained by `<key>`."""
+    known = WORLD_METRICS.get(name) or METRICS.get(name)
+    base = WORLD_METRICS.get(name.removesuffix(_BATCH))
+    if known is None and base is not None:
+        known = Metric(f"{base.label} (batch)", base.better, f"{base.meaning}; codes under batch selection, not the threshold")
+    return known or Metric(name.replace("_", " "), "", "")
 
 
 def esc(value: Any) -> str:

@@ -1,0 +1,183 @@
+"""The section of a synthetic world: what it tests, whether it does, means over seeds with their intervals."""
+
+from typing import Any
+
+from saelab.report import tables
+from saelab.report.read import Results, RunRecord, items, mapping, number
+from saelab.report.text import MISSING, WORLD_METRICS, esc, fact, score, show, undefined, world_metric
+
+ALWAYS = ("l0", "explained_variance")  # stand before the headline: no metric means anything without them
+TOLD = ("tests", "headline", "sanity")  # facts that this section shows; the others stand in the table of facts
+WANTED = ("world", "settings", "learning_rates", "length", "tokens", "seeds", "seconds", "peak_rss_mb", "versions")
+SANITY = {"True": ("good", "holds"), "False": ("bad", "fails")}  # of a row's `ok`; null: not measured
+
+
+def alarms(results: Results) -> str:
+    """A red line for each sanity row that failed."""
+    return "".join(
+        f'<p class="alarm" role="alert"><b>The world does not test what it should</b>: '
+        f"{esc(str(row.get('meaning') or 'no meaning was recorded').rstrip('.'))} ({_expected(row)}).</p>"
+        for row in _sanity(results)
+        if row.get("ok") is False
+    )
+
+
+def world_section(results: Results) -> str:
+    """What the world tests, its sanity rows, and the table of means over seeds with their intervals."""
+    facts = results.facts
+    name = f"<b>{esc(facts['world'])}</b>" if facts.get("world") else f"a world whose name was {MISSING}"
+    lead = f'<p class="lead">World {name}: {esc(facts.get("tests") or "what it tests was not recorded")}</p>'
+    names = _names(results)
+    shown = [*ALWAYS, *_headline(results)]
+    meanings = "".join(
+        f"<dt>{esc(world_metric(key).label)}</dt><dd>{esc(world_metric(key).meaning)}</dd>"
+        for key in names
+        if world_metric(key).meaning
+    )
+    return (
+        f"{lead}{_sanity_list(results)}{_means_table(results, shown)}"
+        '<p class="note">Mean over seeds with its 95 % interval (Student t). Framed: its interval lies wholly on the better '
+        "side of every other row's. The contrasts below are paired by seed and see smaller differences.</p>"
+        f"<details><summary>All metrics, with the value of every seed</summary>{_all_means(results, names)}</details>"
+        f'<details><summary>What the numbers mean</summary><dl class="meanings">{meanings}</dl></details>'
+    )
+
+
+def frontier_metrics(results: Results) -> list[str]:
+    """What the frontier shows against L0: how well x is kept, and the metric that the world is about."""
+    return list(dict.fromkeys(["explained_variance", *_headline(results)]))[:2]
+
+
+def facts(results: Results) -> str:
+    """The table of facts, without what the world's own section says."""
+    rest = {key: value for key, value in results.facts.items() if key not in TOLD}
+    return tables.facts_table(rest, WANTED)
+
+
+def _headline(results: Results) -> list[str]:
+    return [key for key in map(str, items(results.facts.get("headline"))) if key not in ALWAYS]
+
+
+def _sanity(results: Results) -> list[dict[str, Any]]:
+    return [mapping(row) for row in items(results.facts.get("sanity"))]
+
+
+def _sanity_list(results: Results) -> str:
+    rows = []
+    for row in _sanity(results):
+        kind, word = SANITY.get(str(row.get("ok")), ("warn", "not measured"))
+        meaning = str(row.get("meaning") or "no meaning was recorded").rstrip(".")
+        rows.append(
+            f'<li><span class="badge {kind}">{word}</span> <span>{_expected(row)}. Otherwise: {esc(meaning)}.</span></li>'
+        )
+    return f'<h3>Does the world test what it should?</h3><ul class="sanity">{"".join(rows)}</ul>' if rows else ""
+
+
+def _expected(row: dict[str, Any]) -> str:
+    """`Causal MCC of batch_topk at most 0.05; measured 0.013`."""
+    low, high, value = (number(row.get(key)) for key in ("low", "high", "value"))
+    if low is None and high is None:
+        bounds = "recorded without bounds"
+    elif low is not None and high is not None:
+        bounds = f"{fact(low)} to {fact(high)}"
+    else:
+        bounds = f"at least {fact(low)}" if low is not None else f"at most {fact(high)}"
+    label = f"{esc(world_metric(str(row.get('metric'))).label)} of <b>{esc(row.get('variant') or 'an unnamed variant')}</b>"
+    return f"{label} should be {bounds}, measured: {MISSING if value is None else f'<b>{show(value)}</b>'}"
+
+
+def _means(results: Results) -> dict[str, dict[str, Any]]:
+    """Variant -> metric -> {value, low, high, n}."""
+    return {str(row.get("variant")): mapping(row.get("metrics")) for row in results.means}
+
+
+def _names(results: Results) -> list[str]:
+    """Every metric that some mean or run has: L0, the known ones in the page's order, then the others."""
+    found = [
+        *(key for metrics in _means(results).values() for key in metrics),
+        *(key for r in results.runs for key in r.metrics),
+    ]
+    order = {key: i for i, key in enumerate(("l0", *WORLD_METRICS))}
+    return sorted(dict.fromkeys(found), key=lambda key: order.get(key, order.get(key.removesuffix("_batch"), len(order))))
+
+
+def _means_table(results: Results, shown: list[str]) -> str:
+    means = _means(results)
+    if not means:
+        return f'<p class="absent">Means over seeds: {MISSING}. The value of every seed stands below.</p>'
+    head = "".join(
+        f'<th title="{esc(world_metric(key).meaning)}">{esc(world_metric(key).label)}{tables.arrow(world_metric(key))}</th>'
+        for key in shown
+    )
+    best = {key: _best(means, key) for key in shown}
+    rows = []
+    for index, variant in enumerate(results.variants):
+        metrics = means.get(variant, {})
+        cells = "".join(
+            f"<td{' class=best' if best[key] == variant else ''}>{score(_entry(metrics, key))}</td>" for key in shown
+        )
+        rows.append(f'<tr><th scope="row">{tables.swatch(index)}{esc(variant)}{_seeds(results.of(variant))}</th>{cells}</tr>')
+    return (
+        f'<div class="scroll"><table id="means-table"><thead><tr><th>Variant</th>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _entry(metrics: dict[str, Any], key: str) -> dict[str, Any] | None:
+    return mapping(metrics[key]) if key in metrics else None
+
+
+def _seeds(runs: list[RunRecord]) -> str:
+    bad = sum(1 for run in runs if run.problems)
+    text = f"{len(runs)} seed{'s' * (len(runs) != 1)}" + (f", {bad} unhealthy" if bad else "")
+    return f'<span class="note seeds-count">{text}</span>'
+
+
+def _best(means: dict[str, dict[str, Any]], key: str) -> str | None:
+    """The variant whose interval lies wholly on the better side of every other's; None when there is none or no direction."""
+    better = world_metric(key).better
+    bounds = {}
+    for variant, metrics in means.items():
+        low, high = (number(mapping(metrics.get(key)).get(side)) for side in ("low", "high"))
+        if low is not None and high is not None:
+            bounds[variant] = (low, high) if better == "higher" else (-high, -low)
+        elif number(mapping(metrics.get(key)).get("value")) is not None:
+            return None  # a mean without an interval cannot be outdone
+    if not better or len(bounds) < 2:
+        return None
+    first = max(bounds, key=lambda variant: bounds[variant][0])
+    return first if all(bounds[first][0] > high for variant, (_, high) in bounds.items() if variant != first) else None
+
+
+def _all_means(results: Results, names: list[str]) -> str:
+    means = _means(results)
+    head = "".join(f"<th>{esc(variant)}</th>" for variant in results.variants)
+    rows = []
+    for key in names:
+        cells = "".join(
+            f"<td>{score(_entry(means.get(variant, {}), key))}{_seed_values(results.of(variant), key)}</td>"
+            for variant in results.variants
+        )
+        known = world_metric(key)
+        rows.append(
+            f'<tr><th scope="row" title="{esc(known.meaning)}">{esc(known.label)}<code>{esc(key)}</code></th>{cells}</tr>'
+        )
+    return (
+        '<p class="note">Under each mean the value of every seed.</p>'
+        '<div class="scroll"><table class="small" id="all-means"><thead><tr>'
+        f"<th>Metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _seed_values(runs: list[RunRecord], key: str) -> str:
+    parts = []
+    for run in runs:
+        entry = run.metrics.get(key)
+        if entry is None:
+            text = MISSING
+        else:
+            value = number(entry.get("value"))
+            text = undefined(entry.get("reason")) if value is None else show(value)
+        mark = ' class="unhealthy" title="unhealthy"' if run.problems else ""
+        parts.append(f"<span{mark}>{fact(run.seed)}: {text}</span>")
+    return f'<span class="seed-values">{"".join(parts)}</span>'
