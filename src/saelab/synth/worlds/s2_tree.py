@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.synth.directions import spread
+from saelab.synth.directions import feature_generator, spread
 from saelab.synth.entry import Entry, Expectation, Setup
 from saelab.synth.world import Sample
 
@@ -110,7 +110,7 @@ def tree(
     n_features = n_parents * (1 + n_children) + round(distractors)
     amplitude = torch.ones(n_features)
     amplitude[:n_parents] = amp_parent
-    features = spread(n_features, round(d), torch.Generator().manual_seed(seed), target=max_cos)
+    features = spread(n_features, round(d), feature_generator("s2", seed), target=max_cos)
     return TreeProcess(features, amplitude, n_parents, n_children, p, p_child, p_distractor, amp_sd, noise, bool(independent))
 
 
