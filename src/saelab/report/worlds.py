@@ -154,10 +154,8 @@ def _all_means(results: Results, names: list[str]) -> str:
     head = "".join(f"<th>{esc(variant)}</th>" for variant in results.variants)
     rows = []
     for key in names:
-        cells = "".join(
-            f"<td>{score(_entry(means.get(variant, {}), key))}{_seed_values(results.of(variant), key)}</td>"
-            for variant in results.variants
-        )
+        entries = [(variant, _entry(means.get(variant, {}), key)) for variant in results.variants]
+        cells = "".join(f"<td>{score(mean)}{_seed_values(results.of(variant), key, mean)}</td>" for variant, mean in entries)
         known = world_metric(key)
         rows.append(
             f'<tr><th scope="row" title="{esc(known.meaning)}">{esc(known.label)}<code>{esc(key)}</code></th>{cells}</tr>'
@@ -169,15 +167,20 @@ def _all_means(results: Results, names: list[str]) -> str:
     )
 
 
-def _seed_values(runs: list[RunRecord], key: str) -> str:
+def _seed_values(runs: list[RunRecord], key: str, mean: dict[str, Any] | None) -> str:
+    """The value of every seed; nothing where all are undefined for the reason that the mean already gives."""
+    entries = [(run, run.metrics.get(key)) for run in runs]
+    if mean is not None and all(entry is not None and _undefined_like(entry, mean) for _, entry in entries):
+        return ""
     parts = []
-    for run in runs:
-        entry = run.metrics.get(key)
-        if entry is None:
-            text = MISSING
-        else:
-            value = number(entry.get("value"))
-            text = undefined(entry.get("reason")) if value is None else show(value)
+    for run, entry in entries:
+        value = None if entry is None else number(entry.get("value"))
+        text = MISSING if entry is None else undefined(entry.get("reason")) if value is None else show(value)
         mark = ' class="unhealthy" title="unhealthy"' if run.problems else ""
         parts.append(f"<span{mark}>{fact(run.seed)}: {text}</span>")
     return f'<span class="seed-values">{"".join(parts)}</span>'
+
+
+def _undefined_like(entry: dict[str, Any], mean: dict[str, Any]) -> bool:
+    both = number(entry.get("value")) is None and number(mean.get("value")) is None
+    return both and entry.get("reason") == mean.get("reason")

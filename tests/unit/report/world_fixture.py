@@ -2,7 +2,7 @@
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +96,7 @@ def _run(folder: Path, rng: random.Random, variant: str, seed: int, quality: flo
     return {"variant": variant, "seed": seed, "l0": 3.0, "healthy": True, "metrics": metrics, "run": name}
 
 
-def _scores(values: dict[str, float | None]) -> dict[str, Any]:
+def _scores(values: Mapping[str, float | None]) -> dict[str, Any]:
     missing = {"value": None, "low": None, "high": None, "n": 0, "better": "higher", "reason": "this dictionary has no tree"}
     return {
         key: missing
