@@ -3,6 +3,17 @@
 import torch
 from torch import Tensor
 
+from saelab.store import content_id
+
+
+def feature_generator(family: str, seed: int) -> torch.Generator:
+    """The randomness of the features of a family of worlds.
+
+    Not `manual_seed(seed)`: an SAE trained with the same seed draws its initial weights from that very stream, so that it
+    would start at the true features.
+    """
+    return torch.Generator().manual_seed(int(content_id(["features", family, seed], 15), 16))
+
 
 def unit_rows(rows: Tensor) -> Tensor:
     """Rows divided by their norm."""
