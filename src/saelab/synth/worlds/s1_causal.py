@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import relu
 
-from saelab.synth.directions import orthonormal, repelled
+from saelab.synth.directions import feature_generator, orthonormal, repelled
 from saelab.synth.entry import Entry, Expectation, Setup
 from saelab.synth.world import Sample
 
@@ -164,7 +164,7 @@ def build_causal(
     _check("ratio", ratio, 0 < ratio <= LARGEST, f"(0, {LARGEST:g}]")
     _check("copy", copy, 0 <= copy <= 1, "[0, 1]")
     n, d = _check_common(features, width, p=p, noise=noise, entropy=entropy)
-    generator = torch.Generator().manual_seed(seed)
+    generator = feature_generator("s1", seed)
     basis = orthonormal(2 * d, generator)  # rows: the causal subspace, then the inert one
     directions = torch.cat([repelled(n, d, generator) @ half for half in basis.split(d)])
     amplitudes = torch.tensor([1.0, ratio]).repeat_interleave(n)
@@ -190,7 +190,7 @@ def build_gated(
     """
     _check("context", context, 0 < context <= LARGEST, f"(0, {LARGEST:g}]")
     n, d = _check_common(features, width, p=p, noise=noise, entropy=entropy)
-    generator = torch.Generator().manual_seed(seed)
+    generator = feature_generator("s1", seed)
     basis = orthonormal(2 * d + 1, generator)
     banks = basis[:-1].split(d)
     directions = torch.cat([*(repelled(n, d, generator) @ bank for bank in banks), basis[-1:], -basis[-1:]])
