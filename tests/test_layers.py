@@ -16,7 +16,7 @@ ROWS = (
     ("train", "evals"),
     ("experiments", "interop"),
     ("report",),
-    ("cli", "console", "doctor"),
+    ("cli", "cli_synth", "console", "doctor"),
 )
 ROW = {part: row for row, parts in enumerate(ROWS) for part in parts}
 

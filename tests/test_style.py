@@ -8,7 +8,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "saelab"
 FILES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "plans").rglob("*.py"), *ROOT.glob("experiment.py")])
 MAX_FILE, MAX_FUNCTION, MAX_FIELDS, MAX_PARAMETERS = 300, 60, 12, 7
-MAY_PRINT = ("src/saelab/cli.py", "src/saelab/report/", "experiment.py")
+MAY_PRINT = ("src/saelab/cli.py", "src/saelab/cli_synth.py", "src/saelab/report/", "experiment.py")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -1,4 +1,4 @@
-"""The command line: saelab demo | train | eval | run | report | doctor. Flags come from the signatures below."""
+"""The command line: saelab demo | train | eval | run | synth | report | doctor. Flags come from the signatures below."""
 
 import os
 import shlex
@@ -15,6 +15,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from saelab import __version__
+from saelab.cli_synth import synth
 from saelab.types import Optim, Run, Source, Spec
 
 if TYPE_CHECKING:
@@ -169,7 +170,7 @@ def doctor() -> None:
         print(f"{name:18} {value}")
 
 
-COMMANDS = {"demo": demo, "train": train, "eval": evaluate, "run": run, "report": report, "doctor": doctor}
+COMMANDS = {"demo": demo, "train": train, "eval": evaluate, "run": run, "synth": synth, "report": report, "doctor": doctor}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

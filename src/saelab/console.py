@@ -54,25 +54,28 @@ class PlainListener:
         """A line."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
+    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         """What is going to be trained."""
         self.runs, self.first, self.steps = runs, step, steps
+        self.records: Sequence[Record] = ()
         self.started = self.shown = time.monotonic()
         count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-        self.note(f"training {count} for {steps:,} steps of {runs[0].source.batch:,} tokens: {', '.join(map(_label, runs))}")
+        each = f"training {count} for {steps:,} steps of {runs[0].source.batch:,} tokens: {', '.join(map(_label, runs))}"
+        self.note(title or each)
 
     def advance(self, progress: Progress) -> None:
         """Now and then, and at the end: rate, time left, and the state of every run."""
         now = time.monotonic()
         last = progress.step == self.steps
-        if not progress.records or not (last or now - self.shown >= PLAIN_SECONDS):
+        self.records = progress.records or self.records
+        if progress.step == self.first or not (last or now - self.shown >= PLAIN_SECONDS):
             return
         self.shown = now
         rate = (progress.step - self.first) / max(now - self.started, 1e-9)
         left = (self.steps - progress.step) / rate
         tokens = rate * self.runs[0].source.batch
         self.note(f"step {progress.step:,}/{self.steps:,}  {tokens:,.0f} tokens/s  {_clock(left)} left")
-        for record in progress.records:
+        for record in self.records:
             self.note(f"  {_label(self.runs[record.run]):24} {_state(record)}")
 
     def end(self) -> None:
@@ -89,9 +92,11 @@ class LiveListener:
         """A line above the bar."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
+    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         """Draw the empty bar."""
         self.runs, self.first, self.started = runs, step, time.monotonic()
+        if title:
+            self.note(title)
         self.bar = Bar(
             TextColumn("training"),
             BarColumn(),
@@ -141,6 +146,11 @@ def show_summary(console: Console, summary: Summary) -> None:
         cells = [_cell(row["metrics"].get(name), interval=name in WITH_INTERVAL) for name in names]
         table.add_row(f"{row['variant']} seed {row['seed']}", *cells, "yes" if row["healthy"] else "[red]NO[/red]")
     console.print(table)
+    _show_contrasts(console, summary)
+    _show_warnings(console, summary)
+
+
+def _show_contrasts(console: Console, summary: Summary) -> None:
     if summary.contrasts:
         table = _table("Contrasts: mean difference over seeds, paired, with 95 % intervals")
         for column in ("claim", "metric", "difference", "verdict"):
@@ -151,9 +161,37 @@ def show_summary(console: Console, summary: Summary) -> None:
             metric = LABELS.get(entry["metric"], entry["metric"])
             table.add_row(claim, metric, _cell(entry, interval=True), entry["verdict"] + reason)
         console.print(table)
+
+
+def _show_warnings(console: Console, summary: Summary) -> None:
     for name, health in summary.health.items():
         for text in health.warnings:
             console.print(f"warning: {name}: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_table(console: Console, summary: Summary) -> None:
+    """A world's table: means over seeds, differences, what its sanity rows say, warnings."""
+    facts = summary.facts
+    names: list[str] = ["l0", *facts["headline"]]
+    table = _table(f"World {facts['world']}: means over {len(facts['seeds'])} seeds, with 95 % intervals")
+    for column in ("variant", *(LABELS.get(name, name) for name in names)):
+        table.add_column(column, no_wrap=column == "variant")
+    for row in summary.means:
+        cells = [_cell(row["metrics"].get(name), interval=name != "l0") for name in names]
+        table.add_row(row["variant"] + ("" if row["n"] == len(facts["seeds"]) else f" ({row['n']} seeds)"), *cells)
+    console.print(table)
+    _show_contrasts(console, summary)
+    for check in facts["sanity"]:
+        where = f"{check['variant']} {check['metric']}"
+        if check["ok"] is None:
+            continue
+        found = f"{where} is {check['value']:.3f}, expected {check['low']:g} to {check['high']:g}"
+        if check["ok"]:
+            console.print(f"sanity: {found}: fine", markup=False, highlight=False, soft_wrap=True)
+        else:
+            text = f"SANITY: {found}. The world does not test what it should: {check['meaning']}"
+            console.print(text, markup=False, highlight=False, soft_wrap=True, style="red")
+    _show_warnings(console, summary)
 
 
 def _table(title: str) -> Table:

@@ -49,7 +49,7 @@ def test_summary_tables():
     contrast = {"metric": "explained_variance", "baseline": "topk", "treatment": "gated", **score}
     contrast |= {"verdict": "not comparable", "reason": "mean L0 differs"}
     health = {"topk-s0": Health(False, ("NothingActive: none",), ("30% of the latents are dead",))}
-    summary = Summary(Path("out"), (row,), (contrast,), {}, health)
+    summary = Summary(Path("out"), (row,), (contrast,), (), {}, health)
     out = io.StringIO()
     console.show_summary(Console(file=out, width=120), summary)
     text = out.getvalue()

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saelab.evals import core
-from saelab.types import Source
+from saelab.evals import composition, core, disentangle, nces, spurious, temporal, truth
+from saelab.evals.world_result import WorldResult
+from saelab.types import Dictionary, Source
 
-__all__ = ["EVALS", "Evaluation", "check_evals"]
+__all__ = ["EVALS", "WORLD_EVALS", "Evaluation", "WorldEvaluation", "check_evals"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,27 @@ def _nothing(source: Source) -> list[str]:
 
 EVALS: dict[str, Evaluation] = {
     "core": Evaluation(core.prepare, core.measure, _nothing),
+}
+
+
+@dataclass(frozen=True)
+class WorldEvaluation:
+    """`prepare(world)` draws held-out samples once for all dictionaries; `measure(dictionary, data)` is pure.
+
+    `prepare` raises `TypeError` for a world that does not hold what is measured.
+    """
+
+    prepare: Callable[..., Any]
+    measure: Callable[[Dictionary, Any], WorldResult]
+
+
+WORLD_EVALS: dict[str, WorldEvaluation] = {
+    "truth": WorldEvaluation(truth.prepare, truth.measure),
+    "nces": WorldEvaluation(nces.prepare, nces.measure),
+    "composition": WorldEvaluation(composition.prepare, composition.measure),
+    "temporal": WorldEvaluation(temporal.prepare, temporal.measure),
+    "disentangle": WorldEvaluation(disentangle.prepare, disentangle.measure),
+    "spurious": WorldEvaluation(spurious.prepare, spurious.measure),
 }
 
 

@@ -7,8 +7,6 @@ from typing import Any
 from saelab.store import plain
 from saelab.types import Better, Score
 
-NO_INTERVAL = "one SAE on one world: the interval is over seeds"
-
 
 @dataclass(frozen=True)
 class WorldResult:
@@ -21,12 +19,17 @@ class WorldResult:
     def to_json(self) -> dict[str, Any]:
         """Plain values; undefined is null with its reason."""
         scores = {name: plain(asdict(score)) for name, score in self.scores.items()}
-        return {"eval": self.eval, "scores": scores, "details": plain(dict(self.details))}
+        return {
+            "eval": self.eval,
+            "interval": "over seeds, in summary.json",
+            "scores": scores,
+            "details": plain(dict(self.details)),
+        }
 
 
 def exact(value: float, n: int, better: Better = "neither") -> Score:
-    """A number measured on n activations of one world; NaN is for `undefined`."""
-    return Score(float(value), n=n, better=better, reason=NO_INTERVAL)
+    """A number measured on n activations of one world: its interval is over seeds. What is not a number is `undefined`."""
+    return Score(float(value), n=n, better=better)
 
 
 def undefined(reason: str, better: Better = "neither") -> Score:

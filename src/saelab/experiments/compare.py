@@ -8,7 +8,7 @@ from statistics import fmean
 from typing import Any
 
 from saelab.experiments.plan import Contrast
-from saelab.stats import paired_difference
+from saelab.stats import mean_score, paired_difference
 from saelab.types import Better, Score
 
 MAX_L0_GAP = 0.03  # two arms whose mean L0 differs by more, relative to the baseline's, are not comparable
@@ -56,6 +56,32 @@ def judge(contrast: Contrast, rows: Sequence[Mapping[str, Any]], better: Better)
     if better == "neither":
         return _entry(contrast, difference, "no difference shown", f"{contrast.metric} has no better direction")
     return _entry(contrast, difference, "better" if (value > 0) == (better == "higher") else "worse", "")
+
+
+def means(rows: Sequence[Mapping[str, Any]], better: Mapping[str, Better]) -> list[dict[str, Any]]:
+    """Mean over the healthy seeds of every variant and metric, with a Student t interval: what a table prints.
+
+    A metric that is undefined for one of the seeds has no mean; the reason says for which.
+    """
+    together = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        own = [row for row in rows if row["variant"] == variant and row["healthy"]]
+        metrics = {
+            name: _mean(name, own, better.get(name, "neither")) for name in dict.fromkeys(m for r in own for m in r["metrics"])
+        }
+        together.append({"variant": variant, "n": len(own), "metrics": metrics})
+    return together
+
+
+def _mean(name: str, rows: Sequence[Mapping[str, Any]], better: Better) -> dict[str, Any]:
+    found = [(row["seed"], row["metrics"].get(name, {})) for row in rows]
+    missing = [(seed, entry.get("reason", "not measured")) for seed, entry in found if entry.get("value") is None]
+    if missing:
+        score = Score(None, n=len(found) - len(missing), reason=f"undefined for seed {missing[0][0]}: {missing[0][1]}")
+    else:
+        score = mean_score([entry["value"] for _, entry in found], better=better)
+    entry = {"value": score.value, "low": score.low, "high": score.high, "n": score.n}
+    return entry | ({"reason": score.reason} if score.reason else {})
 
 
 def _obstacle(contrast: Contrast, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:

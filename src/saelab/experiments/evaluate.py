@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any
 
 from saelab.evals import check_evals
-from saelab.experiments.compare import row
+from saelab.experiments.compare import means, row
 from saelab.experiments.folders import RunFolder, stored_run
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import run_from_config
@@ -74,7 +74,7 @@ def evaluate(
     facts: dict[str, Any] = {"model": source.model, "hook": lm.hook.name, "corpus": source.corpus, "seeds": [seed]}
     facts |= {"seconds": round(monotonic() - started, 1), "peak_rss_mb": round(peak_rss() / 1e6), "versions": versions()}
     rows = (row(target.name, variant, seed, healthy=health.healthy, scores=scores),)
-    return write_summary(Summary(target.home, rows, (), facts, {target.name: health}))
+    return write_summary(Summary(target.home, rows, (), tuple(means(rows, {})), facts, {target.name: health}))
 
 
 def source_of(folder: Path, changes: Mapping[str, Any]) -> Source:

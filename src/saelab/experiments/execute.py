@@ -1,14 +1,13 @@
 """Carry a plan out: check everything, train what is not trained, evaluate what is not evaluated, compare."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from saelab.experiments.caching import cached, check_folder
-from saelab.experiments.checkpoint import Checkpoint, groups
+from saelab.experiments.checkpoint import groups
 from saelab.experiments.folders import claim, run_folder
-from saelab.experiments.group import train_group
+from saelab.experiments.group import train_together
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import Plan
 from saelab.experiments.preflight import check_disk, preflight, sources
@@ -18,9 +17,8 @@ from saelab.lm.activations import ActivationStream
 from saelab.lm.cache import CachedStream
 from saelab.lm.model import HFModel, load_model
 from saelab.lm.text import load_windows
-from saelab.train import Health, NonFiniteTraining, Training
 from saelab.train.loop import Build
-from saelab.types import ActivationSource, Run, Source
+from saelab.types import Run, Source
 from saelab.variants import build as build_variant
 
 
@@ -74,7 +72,7 @@ def _train(
     stream = _stream(pending[0].text, lm, cache, listener)
     facts = facts_of(lm, stream.facts)
     for members in groups(runs, pending, out):
-        _train_together(list(members), stream, out, listener, build, facts=facts)
+        train_together(list(members), stream, out, listener, build, facts=facts)
 
 
 def _stream(source: Source, lm: HFModel, cache: Path | None, listener: Listener) -> ActivationStream | CachedStream:
@@ -89,21 +87,6 @@ def _stream(source: Source, lm: HFModel, cache: Path | None, listener: Listener)
         kept, wanted, times = facts["kept_activations"], source.steps * source.batch, facts["epochs"]
         listener.note(f"{source.corpus} holds {kept:,} activations of the {wanted:,}: it repeats, {times:.1f} times")
     return stream
-
-
-def _train_together(
-    runs: list[Run], stream: ActivationSource, out: Path, listener: Listener, build: Build, *, facts: Mapping[str, Any]
-) -> None:
-    """Train a group; a run that becomes non-finite is marked and left out, and the others start anew without it."""
-    while runs:
-        try:
-            train_group(Training(runs, stream, build=build), runs, out, listener, facts=facts)
-            return
-        except NonFiniteTraining as error:
-            Checkpoint.of(out, runs).remove()
-            failed = runs.pop(error.run)
-            run_folder(out, failed).write_health(Health(False, (f"NonFiniteTraining: {error}",), ()))
-            listener.note(f"{error}. The run is marked unhealthy" + ("; the others start anew" if runs else ""))
 
 
 def _evaluate(plan: Plan, runs: Sequence[Run], lm: HFModel, out: Path, listener: Listener, exports: Iterable[Export]) -> None:

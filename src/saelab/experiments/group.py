@@ -14,8 +14,9 @@ from saelab.experiments.folders import RunFolder, run_folder
 from saelab.experiments.listen import Listener
 from saelab.sae.io import save_sae
 from saelab.store import append_line
-from saelab.train import Training
-from saelab.types import Run
+from saelab.train import Health, NonFiniteTraining, Training
+from saelab.train.loop import Build
+from saelab.types import ActivationSource, Run
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_STEPS = 2_000
@@ -59,6 +60,21 @@ def train_group(
         save_sae(trained.sae, folder.sae, {"run": folder.run.config, "facts": {**facts, **speed}})
         folder.write_health(trained.health)
     checkpoint.remove()
+
+
+def train_together(
+    runs: list[Run], source: ActivationSource, out: Path, listener: Listener, build: Build, *, facts: Mapping[str, Any]
+) -> None:
+    """`train_group`; a run that becomes non-finite is marked and left out, and the others start anew without it."""
+    while runs:
+        try:
+            train_group(Training(runs, source, build=build), runs, out, listener, facts=facts)
+            return
+        except NonFiniteTraining as error:
+            Checkpoint.of(out, runs).remove()
+            failed = runs.pop(error.run)
+            run_folder(out, failed).write_health(Health(False, (f"NonFiniteTraining: {error}",), ()))
+            listener.note(f"{error}. The run is marked unhealthy" + ("; the others start anew" if runs else ""))
 
 
 def _loop(

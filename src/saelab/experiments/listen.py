@@ -14,8 +14,8 @@ class Listener(Protocol):
         """One sentence for the user."""
         ...
 
-    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
-        """A group of runs starts to train at `step` of `steps`."""
+    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
+        """A group of runs starts to train at `step` of `steps`. `title`: what to say of several groups side by side."""
         ...
 
     def advance(self, progress: Progress) -> None:
@@ -33,7 +33,7 @@ class Silent:
     def note(self, text: str) -> None:
         """Nothing."""
 
-    def begin(self, runs: Sequence[Run], step: int, steps: int) -> None:
+    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         """Nothing."""
 
     def advance(self, progress: Progress) -> None:

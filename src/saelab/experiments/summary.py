@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from saelab.experiments.compare import judge, merged, row
+from saelab.experiments.compare import judge, means, merged, row
 from saelab.experiments.folders import run_folder
 from saelab.experiments.plan import Plan
 from saelab.experiments.score import read_scores, with_scores
@@ -27,6 +27,7 @@ class Summary:
     folder: Path
     rows: tuple[dict[str, Any], ...]
     contrasts: tuple[dict[str, Any], ...]
+    means: tuple[dict[str, Any], ...]
     facts: dict[str, Any]
     health: Mapping[str, Health]
 
@@ -68,12 +69,13 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
     if seconds is None and (Path(out) / "summary.json").exists():
         before = read_json(Path(out) / "summary.json").get("facts", {})
         record |= {name: before[name] for name in ("seconds", "peak_rss_mb", "versions") if name in before}
-    return write_summary(Summary(Path(out), tuple(rows), tuple(contrasts), record, healths))
+    return write_summary(Summary(Path(out), tuple(rows), tuple(contrasts), tuple(means(rows, better)), record, healths))
 
 
 def write_summary(summary: Summary) -> Summary:
     """Write `summary.json` into its folder and return the summary."""
-    record = {"rows": list(summary.rows), "contrasts": list(summary.contrasts), "facts": summary.facts}
+    record = {"rows": list(summary.rows), "contrasts": list(summary.contrasts), "means": list(summary.means)}
+    record |= {"facts": summary.facts}
     write_json(summary.folder / "summary.json", record)
     return summary
 

@@ -92,9 +92,13 @@ class World:
         """The batch types that this world can give."""
         return ("tokens", "windows") if self.sample(self.batch, 0).x.ndim == 3 else ("tokens",)
 
-    @cached_property
+    @property
     def stats(self) -> InputStats:
         """Mean and scale, from a sample that training does not see."""
+        return self._stats
+
+    @cached_property
+    def _stats(self) -> InputStats:
         x = self.sample(STATS_ROWS, "stats").flat.x
         return InputStats(x.mean(0), float(x.square().sum(1).mean().rsqrt()), len(x))
 

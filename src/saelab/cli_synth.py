@@ -1,0 +1,99 @@
+"""The command `saelab synth`: baselines and variants on worlds whose true features are known."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from tyro.conf import Positional, UseAppendAction, UseCounterAction, arg
+
+if TYPE_CHECKING:
+    from saelab.experiments.synth import Table
+
+BASELINES = "standard,standard_trimmed,batch_topk,jump_relu,matryoshka,frozen"
+Flag = UseCounterAction[int]
+Names = Annotated[str, arg(metavar="NAME,NAME,...")]
+Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
+Changes = UseAppendAction[Annotated[tuple[str, ...], arg(name="set", metavar="NAME=NUMBER", help_behavior_hint="(repeatable)")]]
+OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
+Jobs = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+
+
+def synth(
+    world: Annotated[Positional[str], arg(metavar="WORLD")] = "",
+    *,
+    list: Annotated[Flag, arg(help_behavior_hint="")] = 0,
+    variants: Names = BASELINES,
+    seeds: int = 5,
+    first_seed: int = 0,
+    l0: Numbers = (),
+    changes: Changes = (),
+    length: float = 1.0,
+    tune: Annotated[Flag, arg(help_behavior_hint="")] = 0,
+    rates: OutFolder = None,
+    jobs: Jobs = None,
+    out: OutFolder = None,
+) -> None:
+    """Train and compare SAEs on a synthetic world whose true features are known, and write a report.
+
+    Args:
+        world: s1, s2, ...; saelab synth --list says what each one tests
+        list: list the worlds and what each one tests
+        variants: rows of the table, separated by commas
+        seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very stream
+        first_seed: the first of them. Below 20 for development, from 20 on for results that are reported
+        l0: latents active per activation, on average (default: the world's k); several make a row each
+        changes: a number of the world (p=0.1) or of its training (k=6, steps=500, lr=0.003)
+        length: times the world's standard number of steps
+        tune: choose each row's learning rate on seeds 0 to 2 of the family's head world first
+        rates: use the learning rates that --tune wrote into this file (learning_rates.json)
+        jobs: processes, one seed each (default: one per core). Results do not depend on it
+        out: where results go (default: runs/synth-<world>)
+    """
+    from saelab.experiments.synth import Table, plan_of
+
+    if list or not world:
+        _list()
+        return
+    names = tuple(name.strip() for name in variants.split(",") if name.strip())
+    changed = dict(map(_number, changes))
+    table = Table(world, names, tuple(range(first_seed, first_seed + seeds)), l0, changed, length)
+    plan = plan_of(table)  # refuses what cannot work before anything is trained or tuned
+    _carry_out(table, out or Path("runs") / plan.name, jobs, tune=tune > 0, rates=rates)
+
+
+def _carry_out(table: "Table", out: Path, jobs: int | None, *, tune: bool, rates: Path | None) -> None:
+    from dataclasses import replace
+
+    from saelab.console import listener, open_console, show_table
+    from saelab.experiments.synth_run import cores, run_table
+    from saelab.experiments.tune import choose_rates, read_rates
+    from saelab.report import write_report
+
+    console = open_console()
+    hear, jobs = listener(console), cores() if jobs is None else jobs
+    if rates is not None:
+        table = replace(table, rates=read_rates(rates, table))
+    elif tune:
+        table = replace(table, rates=choose_rates(table, out, hear, jobs))
+    summary = run_table(table, out, listener=hear, jobs=jobs)
+    show_table(console, summary)
+    print(f"report   {write_report(out)}")
+    print(f"summary  {out / 'summary.json'}")
+    summary.check()
+
+
+def _list() -> None:
+    from saelab.synth.worlds import WORLDS
+
+    for name, entry in WORLDS.items():
+        setup = entry.setup
+        print(f"{name:9} {entry.tests}")
+        print(f"{'':9} {setup.n_latents} latents, L0 {setup.k:g}, {setup.steps:,} steps of {setup.batch:,} activations")
+
+
+def _number(text: str) -> tuple[str, float]:
+    name, equals, number = text.partition("=")
+    try:
+        return name.strip(), float(number)
+    except ValueError as error:
+        missing = "" if equals else " (no = in it)"
+        raise ValueError(f"--set {text!r} is not NAME=NUMBER{missing}; write for instance --set k=6 --set p=0.1") from error

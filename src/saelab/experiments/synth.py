@@ -1,0 +1,143 @@
+"""A table on a synthetic world: variants x seeds x L0s, paired by seed, as a plan; and what its summary adds."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from saelab.experiments.plan import Contrast, Plan
+from saelab.store import content_id
+from saelab.synth.entry import Entry, Setup
+from saelab.synth.worlds import build_world, configure, entry_of
+from saelab.types import BatchKind, Optim, Run, Spec, WorldSource
+from saelab.variants import build, settings_of
+
+WARMUP = 100  # steps of learning-rate warm-up
+COMPARATOR = "batch_topk"  # what other rows are compared with
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is run on a world. Every row of a seed has the same stream, width, steps and learning rate."""
+
+    world: str
+    variants: tuple[str, ...]
+    seeds: tuple[int, ...]
+    l0s: tuple[float, ...] = ()  # none: the world's k
+    changes: Mapping[str, float] = field(default_factory=dict)  # of the world's parameters or its setup
+    length: float = 1.0  # times the standard number of steps
+    rates: Mapping[str, float] = field(default_factory=dict)  # learning rate by variant, where not the world's
+
+    @property
+    def entry(self) -> Entry:
+        """The world's entry in the table of worlds."""
+        return entry_of(self.world)
+
+    @property
+    def setup(self) -> Setup:
+        """How SAEs are trained, after `changes`."""
+        return configure(self.world, self.changes)[1]
+
+    @property
+    def name(self) -> str:
+        """The plan's name: what makes a table another one is the world, its numbers and the length, not its rows."""
+        numbers = {"changes": {k: float(v) for k, v in self.changes.items()}, "length": float(self.length)}
+        plain = not self.changes and self.length == 1
+        return f"synth-{self.world}" if plain else f"synth-{self.world}-{content_id(numbers, 6)}"
+
+    def source(self, seed: int) -> WorldSource:
+        """The stream of one seed."""
+        settings, setup = configure(self.world, self.changes)
+        return WorldSource(self.world, settings, round(setup.steps * self.length) * setup.batch, setup.batch, seed)
+
+
+def plan_of(table: Table) -> Plan:
+    """The runs of a table, the evaluations of its world, and every row against the comparator. Raises `ValueError`."""
+    _check(table)
+    setup, l0s = table.setup, table.l0s or (table.setup.k,)
+    runs, contrasts = [], []
+    baseline = COMPARATOR if COMPARATOR in table.variants else table.variants[0]
+    for l0 in l0s:
+        for variant in table.variants:
+            optim = Optim(lr=table.rates.get(variant, setup.lr), warmup=WARMUP, decay=setup.decay)
+            spec = Spec(variant, setup.n_latents, l0, _settings(variant, setup), _label(variant, l0, l0s))
+            runs += [Run(spec, table.source(seed), optim, seed) for seed in table.seeds]
+            if variant != baseline:
+                pair = _label(baseline, l0, l0s) or baseline, _label(variant, l0, l0s) or variant
+                contrasts += [Contrast(metric, *pair) for metric in table.entry.headline]
+    return Plan(table.name, tuple(runs), tuple(contrasts), ("truth", *table.entry.evals))
+
+
+def check_batches(plan: Plan) -> None:
+    """Refuse a variant that reads batches which its world cannot give. Raises `ValueError`."""
+    kinds: dict[str, tuple[BatchKind, ...]] = {}
+    for run in plan.runs:
+        source = run.source
+        assert isinstance(source, WorldSource)
+        if source.world not in kinds:
+            kinds[source.world] = build_world(source).kinds
+        needed = build(run.spec, 1, run.seed).batch
+        if needed not in kinds[source.world]:
+            given = ", ".join(kinds[source.world])
+            raise ValueError(f"{run.spec.name} reads {needed}, and world {source.world!r} has only {given}; leave it out")
+
+
+def sanity(entry: Entry, means: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each expectation of the world with the mean that was found; `ok` null where its row was not run or is undefined."""
+    found = {row["variant"]: row["metrics"] for row in means}
+    rows = []
+    for wanted in entry.sanity:
+        value = found.get(wanted.variant, {}).get(wanted.metric, {}).get("value")
+        rows.append(
+            {
+                "variant": wanted.variant,
+                "metric": wanted.metric,
+                "low": wanted.low,
+                "high": wanted.high,
+                "value": value,
+                "ok": None if value is None else wanted.low <= value <= wanted.high,
+                "meaning": wanted.meaning,
+            }
+        )
+    return rows
+
+
+def facts(table: Table, means: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What `summary.json` says of the world and of how the table was made."""
+    settings, setup = configure(table.world, table.changes)
+    return {
+        "world": table.world,
+        "tests": table.entry.tests,
+        "headline": list(table.entry.headline),
+        "settings": settings,
+        "learning_rates": {variant: table.rates.get(variant, setup.lr) for variant in table.variants},
+        "length": table.length,
+        "sanity": sanity(table.entry, means),
+    }
+
+
+def _settings(variant: str, setup: Setup) -> dict[str, float]:
+    """The world's numbers that the variant knows, where they differ from the variant's own."""
+    known = settings_of(variant)
+    numbers = {"anneal": setup.anneal, "levels": setup.levels, "inner": setup.inner}
+    return {name: value for name, value in numbers.items() if name in known and value != known[name]}
+
+
+def _label(variant: str, l0: float, l0s: Sequence[float]) -> str:
+    return f"{variant}-l0_{l0:g}" if len(l0s) > 1 else ""
+
+
+def _check(table: Table) -> None:
+    setup = table.setup
+    if not table.variants:
+        raise ValueError("no variants are given; write for instance --variants standard,batch_topk")
+    if not table.seeds:
+        raise ValueError("seeds is 0: nothing would be trained; give at least 1 (5 for an interval that says something)")
+    if min(table.seeds) < 0:
+        raise ValueError(f"the first seed is {min(table.seeds)}; it must be 0 or more")
+    for variant in table.variants:
+        settings_of(variant)
+    for l0 in table.l0s or (setup.k,):
+        if not 0 < l0 < setup.n_latents:
+            raise ValueError(f"L0 is {l0:g}; it must be above 0 and below the width, {setup.n_latents} latents")
+    if not table.length > 0 or round(setup.steps * table.length) < 1:
+        raise ValueError(f"length is {table.length:g}; it multiplies the {setup.steps:,} steps and must leave at least 1")

@@ -1,0 +1,182 @@
+"""Carry out a table on a world: seeds side by side in processes, rows of a seed in lock-step on one stream."""
+
+import os
+import queue
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from saelab.evals import WORLD_EVALS
+from saelab.evals.selected import batch_selected
+from saelab.evals.world_result import WorldResult
+from saelab.experiments.checkpoint import groups
+from saelab.experiments.folders import claim, run_folder
+from saelab.experiments.group import train_together
+from saelab.experiments.listen import Listener, Silent
+from saelab.experiments.plan import Plan, check_plan, run_from_config
+from saelab.experiments.preflight import check_disk
+from saelab.experiments.summary import Summary, summarise, write_summary
+from saelab.experiments.synth import Table, check_batches, facts, plan_of
+from saelab.store import write_json
+from saelab.synth.world import World
+from saelab.synth.worlds import build_world
+from saelab.train import Progress
+from saelab.types import Dictionary, Run, WorldSource
+from saelab.variants import build, check_spec
+
+REPORT_SECONDS = 0.5  # between a worker's messages
+Message = tuple[int, int | None, str]  # group, step (None: none), a sentence for the user or ""
+
+
+def run_table(table: Table, out: Path, *, listener: Listener | None = None, jobs: int = 1) -> Summary:
+    """Train and evaluate what is not done yet, and write `<out>/summary.json` with means, contrasts and sanity rows.
+
+    `jobs`: processes, one seed each. Every number is the same for any number of them. Raises `ValueError` and `OSError` for
+    what cannot work, before anything trains; `KeyboardInterrupt` on Ctrl-C or SIGTERM, after saving.
+    """
+    out, listener, started = Path(out), listener or Silent(), time.monotonic()
+    plan = plan_of(table)
+    worked = run_plan(plan, out, listener, jobs)
+    summary = summarise(plan, out, seconds=time.monotonic() - started if worked else None)
+    return write_summary(replace(summary, facts={**summary.facts, **facts(table, summary.means)}))
+
+
+def run_plan(plan: Plan, out: Path, listener: Listener, jobs: int) -> bool:
+    """Train and evaluate the runs of a plan on worlds that are not done; whether there were any."""
+    check_plan(plan)
+    for run in plan.runs:
+        check_spec(run.spec)
+    check_batches(plan)
+    if jobs < 1:
+        raise ValueError(f"jobs is {jobs}; it is the number of processes and must be at least 1")
+    claim(plan, out)
+    pending = [run for run in plan.runs if not run_folder(out, run).evaluated(plan.evals)]
+    if len(pending) < len(plan.runs):
+        listener.note(f"{len(plan.runs) - len(pending)} of {len(plan.runs)} runs are done already")
+    if not pending:
+        return False
+    check_disk(pending, 1_024, out)
+    members = groups(plan.runs, pending, out)
+    jobs = min(jobs, len(members))
+    steps = pending[0].source.steps
+    title = f"training {len(pending)} SAEs for {steps:,} steps of {pending[0].source.batch:,} activations each, "
+    title += f"{len(members)} group{'s' * (len(members) > 1)} in {jobs} process{'es' * (jobs > 1)}"
+    listener.begin(pending, 0, sum(group[0].source.steps for group in members), title)
+    try:
+        _in_processes(plan, members, out, listener, jobs)
+    finally:
+        listener.end()
+    return True
+
+
+def _in_processes(plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, listener: Listener, jobs: int) -> None:
+    """One task a group. A worker that is told to stop saves a checkpoint; then the error or the interruption goes up."""
+    context = get_context("spawn")
+    messages: Any = context.Manager().Queue()
+    threads = max(1, torch.get_num_threads() // jobs)
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+        tasks = [
+            pool.submit(_train_and_evaluate, [run.config for run in group], plan.evals, str(out), i, messages)
+            for i, group in enumerate(members)
+        ]
+        try:
+            _listen(tasks, messages, listener)
+            for task in tasks:
+                task.result()
+        except BaseException:
+            for task in tasks:
+                task.cancel()
+            for process in list((pool._processes or {}).values()):
+                process.terminate()  # SIGTERM: the worker saves and stops
+            raise
+
+
+def _listen(tasks: Sequence[Future[None]], messages: Any, listener: Listener) -> None:
+    """Pass on what workers say until all are done or one has failed."""
+    steps: dict[int, int] = {}
+    while True:
+        ended = all(task.done() for task in tasks) or any(task.done() and task.exception() for task in tasks)
+        try:
+            while True:
+                group, step, text = messages.get(timeout=0.0 if ended else REPORT_SECONDS)
+                if text:
+                    listener.note(text)
+                if step is not None:
+                    steps[group] = step
+                    listener.advance(Progress(sum(steps.values()), ()))
+        except queue.Empty:
+            if ended:
+                return
+
+
+class _Messenger:
+    """A worker's listener: steps now and then, sentences at once."""
+
+    def __init__(self, group: int, messages: Any):
+        self.group, self.messages, self.sent = group, messages, 0.0
+
+    def note(self, text: str) -> None:
+        self.messages.put((self.group, None, text))
+
+    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
+        del runs, title
+        self.steps = steps
+        self.messages.put((self.group, step, ""))
+
+    def advance(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self.sent >= REPORT_SECONDS or progress.step == self.steps:
+            self.sent = now
+            self.messages.put((self.group, progress.step, ""))
+
+    def end(self) -> None:
+        """Nothing to close."""
+
+
+def _train_and_evaluate(configs: list[dict[str, Any]], evals: Sequence[str], out: str, group: int, messages: Any) -> None:
+    """Everything about the runs of one seed, in a process of its own."""
+    runs = [run_from_config(config) for config in configs]
+    source, messenger = runs[0].source, _Messenger(group, messages)
+    assert isinstance(source, WorldSource)
+    world, started = build_world(source), time.monotonic()
+    pending = [run for run in runs if not run_folder(Path(out), run).trained]
+    if pending:
+        about = {"model": f"world {world.name}", "hook": world.hook.name, "d_in": world.d_in}
+        about |= {"n_features": len(world.process.features)}
+        train_together(list(runs), world, Path(out), messenger, build, facts=about)
+    trained = time.monotonic()
+    evaluate_runs(runs, world, evals, Path(out))
+    seconds = f"trained in {trained - started:.0f} s, evaluated in {time.monotonic() - trained:.0f} s"
+    messenger.note(f"{world.name} seed {source.seed}: {len(runs)} SAEs {seconds}")
+
+
+def evaluate_runs(runs: Sequence[Run], world: World, evals: Sequence[str], out: Path) -> None:
+    """Measure the runs that have an SAE and lack a result; every evaluation prepares its data once."""
+    folders = [run_folder(out, run) for run in runs]
+    folders = [folder for folder in folders if folder.sae.exists()]
+    for name in evals:
+        pending = [folder for folder in folders if not folder.result(name).exists()]
+        data = WORLD_EVALS[name].prepare(world) if pending else None
+        for folder in pending:
+            write_json(folder.result(name), measure_both(name, folder.load(), data).to_json())
+
+
+def measure_both(name: str, dictionary: Dictionary, data: Any) -> WorldResult:
+    """Scores under the inference threshold, and as `<key>_batch` under batch selection where training selects so."""
+    result = WORLD_EVALS[name].measure(dictionary, data)
+    selected = batch_selected(dictionary)
+    if selected is None:
+        return result
+    batch = WORLD_EVALS[name].measure(selected, data).scores
+    return replace(result, scores={**result.scores, **{f"{key}_batch": score for key, score in batch.items()}})
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
