@@ -17,7 +17,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saelab.synth.directions import repelled, unit_rows
+from saelab.synth.directions import feature_generator, repelled, unit_rows
 from saelab.synth.entry import Entry, Expectation, Setup
 from saelab.synth.world import Sample
 
@@ -118,7 +118,7 @@ def build(
         if not low <= value <= high:
             allowed = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
             raise ValueError(f"{name} is {value}; it must be {allowed}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = feature_generator("s5", seed)
     task, other = unit_rows(torch.randn(2, d, generator=generator))
     other = unit_rows(other - (other @ task) * task)
     spurious = cosine * task + (1 - cosine**2) ** 0.5 * other
