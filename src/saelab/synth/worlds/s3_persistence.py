@@ -25,7 +25,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from saelab.synth.directions import orthonormal
+from saelab.synth.directions import feature_generator, orthonormal
 from saelab.synth.entry import Entry, Expectation, Setup
 from saelab.synth.world import Sample
 
@@ -137,7 +137,7 @@ def build(
     ):
         if not fits:
             raise ValueError(f"{name} is {value}; it must be {allowed}")
-    basis = orthonormal(D_IN, torch.Generator().manual_seed(seed))
+    basis = orthonormal(D_IN, feature_generator("s3", seed))
     angles = 2 * math.pi * torch.arange(POSITIONS) / POSITIONS
     signals = position * torch.stack([angles.cos(), angles.sin(), (4 * angles).cos(), (4 * angles).sin()], 1)
     n_signals = signals.shape[1] if position > 0 else 0

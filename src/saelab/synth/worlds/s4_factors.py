@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.synth.directions import spread
+from saelab.synth.directions import feature_generator, spread
 from saelab.synth.entry import Entry, Expectation, Setup
 from saelab.synth.world import Sample
 
@@ -134,7 +134,7 @@ def build(
         if not low <= value <= high:
             raise ValueError(f"{name} is {value:g}; it must be from {low:,} to {high:,}")
     n_features = FACTORS * VALUES + round(nuisance)
-    features = spread(n_features, round(d), torch.Generator().manual_seed(seed), target=COSINE)
+    features = spread(n_features, round(d), feature_generator("s4", seed), target=COSINE)
     return Factors(features, rho=rho, absent=absent, p=p, hold=hold, noise=noise)
 
 
