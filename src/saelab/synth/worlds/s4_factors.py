@@ -145,21 +145,21 @@ SANITY = Expectation(
 )
 ENTRIES = {
     "s4": Entry(
-        "Can a variant keep apart two factors that mostly agree in training, and every value from nuisance?",
-        build,
-        SETUP,
-        ("disentangle",),
-        HEADLINE,
-        "s4",
+        tests="Can a variant keep apart two factors that mostly agree in training, and every value from nuisance?",
+        build=build,
+        setup=SETUP,
+        evals=("disentangle",),
+        headline=HEADLINE,
+        head="s4",
         sanity=(SANITY,),
     ),
     "s4_null": Entry(
-        "The null of s4: tokens of a sequence share nothing, so contrast within and between sequences must not help.",
-        build,
-        SETUP,
-        ("disentangle",),
-        HEADLINE,
-        "s4",
+        tests="The null of s4: tokens of a sequence share nothing, so contrast within and between sequences must not help.",
+        build=build,
+        setup=SETUP,
+        evals=("disentangle",),
+        headline=HEADLINE,
+        head="s4",
         settings={"hold": 0},
     ),
 }
