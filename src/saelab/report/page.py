@@ -25,8 +25,8 @@ SECTIONS = {
 }
 WORLD_SECTIONS = {
     "world": "World",
-    "verdicts": "Verdicts",
     "features": "Learned and true features",
+    "verdicts": "Verdicts",
     "contrasts": "Contrasts",
     "frontier": "Frontier",
     "training": "Training",

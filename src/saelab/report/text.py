@@ -73,16 +73,21 @@ WORLD_METRICS: dict[str, Metric] = {  # in a synthetic world; a feature is a tru
     "parent_precision": Metric("Parent precision", UP, "share of firings of a parent's latent on which the parent is there"),
     "coverage_f1": Metric("Edge F1 (coverage)", UP, "F1 of the tree's edges, drawn where one latent's firings cover another's"),
     "edge_f1": Metric("Edge F1 (learned)", UP, "F1 of the tree's edges in the dictionary's own tree"),
-    "placement": Metric("Placement", UP, "share of the coarse latents that are parents"),
+    "edge_f1_lasso": Metric("Edge F1 (read off)", UP, "F1 of the tree's edges that a lasso on the codes gives without labels"),
+    "placement": Metric("Placement", UP, "share of the first block's latents that point along a parent"),
     "promotions": Metric("Promotions", "", "latents that training moved into the coarse block"),
-    "removal": Metric("Removal", UP, "share of a subtree that ablating its chosen latents takes away"),
-    "collateral": Metric("Collateral", DOWN, "what the same ablation takes away elsewhere"),
+    "removal": Metric("Removal", UP, "share of a subtree that ablating latents chosen with 8 labels takes away"),
+    "collateral": Metric("Collateral", DOWN, "what the same ablation changes elsewhere"),
+    "removal_64": Metric("Removal, 64 labels", UP, "removal by latents chosen with 64 labels"),
+    "collateral_64": Metric("Collateral, 64 labels", DOWN, "what that ablation changes elsewhere"),
     "slow_recall": Metric("Slow recall", UP, "share of the slow features that some live latent has with |cosine| above .8"),
     "fast_recall": Metric("Fast recall", "", "the same of the fast features"),
     "purity": Metric("Purity", UP, "slow features among slow and fast ones in the slow block; .5 is chance"),
     "purity_sorted": Metric("Purity, sorted", UP, "purity after sorting latents by autocorrelation: easy for any dictionary"),
     "occupancy": Metric("Occupancy", UP, "distinct slow features in the slow block, per latent of the block"),
     "position_features_in_slow_block": Metric("Position in slow block", DOWN, "position signals that the slow block tells"),
+    "mcc_slow": Metric("MCC, slow", UP, "MCC of the slow features alone"),
+    "mcc_fast": Metric("MCC, fast", "", "MCC of the fast features alone"),
     "hidden_correlation": Metric("Hidden correlation", UP, "correlation of slow latents with their feature's hidden state"),
     "hidden_correlation_smoothed": Metric("Hidden correlation, smoothed", UP, "the same after smoothing the codes in time"),
     "mig": Metric("MIG", UP, "gap between the best and second-best latent's information on a factor's value; 1 is one-hot"),
@@ -91,6 +96,7 @@ WORLD_METRICS: dict[str, Metric] = {  # in a synthetic world; a feature is a tru
     "dci_d": Metric("DCI-D", UP, "how far each latent matters for one factor's value only"),
     "factor_vae": Metric("FactorVAE", UP, "accuracy of naming the fixed factor by the latent that varies least"),
     "composites": Metric("Composites", DOWN, "latents that stand for a value of A and a value of B at once"),
+    "composite_share": Metric("Composite share", DOWN, "composites among the latents that stand for values of A or B"),
     "scr": Metric("SCR", UP, "share of the accuracy lost to the spurious factor that ablating its latents wins back"),
     "scr_threshold": Metric("SCR, refit threshold", UP, "the same with the probe's threshold fitted again after the ablation"),
     "leak_linear": Metric("Leak, linear", DOWN, "a linear probe's accuracy on the spurious factor, without its bank"),
@@ -99,7 +105,7 @@ WORLD_METRICS: dict[str, Metric] = {  # in a synthetic world; a feature is a tru
     "worst_group": Metric("Worst group", UP, "task accuracy in the worst of the four cells of task and spurious factor"),
     "spurious_cos": Metric("Spurious cosine", DOWN, "|cosine| of task latent and spurious direction, less the true .3"),
 }  # fmt: skip
-_BATCH = "_batch"  # ends the key of the same metric under batch selection
+BATCH = "_batch"  # ends the key of the same metric under batch selection
 
 
 def metric(name: str) -> Metric:
@@ -110,7 +116,7 @@ def metric(name: str) -> Metric:
 def world_metric(name: str) -> Metric:
     """Label and meaning of a metric in a synthetic world; `<key>_batch` is explained by `<key>`."""
     known = WORLD_METRICS.get(name) or METRICS.get(name)
-    base = WORLD_METRICS.get(name.removesuffix(_BATCH))
+    base = WORLD_METRICS.get(name.removesuffix(BATCH))
     if known is None and base is not None:
         known = Metric(f"{base.label} (batch)", base.better, f"{base.meaning}; codes under batch selection, not the threshold")
     return known or Metric(name.replace("_", " "), "", "")

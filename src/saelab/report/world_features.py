@@ -5,7 +5,7 @@ from typing import Any
 
 from saelab.report import tables, world_plots
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import esc, show
+from saelab.report.text import esc
 
 
 def features_section(results: Results) -> str:
@@ -35,8 +35,8 @@ def features_section(results: Results) -> str:
         svg = world_plots.heats(heats, groups, "Learned against true features")
         parts.append(
             f'<h3>Cosine of every latent and every feature</h3><figure>{svg}</figure><p class="note">{scale} The first healthy '
-            "seed of each variant. Latents are sorted by the feature they match: a clean diagonal is full recovery, "
-            "two dark cells in a row are a latent that mixes two features.</p>"
+            "seed of each variant. Latents stand in the order of the features they match, those left over below: a clean "
+            "diagonal is full recovery, two dark cells in a row are a latent that mixes two features.</p>"
         )
     if clouds:
         svg = world_plots.clouds(clouds, groups, "Recovery against frequency")
@@ -50,25 +50,29 @@ def features_section(results: Results) -> str:
 def _tree_part(results: Results, absent: list[str]) -> str:
     if not any("composition" in run.truth for run in results.runs):
         return ""
-    panels, limits = [], set()
+    panels = []
     for index, variant in enumerate(results.variants):
         run = _first(results.of(variant), lambda run: bool(_nodes(run)))
         if run is None:
             absent.append(f"{esc(variant)} (no run has a recovered tree)")
-            continue
-        nodes = _nodes(run)
-        edges = [found for node in nodes for _, found in node.children]
-        limits.add(number(_details(run, "composition").get("threshold")))
-        panels.append(world_plots.Tree(f"{_title(run)}: {sum(edges)} of {len(edges)} edges found", index, nodes))
+        else:
+            panels.append(world_plots.Tree(f"{_title(run)}: {_edges(run)}", index, _nodes(run)))
     if not panels:
         return ""
-    limit = next(iter(limits)) if len(limits) == 1 else None
-    rule = "" if limit is None else f" An edge counts as found above {show(limit)}."
     return (
         f"<h3>Recovered tree</h3><figure>{world_plots.trees(panels, 'Recovered tree')}</figure>"
         '<p class="note"><span class="cosine-scale">|cosine| with its latent 0 <i></i> 1</span> The first healthy seed of each '
-        f"variant; a line is an edge that the SAE found, a faint one an edge that it missed.{rule}</p>"
+        "variant. A line is an edge found by the SAE's best coverage graph (where one latent's firings cover another's, at the "
+        "threshold that fits the truth best), a faint one an edge that it missed.</p>"
     )
+
+
+def _edges(run: RunRecord) -> str:
+    """`41 of 64 edges found, 38 in its own tree`."""
+    children = [child for parent in _parents(run) for child in _children(parent)]
+    found, own = (sum(child.get(key) is True for child in children) for key in ("found", "found_in_tree"))
+    has_tree = any("found_in_tree" in child for child in children)
+    return f"{found} of {len(children)} edges found" + (f", {own} in its own tree" if has_tree else "")
 
 
 def _details(run: RunRecord, name: str) -> dict[str, Any]:
@@ -85,12 +89,12 @@ def _title(run: RunRecord) -> str:
 
 
 def _groups(details: dict[str, Any], width: int) -> dict[str, tuple[int, int]]:
-    """Named ranges of features that lie within the width; damaged ones are left out."""
+    """Named ranges of the first `width` features; damaged ones are left out."""
     groups = {}
     for name, bounds in mapping(details.get("groups")).items():
         known = [bound for bound in items(bounds) if isinstance(bound, int) and not isinstance(bound, bool)]
-        if len(known) == 2 and 0 <= known[0] < known[1] <= width:
-            groups[name] = (known[0], known[1])
+        if len(known) == 2 and 0 <= known[0] < min(known[1], width):
+            groups[name] = (known[0], min(known[1], width))
     return groups
 
 
@@ -117,12 +121,19 @@ def _cloud(runs: list[RunRecord], variant: str) -> world_plots.Cloud | None:
     return world_plots.Cloud(variant, points) if any(points.values()) else None
 
 
+def _parents(run: RunRecord) -> list[dict[str, Any]]:
+    return [mapping(parent) for parent in items(_details(run, "composition").get("parents"))]
+
+
+def _children(parent: dict[str, Any]) -> list[dict[str, Any]]:
+    return [mapping(child) for child in items(parent.get("children"))]
+
+
 def _nodes(run: RunRecord) -> list[world_plots.Node]:
-    nodes = []
-    for parent in map(mapping, items(_details(run, "composition").get("parents"))):
-        children = [
-            (number(child.get("cosine")) or 0.0, child.get("found") is True)
-            for child in map(mapping, items(parent.get("children")))
-        ]
-        nodes.append(world_plots.Node(number(parent.get("cosine")) or 0.0, children))
-    return nodes
+    return [
+        world_plots.Node(
+            number(parent.get("cosine")) or 0.0,
+            [(number(child.get("cosine")) or 0.0, child.get("found") is True) for child in _children(parent)],
+        )
+        for parent in _parents(run)
+    ]

@@ -4,7 +4,7 @@ from typing import Any
 
 from saelab.report import tables
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import MISSING, WORLD_METRICS, esc, fact, score, show, undefined, world_metric
+from saelab.report.text import BATCH, MISSING, WORLD_METRICS, esc, fact, score, show, undefined, world_metric
 
 ALWAYS = ("l0", "explained_variance")  # stand before the headline: no metric means anything without them
 TOLD = ("tests", "headline", "sanity")  # facts that this section shows; the others stand in the table of facts
@@ -24,21 +24,27 @@ def alarms(results: Results) -> str:
 
 def world_section(results: Results) -> str:
     """What the world tests, its sanity rows, and the table of means over seeds with their intervals."""
-    facts = results.facts
-    name = f"<b>{esc(facts['world'])}</b>" if facts.get("world") else f"a world whose name was {MISSING}"
-    lead = f'<p class="lead">World {name}: {esc(facts.get("tests") or "what it tests was not recorded")}</p>'
+    told = results.facts
+    name = f"<b>{esc(told['world'])}</b>" if told.get("world") else f"a world whose name was {MISSING}"
     names = _names(results)
-    shown = [*ALWAYS, *_headline(results)]
+    plain, batch = ([key for key in names if key.endswith(BATCH) is ends] for ends in (False, True))
+    tables_of_all = (
+        f"<details><summary>All metrics, with the value of every seed</summary>{_all_means(results, plain)}</details>"
+    )
+    if batch:
+        tables_of_all += (
+            "<details><summary>The same with codes under batch selection in place of the threshold</summary>"
+            f"{_all_means(results, batch)}</details>"
+        )
     meanings = "".join(
-        f"<dt>{esc(world_metric(key).label)}</dt><dd>{esc(world_metric(key).meaning)}</dd>"
-        for key in names
-        if world_metric(key).meaning
+        f"<dt>{esc(known.label)}</dt><dd>{esc(known.meaning)}</dd>" for known in map(world_metric, plain) if known.meaning
     )
     return (
-        f"{lead}{_sanity_list(results)}{_means_table(results, shown)}"
+        f'<p class="lead">World {name}: {esc(told.get("tests") or "what it tests was not recorded")}</p>'
+        f"{_sanity_list(results)}{_means_table(results, [*ALWAYS, *_headline(results)])}"
         '<p class="note">Mean over seeds with its 95 % interval (Student t). Framed: its interval lies wholly on the better '
         "side of every other row's. The contrasts below are paired by seed and see smaller differences.</p>"
-        f"<details><summary>All metrics, with the value of every seed</summary>{_all_means(results, names)}</details>"
+        f"{tables_of_all}"
         f'<details><summary>What the numbers mean</summary><dl class="meanings">{meanings}</dl></details>'
     )
 
@@ -98,7 +104,7 @@ def _names(results: Results) -> list[str]:
         *(key for r in results.runs for key in r.metrics),
     ]
     order = {key: i for i, key in enumerate(("l0", *WORLD_METRICS))}
-    return sorted(dict.fromkeys(found), key=lambda key: order.get(key, order.get(key.removesuffix("_batch"), len(order))))
+    return sorted(dict.fromkeys(found), key=lambda key: order.get(key, order.get(key.removesuffix(BATCH), len(order))))
 
 
 def _means_table(results: Results, shown: list[str]) -> str:
@@ -124,7 +130,11 @@ def _means_table(results: Results, shown: list[str]) -> str:
 
 
 def _entry(metrics: dict[str, Any], key: str) -> dict[str, Any] | None:
-    return mapping(metrics[key]) if key in metrics else None
+    """A mean as a score; the page says `undefined` by itself."""
+    if key not in metrics:
+        return None
+    entry = mapping(metrics[key])
+    return entry | {"reason": str(entry.get("reason") or "").removeprefix("undefined for ")}
 
 
 def _seeds(runs: list[RunRecord]) -> str:
@@ -162,7 +172,7 @@ def _all_means(results: Results, names: list[str]) -> str:
         )
     return (
         '<p class="note">Under each mean the value of every seed.</p>'
-        '<div class="scroll"><table class="small" id="all-means"><thead><tr>'
+        '<div class="scroll"><table class="small"><thead><tr>'
         f"<th>Metric</th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
@@ -183,4 +193,4 @@ def _seed_values(runs: list[RunRecord], key: str, mean: dict[str, Any] | None) -
 
 def _undefined_like(entry: dict[str, Any], mean: dict[str, Any]) -> bool:
     both = number(entry.get("value")) is None and number(mean.get("value")) is None
-    return both and entry.get("reason") == mean.get("reason")
+    return both and str(mean.get("reason")).endswith(str(entry.get("reason")))

@@ -64,7 +64,13 @@ def _json(path: Path, value: Any) -> None:
 def _mean(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
     values = [row["metrics"][key]["value"] for row in rows]
     if None in values:
-        return {"value": None, "low": None, "high": None, "n": 0, "reason": rows[0]["metrics"][key]["reason"]}
+        return {
+            "value": None,
+            "low": None,
+            "high": None,
+            "n": 0,
+            "reason": f"undefined for seed 20: {rows[0]['metrics'][key]['reason']}",
+        }
     mean = sum(values) / len(values)
     return {"value": mean, "low": mean - 0.01, "high": mean + 0.01, "n": len(values)}
 
