@@ -1,6 +1,5 @@
 """Fast paths of an SAE on CPU: selection without sorting, and products that only see the active latents."""
 
-import math
 from typing import cast
 
 import numpy as np
@@ -8,31 +7,22 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, linear
 
-SAMPLE = 65_536  # entries looked at to guess where the threshold lies
+SMALL = 1 << 22  # multiplications of a dense product below which looking for the active latents costs more than it saves
 CROSSOVER = 1 / 16  # share of non-zero entries above which a dense product runs; a ReLU step breaks even between 1/8 and 1/4
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
     """The k-th largest entry of `values` (any shape), exact; a scalar tensor.
 
-    A strided sample bounds the answer from below with slack; only the entries above that bound are selected from.
-    If the bound was too high (too few entries above it) the whole tensor is searched, so the result is always exact.
-    Raises `ValueError` when k is not in 1..numel.
+    On CPU numpy's vectorised selection, 10 to 30 times faster than torch's. Raises `ValueError` when k is not in 1..numel.
     """
     flat = values.detach().reshape(-1)
     if not 1 <= k <= flat.numel():
         raise ValueError(f"k is {k}; it must lie in 1..{flat.numel()}, the number of entries")
-    stride = flat.numel() // SAMPLE
-    if stride >= 4:
-        sample = flat[:: stride | 1]  # odd, so that it walks over all columns
-        share = k / flat.numel()
-        slack = 4 * math.sqrt(share * sample.numel()) + 4  # four standard deviations of the sampled rank
-        rank = min(sample.numel(), math.ceil(share * sample.numel() + slack))
-        bound = torch.kthvalue(sample, sample.numel() - rank + 1).values
-        candidates = flat[flat >= bound]
-        if candidates.numel() >= k:
-            flat = candidates
-    return torch.kthvalue(flat, flat.numel() - k + 1).values
+    place = flat.numel() - k
+    if flat.device.type == "cpu" and flat.dtype in (torch.float32, torch.float64):
+        return torch.tensor(np.partition(flat.numpy(), place)[place], dtype=flat.dtype)
+    return torch.kthvalue(flat, place + 1).values
 
 
 # Products with sparse codes ------------------------------------------------------------------------------------------
@@ -91,8 +81,10 @@ def _bags(bags: np.ndarray, members: np.ndarray, weights: np.ndarray, n: int, de
     return embedding_bag(index, dense.contiguous(), _starts(bags, n), mode="sum", per_sample_weights=factors)
 
 
-def _entries(matrix: Tensor) -> _Entries | None:
-    """The entries of `matrix [N, L]`, or None when so many are not zero that a dense product is faster."""
+def _entries(matrix: Tensor, width: int) -> _Entries | None:
+    """The entries of `matrix [N, L]`, or None when a dense product with `[L, width]` is faster: small, or not sparse."""
+    if matrix.numel() * width < SMALL:
+        return None
     numbers = matrix.detach().numpy()
     active = numbers != 0
     if np.count_nonzero(active) > CROSSOVER * active.size:
@@ -148,7 +140,7 @@ def decode(z: Tensor, weight: Tensor, support: bool) -> Tensor:
     if not _eligible(z, weight):
         return z @ weight
     rows = z.flatten(0, -2) if z.dim() > 1 else z[None]
-    entries = _entries(rows)
+    entries = _entries(rows, weight.shape[1])
     if entries is None:
         return z @ weight
     x_hat = cast(Tensor, _Decode.apply(rows, weight, entries, support))
@@ -166,7 +158,7 @@ class _Encode(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
         x, W_enc, b_dec = ctx.saved_tensors
-        entries = None if torch.is_grad_enabled() else _entries(grad)
+        entries = None if torch.is_grad_enabled() else _entries(grad, x.shape[1])
         if entries is None:
             total, product = grad.sum(0), lambda dense: grad.T @ dense
         else:

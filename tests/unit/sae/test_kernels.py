@@ -21,6 +21,12 @@ ACTIVATIONS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_small(monkeypatch):
+    """The products here would all be dense."""
+    monkeypatch.setattr(kernels, "SMALL", 0)
+
+
 def make(act: Activation, dtype: torch.dtype) -> SAE:
     generator = torch.Generator().manual_seed(0)
     sae = SAE(D, L, act, generator=generator).to(dtype)
@@ -114,6 +120,15 @@ def test_extremes_of_sparsity(bias, taken):
         sae.b_enc.fill_(bias)
     assert_close(gradients(sae, x, fast_codes, 0.3), gradients(sae, x, dense_codes, 0.3), 1e-12)
     assert bool(taken) == (bias < 0)  # dense codes take the dense path
+
+
+def test_small_products_are_dense(monkeypatch, taken):
+    sae, x = make(BatchTopK(4), torch.float64), data(torch.float64, N)
+    for small, path in ((N * L * D, True), (N * L * D + 1, False)):
+        taken.clear()
+        monkeypatch.setattr(kernels, "SMALL", small)
+        assert_close(gradients(sae, x, fast_codes, 0.3), gradients(sae, x, dense_codes, 0.3), 1e-12)
+        assert bool(taken) == path
 
 
 def test_rows_without_an_active_latent():
