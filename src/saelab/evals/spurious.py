@@ -21,6 +21,7 @@ from saelab.synth.worlds.s5_spurious import Mode, SpuriousFactor
 from saelab.types import Better, Dictionary, Score
 
 ROWS = 8_000  # activations of each sample
+BIASED_ROWS = 64_000  # for the biased probe: which of the two directions it leans to, by chance, decides what a mixture scores
 BANK = 3  # latents, where the dictionary names none
 MIN_GAP = 0.02  # between the clean and the biased probe; below, a share of it says nothing
 NO_REST = "every latent is in the bank"
@@ -62,12 +63,13 @@ def prepare(world: World) -> SpuriousData:
     if not isinstance(process, SpuriousFactor):
         raise TypeError(f"world {world.name!r} has no spurious factor; this evaluation reads s5, s5b and s5_null")
 
-    def sample(name: str, mode: Mode) -> Labelled:
-        drawn = process.draw(ROWS, world.generator(f"spurious {name}"), mode=mode)
+    def sample(name: str, mode: Mode, rows: int = ROWS) -> Labelled:
+        drawn = process.draw(rows, world.generator(f"spurious {name}"), mode=mode)
         assert drawn.labels is not None
         return Labelled(drawn.x, *drawn.labels.unbind(1))
 
-    train, test, concordant = sample("train", "balanced"), sample("test", "balanced"), sample("biased", "concordant")
+    train, test = sample("train", "balanced"), sample("test", "balanced")
+    concordant = sample("biased", "concordant", BIASED_ROWS)
     clean, biased = linear_probe(train.x, train.task), linear_probe(concordant.x, concordant.task)
     data = SpuriousData(
         train,
