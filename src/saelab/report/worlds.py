@@ -118,11 +118,16 @@ def _means_table(results: Results, shown: list[str]) -> str:
     best = {key: _best(means, key) for key in shown}
     rows = []
     for index, variant in enumerate(results.variants):
-        metrics = means.get(variant, {})
-        cells = "".join(
-            f"<td{' class=best' if best[key] == variant else ''}>{score(_entry(metrics, key))}</td>" for key in shown
-        )
-        rows.append(f'<tr><th scope="row">{tables.swatch(index)}{esc(variant)}{_seeds(results.of(variant))}</th>{cells}</tr>')
+        metrics, runs = means.get(variant, {}), results.of(variant)
+        if not metrics and runs and all(run.problems for run in runs):
+            cells = (
+                f'<td colspan="{len(shown)}">{undefined("no healthy run to average; the value of every seed is below")}</td>'
+            )
+        else:
+            cells = "".join(
+                f"<td{' class=best' if best[key] == variant else ''}>{score(_entry(metrics, key))}</td>" for key in shown
+            )
+        rows.append(f'<tr><th scope="row">{tables.swatch(index)}{esc(variant)}{_seeds(runs)}</th>{cells}</tr>')
     return (
         f'<div class="scroll"><table id="means-table"><thead><tr><th>Variant</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"

@@ -203,6 +203,18 @@ def test_unhealthy_seed_is_marked_and_not_drawn_first(tmp_path: Path) -> None:
     assert "2 seeds, 1 unhealthy" in page.text("world") and "batch_topk, seed 20" not in page.text("features")
 
 
+def test_variant_without_a_healthy_seed_has_no_mean(tmp_path: Path) -> None:
+    folder = write_world(tmp_path, ["batch_topk"], seeds=1)
+    (run,) = (folder / "runs").iterdir()
+    (run / "health.json").write_text(json.dumps({"healthy": False, "problems": ["loss grew"], "warnings": []}))
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["means"] = [{"variant": "batch_topk", "n": 0, "metrics": {}}]
+    (folder / "summary.json").write_text(json.dumps(summary))
+    page = Page(write_report(folder).read_text())
+    assert "1 seed, 1 unhealthy undefined: no healthy run to average" in page.text("world")
+    assert "batch_topk, seed 20 (unhealthy)" in page.text("features")
+
+
 def test_batch_keys_are_explained_by_their_own() -> None:
     assert world_metric("purity_batch").label == "Purity (batch)" and world_metric("purity_batch").better == "higher"
     assert world_metric("new_thing").label == "new thing" and world_metric("l0").label == "L0"
