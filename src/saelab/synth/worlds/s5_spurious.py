@@ -158,6 +158,15 @@ ENTRIES: dict[str, Entry] = {
         headline=HEADLINE,
         head="s5",
         settings={"n_spurious": 6, "chance": 0.6},
+        sanity=(
+            Expectation(
+                "batch_topk",
+                "leak_linear",
+                0.55,
+                0.9,
+                "three latents hold all of the spread factor: nothing is left to keep out",
+            ),
+        ),
     ),
     "s5_null": Entry(
         tests="null of s5: the spurious factor is independent of the task, so no latent mixes them",
@@ -167,5 +176,8 @@ ENTRIES: dict[str, Entry] = {
         headline=HEADLINE,
         head="s5",
         settings={"correlation": 0.0},
+        sanity=(
+            Expectation("batch_topk", "spurious_cos", -0.3, 0.2, "factors that have nothing to do with each other are mixed"),
+        ),
     ),
 }
