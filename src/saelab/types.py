@@ -270,6 +270,7 @@ class Optim:
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 1.0  # gradient norm per parameter group
+    dead_after: int | None = None  # activations without firing; None: 10 million, or a tenth of a shorter run
     amp: Literal["none", "bf16"] = "none"  # autocast of the matrix products; weights stay fp32
 
 

@@ -104,5 +104,9 @@ def check_optim(optim: Optim) -> None:
         raise ValueError(f"beta1 and beta2 are {optim.beta1:g} and {optim.beta2:g}; both must be at least 0 and below 1")
     if optim.clip <= 0:
         raise ValueError(f"clip is {optim.clip:g}; it must be above 0")
+    if optim.dead_after is not None and optim.dead_after < 1:
+        raise ValueError(
+            f"dead_after is {optim.dead_after} activations; it must be at least 1 (leave it out to have it derived)"
+        )
     if optim.amp not in ("none", "bf16"):
         raise ValueError(f"amp is {optim.amp!r}; write none or bf16")

@@ -58,7 +58,8 @@ def plan_of(table: Table) -> Plan:
     baseline = COMPARATOR if COMPARATOR in table.variants else table.variants[0]
     for l0 in l0s:
         for variant in table.variants:
-            optim = Optim(lr=table.rates.get(variant, setup.lr), warmup=WARMUP, decay=setup.decay)
+            lr = table.rates.get(variant, setup.lr)
+            optim = Optim(lr=lr, warmup=WARMUP, decay=setup.decay, dead_after=setup.dead_after)
             spec = Spec(variant, setup.n_latents, l0, _settings(variant, setup), _label(variant, l0, l0s))
             runs += [Run(spec, table.source(seed), optim, seed) for seed in table.seeds]
             if variant != baseline:

@@ -30,6 +30,7 @@ from saelab.train import Progress
 from saelab.types import Dictionary, Run, WorldSource
 from saelab.variants import build, check_spec
 
+THREADS = 1  # of torch in every process: products this small gain nothing from more, and results depend on the number
 REPORT_SECONDS = 0.5  # between a worker's messages
 Message = tuple[int, int | None, str]  # group, step (None: none), a sentence for the user or ""
 
@@ -44,7 +45,15 @@ def run_table(table: Table, out: Path, *, listener: Listener | None = None, jobs
     plan = plan_of(table)
     worked = run_plan(plan, out, listener, jobs)
     summary = summarise(plan, out, seconds=time.monotonic() - started if worked else None)
-    return write_summary(replace(summary, facts={**summary.facts, **facts(table, summary.means)}))
+    known = facts(table, summary.means)
+    contrasts = tuple(entry for entry in summary.contrasts if _defined(entry, summary.rows))
+    return write_summary(replace(summary, contrasts=contrasts, facts={**summary.facts, **known}))
+
+
+def _defined(contrast: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
+    """Whether both arms have the metric at all: levels, trees and the like only exist in some SAEs."""
+    arms = [[row for row in rows if row["variant"] == contrast[arm]] for arm in ("baseline", "treatment")]
+    return all(any(row["metrics"].get(contrast["metric"], {}).get("value") is not None for row in arm) for arm in arms)
 
 
 def run_plan(plan: Plan, out: Path, listener: Listener, jobs: int) -> bool:
@@ -69,18 +78,28 @@ def run_plan(plan: Plan, out: Path, listener: Listener, jobs: int) -> bool:
     title += f"{len(members)} group{'s' * (len(members) > 1)} in {jobs} process{'es' * (jobs > 1)}"
     listener.begin(pending, 0, sum(group[0].source.steps for group in members), title)
     try:
-        _in_processes(plan, members, out, listener, jobs)
+        _in_processes(plan, members, out, listener, jobs) if jobs > 1 else _in_turn(plan, members, out, listener)
     finally:
         listener.end()
     return True
+
+
+def _in_turn(plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, listener: Listener) -> None:
+    """One group after the other, in this process."""
+    hear, threads = _Counter(listener), torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    try:
+        for i, group in enumerate(members):
+            _train_and_evaluate([run.config for run in group], plan.evals, str(out), i, hear)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _in_processes(plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, listener: Listener, jobs: int) -> None:
     """One task a group. A worker that is told to stop saves a checkpoint; then the error or the interruption goes up."""
     context = get_context("spawn")
     messages: Any = context.Manager().Queue()
-    threads = max(1, torch.get_num_threads() // jobs)
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(threads,)) as pool:
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(THREADS,)) as pool:
         tasks = [
             pool.submit(_train_and_evaluate, [run.config for run in group], plan.evals, str(out), i, messages)
             for i, group in enumerate(members)
@@ -99,20 +118,30 @@ def _in_processes(plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, lis
 
 def _listen(tasks: Sequence[Future[None]], messages: Any, listener: Listener) -> None:
     """Pass on what workers say until all are done or one has failed."""
-    steps: dict[int, int] = {}
+    counter = _Counter(listener)
     while True:
         ended = all(task.done() for task in tasks) or any(task.done() and task.exception() for task in tasks)
         try:
             while True:
-                group, step, text = messages.get(timeout=0.0 if ended else REPORT_SECONDS)
-                if text:
-                    listener.note(text)
-                if step is not None:
-                    steps[group] = step
-                    listener.advance(Progress(sum(steps.values()), ()))
+                counter.put(messages.get(timeout=0.0 if ended else REPORT_SECONDS))
         except queue.Empty:
             if ended:
                 return
+
+
+class _Counter:
+    """The receiving end: adds up the steps of all groups and tells the listener."""
+
+    def __init__(self, listener: Listener):
+        self.listener, self.steps = listener, dict[int, int]()
+
+    def put(self, message: Message) -> None:
+        group, step, text = message
+        if text:
+            self.listener.note(text)
+        if step is not None:
+            self.steps[group] = step
+            self.listener.advance(Progress(sum(self.steps.values()), ()))
 
 
 class _Messenger:

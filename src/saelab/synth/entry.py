@@ -17,6 +17,7 @@ class Setup:
     lr: float  # the prototypes' rate for every row
     decay: float = 0.3  # last share of the steps in which the rate falls to 0
     anneal: float = 1.0  # TopK families start from this multiple of k
+    dead_after: int = 50_000  # activations without firing: rare features are not that rare here, and runs are short
     levels: float = 5  # of Matryoshka: n/2^(levels - 1), ..., n/2, n
     inner: float = 0  # of Matryoshka, where the levels are not halves: two levels, the first `inner` latents and all
 

@@ -42,7 +42,8 @@ class Member:
         self.optimizer = build_optimizer([self.sae, self.objective], run)
         self.generator = torch.Generator().manual_seed(run.seed)
         self.quiet = torch.zeros(self.sae.n_latents, dtype=torch.int64, device=device)  # activations since last firing
-        self.dead_after = min(DEAD_AFTER, run.source.tokens // 10)
+        given = run.optim.dead_after
+        self.dead_after = min(DEAD_AFTER, run.source.tokens // 10) if given is None else given
 
     @property
     def dead(self) -> Tensor:

@@ -18,7 +18,7 @@ WORLDS: dict[str, Entry] = {
     **s4_factors.ENTRIES,
     **s5_spurious.ENTRIES,
 }
-COUNTS = ("n_latents", "steps", "batch")  # numbers of a Setup that are whole
+COUNTS = ("n_latents", "steps", "batch", "dead_after")  # numbers of a Setup that are whole
 
 
 def entry_of(world: str) -> Entry:

@@ -1,0 +1,181 @@
+"""Tables on worlds: what becomes a plan, what is refused, means and sanity, learning rates by search."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from saelab.experiments import tune
+from saelab.experiments.compare import means
+from saelab.experiments.folders import OtherContent, run_folder
+from saelab.experiments.listen import Silent
+from saelab.experiments.synth import Table, facts, plan_of, sanity
+from saelab.experiments.synth_run import measure_both, run_table
+from saelab.store import CorruptFile, read_json
+from saelab.synth.worlds import WORLDS
+from saelab.types import Run, WorldSource
+
+QUICK = {"steps": 40}
+
+
+def table(*variants: str, world: str = "s1", seeds=(3, 4), **more) -> Table:
+    return Table(world, variants or ("batch_topk", "frozen"), seeds, changes=QUICK, **more)
+
+
+def source_of(run: Run) -> WorldSource:
+    assert isinstance(run.source, WorldSource)
+    return run.source
+
+
+def test_rows_of_a_seed_share_stream_width_and_rate():
+    plan = plan_of(Table("s2", ("standard", "batch_topk", "matryoshka"), (20, 21), length=4))
+    assert plan.evals == ("truth", "composition") and len(plan.runs) == 6
+    for seed in (20, 21):
+        rows = [run for run in plan.runs if run.seed == seed]
+        assert len({json.dumps(run.config["source"]) + json.dumps(run.config["optim"]) for run in rows}) == 1
+        assert source_of(rows[0]).seed == seed and source_of(rows[0]).steps == 20_000
+    assert [dict(run.spec.settings) for run in plan.runs[::2]] == [{}, {}, {"inner": 16}]
+    assert {(c.baseline, c.treatment) for c in plan.contrasts} == {("batch_topk", "standard"), ("batch_topk", "matryoshka")}
+    assert {c.metric for c in plan.contrasts} == set(WORLDS["s2"].headline)
+
+
+def test_several_l0s_make_a_row_each():
+    plan = plan_of(table("topk", "standard", l0s=(3, 6)))
+    assert {run.spec.name for run in plan.runs} == {"topk-l0_3", "topk-l0_6", "standard-l0_3", "standard-l0_6"}
+    assert {(c.baseline, c.treatment) for c in plan.contrasts} == {
+        ("topk-l0_3", "standard-l0_3"),
+        ("topk-l0_6", "standard-l0_6"),
+    }
+
+
+def test_what_makes_another_table():
+    names = [
+        Table("s1", ("topk",), (0,), **more).name
+        for more in ({}, {"length": 4}, {"changes": {"k": 6}}, {"changes": {"k": 6.0}})
+    ]
+    assert names[0] == "synth-s1" and names[2] == names[3] and len(set(names)) == 3
+    assert Table("s1", ("topk", "standard"), (0, 1)).name == "synth-s1"  # rows and seeds are added to it
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (Table("s11", ("topk",), (0,)), "no world is called 's11' (did you mean 's1'?)"),
+        (Table("s1", ("top_k",), (0,)), "unknown variant 'top_k' (did you mean 'topk'?)"),
+        (Table("s1", (), (0,)), "no variants are given"),
+        (Table("s1", ("topk",), ()), "seeds is 0: nothing would be trained"),
+        (Table("s1", ("topk",), (-1,)), "the first seed is -1"),
+        (Table("s1", ("topk",), (0,), l0s=(64,)), "L0 is 64; it must be above 0 and below the width, 64 latents"),
+        (Table("s1", ("topk",), (0,), changes={"k": 100}), "L0 is 100"),
+        (Table("s1", ("topk",), (0,), changes={"kk": 6}), "no number 'kk'"),
+        (Table("s1", ("topk",), (0,), length=0), "length is 0"),
+        (Table("s1", ("topk",), (0,), changes={"p": 2}), "p is 2"),
+        (Table("s1", ("topk",), (0,), changes={"lr": 0}), "lr is 0"),
+    ],
+)
+def test_what_is_refused_before_anything_trains(tmp_path, wrong, words):
+    with pytest.raises(ValueError) as refused:
+        run_table(wrong, tmp_path / "out")
+    assert words in str(refused.value)
+    assert not (tmp_path / "out").exists()
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    kept = [
+        p
+        for p in folder.rglob("*")
+        if p.is_file() and p.name in ("truth.json", "nces.json", "sae.safetensors", "metrics.jsonl")
+    ]
+    return {str(p.relative_to(folder)): p.read_bytes() for p in kept}
+
+
+def test_a_table_is_the_same_for_any_number_of_processes_and_goes_on(tmp_path):
+    one = run_table(table(), tmp_path / "one", jobs=1)
+    two = run_table(table(), tmp_path / "two", jobs=2)
+    assert len(files(tmp_path / "one")) == 4 * 4 and files(tmp_path / "one") == files(tmp_path / "two")
+    assert one.rows == two.rows and one.means == two.means and one.contrasts == two.contrasts
+    changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "nces.json"
+    before = changed.read_bytes()
+    changed.unlink()
+    more = run_table(table("batch_topk", "frozen", "standard_trimmed"), tmp_path / "one", jobs=1)
+    assert changed.read_bytes() == before and {row["variant"] for row in more.rows} == {
+        "batch_topk",
+        "frozen",
+        "standard_trimmed",
+    }
+    assert [row for row in more.rows if row["variant"] != "standard_trimmed"] == list(one.rows)
+    record = read_json(tmp_path / "one" / "summary.json")
+    assert record["facts"]["world"] == "s1" and record["facts"]["learning_rates"]["frozen"] == 0.01
+    metrics = record["means"][0]["metrics"]
+    assert metrics["causal_mcc"]["n"] == 2 and metrics["causal_mcc"]["low"] < metrics["causal_mcc"]["value"]
+    assert "causal_mcc_batch" in metrics and "causal_mcc_batch" not in record["means"][2]["metrics"]
+    with pytest.raises(OtherContent, match=r"holds the results of 'synth-s1-\w+', not of 'synth-s2-\w+'"):
+        run_table(table(world="s2"), tmp_path / "one")
+
+
+def test_means_need_every_healthy_seed():
+    def row(seed, value, healthy=True):
+        metric = {"value": value, "low": None, "high": None} | ({} if value is not None else {"reason": "no tree"})
+        return {"variant": "a", "seed": seed, "healthy": healthy, "metrics": {"mig": metric}}
+
+    (mean,) = means([row(0, 0.5), row(1, 0.7), row(2, 9.0, healthy=False)], {"mig": "higher"})
+    assert mean["n"] == 2 and mean["metrics"]["mig"]["value"] == pytest.approx(0.6)
+    assert mean["metrics"]["mig"]["low"] == pytest.approx(0.6 - 12.706 * 0.1, abs=1e-3)  # Student t, 1 degree of freedom
+    (mean,) = means([row(0, 0.5), row(1, None)], {})
+    assert mean["metrics"]["mig"] == {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 1,
+        "reason": "undefined for seed 1: no tree",
+    }
+
+
+def test_sanity_says_when_a_world_does_not_test_what_it_should():
+    entry = WORLDS["s1"]
+
+    def found(value):
+        rows = [{"variant": "batch_topk", "metrics": {"causal_mcc": {"value": value}}}]
+        return {row["metric"]: row["ok"] for row in sanity(entry, rows)}["causal_mcc"]
+
+    assert found(0.02) is True and found(0.9) is False and found(None) is None
+    assert {row["ok"] for row in sanity(entry, [])} == {None}
+    assert facts(Table("s1", ("topk",), (0,)), [])["sanity"][0]["value"] is None
+
+
+def test_rates_are_chosen_on_the_head_world(tmp_path, monkeypatch):
+    monkeypatch.setattr(tune, "GRID", (1e-5, 1e-2))
+    monkeypatch.setattr(tune, "SEEDS", (0,))
+    asked = []
+    real = tune.plan_of
+    monkeypatch.setattr(
+        tune, "plan_of", lambda t: asked.append(t) or real(Table(t.world, t.variants, t.seeds, (), QUICK, 1.0, t.rates))
+    )
+    chosen = tune.choose_rates(Table("s3c_hard", ("batch_topk",), (20,)), tmp_path / "out", Silent(), 1)
+    assert {t.world for t in asked} == {"s3c"} and {t.rates["batch_topk"] for t in asked} == {1e-5, 1e-2}
+    record = read_json(tmp_path / "out-rates" / "learning_rates.json")
+    best = max(record["means"], key=lambda name: record["means"][name])
+    assert record["headline"] == "slow_recall" and best == f"batch_topk-lr{chosen['batch_topk']:g}"
+    assert tune.read_rates(tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("batch_topk",), (0,))) == chosen
+    with pytest.raises(ValueError, match="was tuned on s3c; s1 takes its rates from s1"):
+        tune.read_rates(tmp_path / "out-rates" / "learning_rates.json", Table("s1", ("batch_topk",), (0,)))
+    with pytest.raises(ValueError, match="has no rate for topk"):
+        tune.read_rates(tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("topk",), (0,)))
+    (tmp_path / "bad.json").write_text("[]")
+    with pytest.raises(CorruptFile, match="holds no learning rates"):
+        tune.read_rates(tmp_path / "bad.json", Table("s3c", ("topk",), (0,)))
+
+
+def test_batch_selection_is_a_reading_of_its_own(tmp_path):
+    run_table(table("batch_topk", seeds=(3,)), tmp_path)
+    (run,) = plan_of(table("batch_topk", seeds=(3,))).runs
+    sae = run_folder(tmp_path, run).load()
+    from saelab.evals import WORLD_EVALS
+    from saelab.synth.worlds import build_world
+
+    data = WORLD_EVALS["truth"].prepare(build_world(source_of(run)))
+    scores = measure_both("truth", sae, data).scores
+    assert scores["l0_batch"].value == pytest.approx(4.0, abs=1e-3) and scores["l0"].value != scores["l0_batch"].value
+    sae.act.threshold.mul_(100)  # nothing passes it any more, and batch selection does not look at it
+    again = measure_both("truth", sae, data).scores
+    assert again["l0"].value == 0 and again["l0_batch"].value == scores["l0_batch"].value
