@@ -1,0 +1,42 @@
+"""The tables of all worlds at the standard length, seeds 20 to 24: `python benchmarks/worlds.py --out runs/worlds`.
+
+Every world is one `saelab synth` command, timed; its summary is copied to `--results` (docs/results) as `<world>.json`. What is
+done already is skipped, so the script can be stopped and started again.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from saelab.store import read_json, write_json
+from saelab.synth.worlds import WORLDS
+
+VARIANTS = "standard,standard_trimmed,gated,batch_topk,jump_relu,matryoshka,frozen"
+
+
+def main() -> None:
+    """Run the worlds one after the other."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("worlds", nargs="*", default=list(WORLDS))
+    parser.add_argument("--out", type=Path, default=Path("runs/worlds"))
+    parser.add_argument("--results", type=Path, default=Path("docs/results"))
+    parser.add_argument("--variants", default=VARIANTS)
+    parser.add_argument("--seeds", default="5")
+    parser.add_argument("--length", default="1")
+    given = parser.parse_args()
+    for world in given.worlds:
+        out = given.out / (world if given.length == "1" else f"{world}-x{given.length}")
+        command = ["synth", world, "--variants", given.variants, "--seeds", given.seeds, "--first_seed", "20"]
+        command += ["--length", given.length, "--out", str(out)]
+        started = time.monotonic()
+        code = subprocess.run([sys.executable, "-m", "saelab.cli", *command], stdout=subprocess.DEVNULL).returncode
+        print(f"{world}: exit {code}, {time.monotonic() - started:.0f} s", flush=True)
+        if (out / "summary.json").exists():
+            given.results.mkdir(parents=True, exist_ok=True)
+            write_json(given.results / f"{out.name}.json", read_json(out / "summary.json"))
+
+
+if __name__ == "__main__":
+    main()
