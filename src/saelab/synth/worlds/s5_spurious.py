@@ -139,7 +139,7 @@ def _setup(k: float) -> Setup:
 
 ENTRIES: dict[str, Entry] = {
     "s5": Entry(
-        tests="a task factor comes with a spurious one: can the spurious factor be removed and the task kept?",
+        tests="A task factor comes with a spurious one: can the spurious factor be removed and the task kept?",
         build=build,
         setup=_setup(2.70),
         evals=EVALS,
@@ -152,7 +152,7 @@ ENTRIES: dict[str, Entry] = {
         ),
     ),
     "s5b": Entry(
-        tests="the spurious factor is spread over six directions: can it be kept out of the latents beyond a bank of three?",
+        tests="The spurious factor is spread over six directions: can it be kept out of the latents beyond a bank of three?",
         build=build,
         setup=_setup(3.23),
         evals=EVALS,
@@ -170,7 +170,7 @@ ENTRIES: dict[str, Entry] = {
         ),
     ),
     "s5_null": Entry(
-        tests="null of s5: the spurious factor is independent of the task, so no latent mixes them",
+        tests="The null of s5: the spurious factor is independent of the task, so no latent should mix them.",
         build=build,
         setup=_setup(2.70),
         evals=EVALS,
