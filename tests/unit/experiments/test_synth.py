@@ -179,3 +179,16 @@ def test_batch_selection_is_a_reading_of_its_own(tmp_path):
     sae.act.threshold.mul_(100)  # nothing passes it any more, and batch selection does not look at it
     again = measure_both("truth", sae, data).scores
     assert again["l0"].value == 0 and again["l0_batch"].value == scores["l0_batch"].value
+
+
+def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    from saelab.experiments import synth
+    from saelab.variants import build
+
+    monkeypatch.setattr(synth, "build", lambda spec, d_in, seed: replace(build(spec, d_in, seed), batch="windows"))
+    with pytest.raises(ValueError, match="batch_topk reads windows, and world 's2' has only tokens; leave it out"):
+        run_table(table("batch_topk", world="s2"), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    synth.check_batches(plan_of(table("batch_topk", world="s3")))  # has both
