@@ -2,7 +2,7 @@
 
     saelab run plans/baselines.py
 
-21 SAEs on one stream of activations, about five minutes on two cores. The table of docs/lab-log.md is this plan's.
+All of the table of variants on one stream of activations: some minutes on two cores. The table of docs/lab-log.md is an earlier run of it.
 """
 
 from saelab.experiments.plan import Plan

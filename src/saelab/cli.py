@@ -136,7 +136,11 @@ def evaluate(
 
 
 def run(
-    plan_file: Annotated[Positional[Path], arg(metavar="PLAN.py")], *, out: OutFolder = None, cache: OutFolder = None
+    plan_file: Annotated[Positional[Path], arg(metavar="PLAN.py")],
+    *,
+    out: OutFolder = None,
+    cache: OutFolder = None,
+    reuse: OutFolder = None,
 ) -> None:
     """Carry out a plan: a Python file with a function `plan() -> Plan`. What is done already is skipped.
 
@@ -144,11 +148,12 @@ def run(
         plan_file: for instance plans/demo.py
         out: where results go (default: runs/<name of the plan>)
         cache: keep the activations in this folder; commands that need the same ones read them there (default: none kept)
+        reuse: another output folder; runs of this plan that are finished there are taken over, not trained again
     """
     from saelab.experiments.load import load_plan
 
     plan = load_plan(plan_file)
-    _carry_out(plan, out or Path("runs") / plan.name, cache)
+    _carry_out(plan, out or Path("runs") / plan.name, cache, reuse)
 
 
 def report(folder: Annotated[Positional[Path], arg(metavar="FOLDER")]) -> None:
@@ -238,11 +243,12 @@ def _exports() -> list[Any]:
     return [saebench]
 
 
-def _carry_out(plan: "Plan", out: Path, cache: Path | None = None) -> None:
+def _carry_out(plan: "Plan", out: Path, cache: Path | None = None, reuse: Path | None = None) -> None:
     from saelab.console import listener, open_console
     from saelab.experiments.execute import execute
 
-    _finish(execute(plan, out, listener=listener(open_console()), exports=_exports(), cache=cache))
+    hear = listener(open_console())
+    _finish(execute(plan, out, listener=hear, exports=_exports(), cache=cache, reuse=reuse))
 
 
 def _finish(summary: "Summary") -> None:

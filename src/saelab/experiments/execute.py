@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from saelab.experiments.adopt import adopt, check_reuse
 from saelab.experiments.caching import cached, check_folder
 from saelab.experiments.checkpoint import groups
 from saelab.experiments.folders import claim, run_folder
@@ -30,11 +31,13 @@ def execute(
     build: Build | None = None,
     exports: Iterable[Export] = (),
     cache: Path | None = None,
+    reuse: Path | None = None,
 ) -> Summary:
     """Bring `plan` to its end in the folder `out` and return its summary; what is done already is skipped.
 
     `build` replaces the table of variants; `exports` write core results in other formats. `cache`: a folder that training
-    reads its activations from; those that are not there yet are written first. Unhealthy runs are evaluated where possible
+    reads its activations from; those that are not there yet are written first. `reuse`: another output folder, whose finished
+    runs are taken over where they are the plan's own by content id. Unhealthy runs are evaluated where possible
     and marked; call `Summary.check()` to have them raise. Raises `ValueError` and `OSError` for what cannot work, before the
     model loads (where the cache is too large or of another model: after); `Interrupted` on Ctrl-C or SIGTERM, after saving.
     """
@@ -42,6 +45,8 @@ def execute(
     preflight(plan, own_build=build is not None)
     if cache is not None:
         check_folder(cache)
+    if reuse is not None:
+        check_reuse(reuse)
     claim(plan, out)
     for source in sources(plan.runs):
         runs = [run for run in plan.runs if run.source == source]
@@ -50,6 +55,9 @@ def execute(
             listener.note(f"{len(runs) - len(unfinished)} of {len(runs)} runs are done already")
         if unfinished:
             lm = load_model(source.model, source.hook)
+            if reuse is not None:
+                missing = [run for run in unfinished if not run_folder(out, run).trained]
+                adopt(missing, out, reuse, listener, weights_hash=lm.weights_hash)
             _train(runs, unfinished, lm, out, listener, build or build_variant, cache)
             _evaluate(plan, unfinished, lm, out, listener, exports)
             worked = True

@@ -1,0 +1,63 @@
+"""Take finished runs over from another output folder: rows that several plans share are trained once."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from saelab.experiments.folders import RunFolder, run_folder, stored_run
+from saelab.experiments.listen import Listener
+from saelab.experiments.plan import run_id
+from saelab.store import CorruptFile, atomic_folder, write_bytes
+from saelab.types import Run
+
+
+def check_reuse(folder: Path) -> None:
+    """Refuse a folder that holds no runs. Raises `FileNotFoundError`."""
+    if not any(Path(folder).glob("runs/*/run.json")):
+        raise FileNotFoundError(
+            f"{folder} holds no runs to take over (no runs/<run>/run.json); give an output folder of saelab"
+        )
+
+
+def adopt(runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, weights_hash: str) -> None:
+    """Copy those of `runs` that are finished in `folder` into `out`, with their logs and evaluations.
+
+    A run is found by its content id, whatever its row is called. One that was trained on other weights of the model is
+    left alone, and said.
+    """
+    found = {path.name.rsplit("-", 1)[-1]: path for path in sorted(Path(folder).glob("runs/*")) if path.is_dir()}
+    taken = []
+    for run in runs:
+        source = _finished(run, found.get(run_id(run)[:8]))
+        if source is None:
+            continue
+        other = source.meta().get("facts", {}).get("weights_hash")
+        if other != weights_hash:
+            listener.note(
+                f"{source.path} was trained on other weights of the model ({other}, here {weights_hash}): trained anew"
+            )
+            continue
+        _copy(source, run_folder(out, run))
+        taken.append(run_folder(out, run).name)
+    if taken:
+        listener.note(f"{len(taken)} run{'s' * (len(taken) > 1)} taken over from {folder}: {', '.join(taken)}")
+
+
+def _finished(run: Run, path: Path | None) -> RunFolder | None:
+    """The folder at `path` if it holds this very run, trained, with its SAE. A damaged one counts as none."""
+    try:
+        if path is not None and run_id(stored_run(path)) == run_id(run):
+            folder = RunFolder(path, run)
+            return folder if folder.trained and folder.sae.exists() else None
+    except (FileNotFoundError, CorruptFile):
+        pass  # this folder is not ours to mend: the run is trained anew
+    return None
+
+
+def _copy(source: RunFolder, target: RunFolder) -> None:
+    """SAE, evaluations and log first; the health record, which says that a run is trained, last."""
+    with atomic_folder(target.sae) as temporary:
+        shutil.copytree(source.sae, temporary, dirs_exist_ok=True)
+    for path in [*sorted(source.path.glob("eval/**/*")), source.metrics, source.path / "health.json"]:
+        if path.is_file():
+            write_bytes(target.path / path.relative_to(source.path), path.read_bytes())
