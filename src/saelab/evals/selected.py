@@ -31,7 +31,7 @@ class BatchSelected:
 
     def encode(self, x: Tensor) -> Tensor:
         """Activations `[..., D]` -> codes `[..., L]`."""
-        return self.sae.act.train_codes(self.sae.pre(x), 1.0)
+        return self.sae.prune(x, self.sae.codes(x, 1.0)[1])
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes `[..., L]` -> reconstruction `[..., D]`."""

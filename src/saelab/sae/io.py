@@ -20,6 +20,8 @@ def save_sae(sae: SAE, folder: Path, meta: Mapping[str, Any]) -> None:
         "n_latents": sae.n_latents,
         "activation": sae.act.name,
         "activation_config": sae.act.config(),
+        "refine": sae.refine,
+        "leave_one_out": sae.leave_one_out,
         "blocks": {name: [block.start, block.stop] for name, block in sae.blocks.items()},
         "hook": None if sae.hook is None else sae.hook.name,
         "meta": dict(meta),
@@ -43,7 +45,8 @@ def load_sae(folder: Path) -> SAE:
         act = _activation(config["activation"], config["n_latents"], config["activation_config"])
         blocks = {name: range(start, stop) for name, (start, stop) in config["blocks"].items()}
         hook = None if config["hook"] is None else Hook.from_name(config["hook"])
-        sae = SAE(config["d_in"], config["n_latents"], act, blocks=blocks, hook=hook)
+        extra = {name: config.get(name, 0.0) for name in ("refine", "leave_one_out")}  # older folders have neither
+        sae = SAE(config["d_in"], config["n_latents"], act, blocks=blocks, hook=hook, **extra)
         sae.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CorruptFile(f"{folder}: sae.json and sae.safetensors do not describe one SAE ({error}); restore them") from error

@@ -147,6 +147,16 @@ def decode(z: Tensor, weight: Tensor, support: bool) -> Tensor:
     return x_hat.reshape(*z.shape[:-1], weight.shape[1])
 
 
+def products_on_support(left: Tensor, right: Tensor, z: Tensor) -> Tensor:
+    """left @ right.T where `z` is not zero, 0 elsewhere: `[..., D]`, `[L, D]`, `[..., L]` -> `[..., L]`. Has no gradient."""
+    with torch.no_grad():
+        rows = z.flatten(0, -2) if z.dim() > 1 else z[None]
+        entries = _entries(rows, right.shape[1]) if _eligible(left, right, z) else None
+        if entries is None:
+            return (left @ right.T) * (z != 0)
+        return entries.sampled(left.reshape(len(rows), -1), right).reshape(z.shape)
+
+
 class _Encode(torch.autograd.Function):
     """(x - b_dec) @ W_enc + b_enc for an x that needs no gradient. Backward through the entries of the gradient."""
 

@@ -1,5 +1,6 @@
 """The only autoencoder class: x -> pre = (x - b_dec) @ W_enc + b_enc -> z = act(pre) -> x_hat = z @ W_dec + b_dec."""
 
+import copy
 from collections.abc import Mapping
 
 import torch
@@ -15,7 +16,14 @@ class SAE(nn.Module):
 
     `W_enc [D, L]`, `W_dec [L, D]` (rows are latents, unit norm), `b_enc [L]`, `b_dec [D]`; `act` is the activation;
     `blocks` names ranges of latents that a variant treats apart (levels, for instance).
+
+    `refine` eta > 0: one LISTA step, in training and at inference. With z_0 = first(pre(x)), the codes are
+    act(pre(x) + eta (x - decode(z_0)) @ W_enc); `first` is the activation again, with a threshold of its own. 0: none.
+    `leave_one_out`: the share of active latents that inference drops, those which the others make superfluous (`prune`).
+    Raises `ValueError` when either is out of range, or when `act` has parameters and there is a step to refine by.
     """
+
+    drop_below: Tensor
 
     def __init__(
         self,
@@ -26,8 +34,16 @@ class SAE(nn.Module):
         blocks: Mapping[str, range] | None = None,
         hook: Hook | None = None,
         generator: torch.Generator | None = None,
+        refine: float = 0.0,
+        leave_one_out: float = 0.0,
     ):
         super().__init__()
+        if not 0 <= refine <= 1:
+            raise ValueError(f"refine is {refine:g}; it is the size of the refinement step, from 0 (none) to 1")
+        if not 0 <= leave_one_out < 1:
+            raise ValueError(f"leave_one_out is {leave_one_out:g}; it is a share of the active latents, from 0 to below 1")
+        if refine > 0 and any(True for _ in act.parameters()):
+            raise ValueError(f"refine is {refine:g}, and {act.name} has parameters; use one of relu, topk, batch_topk")
         rows = torch.randn(n_latents, d_in, generator=generator)
         rows /= rows.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(rows)
@@ -37,6 +53,10 @@ class SAE(nn.Module):
         self.b_enc = nn.Parameter(torch.zeros(n_latents), requires_grad=not isinstance(act, Gated))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.act = act
+        self.refine, self.leave_one_out = refine, leave_one_out
+        self.first = copy.deepcopy(act) if refine > 0 else None
+        if leave_one_out > 0:
+            self.register_buffer("drop_below", torch.zeros(()))
         self.blocks = dict(blocks or {})
         self.hook = hook
 
@@ -59,11 +79,28 @@ class SAE(nn.Module):
         """Pre-activations `[..., L]`. The decoder bias is folded into the encoder's, so nothing is subtracted from x."""
         return kernels.encode(x, self.W_enc, self.b_enc, self.b_dec)
 
+    def codes(self, x: Tensor, progress: float | None = None) -> tuple[Tensor, Tensor]:
+        """Refined pre-activations and codes, both `[..., L]`: as in training at `progress`, or by the thresholds (None)."""
+        if self.first is not None:
+            x = self._refined(x, self.first, progress)
+        pre = self.pre(x).to(x.dtype)  # under autocast the products are short, the selection is not
+        return pre, _select(self.act, pre, progress)
+
     def encode(self, x: Tensor) -> Tensor:
         """Codes `[..., L]` of activations `[..., D]`, as at inference."""
         if x.shape[-1] != self.d_in:
             raise ValueError(f"activations of width {x.shape[-1]} given to an SAE of width {self.d_in}")
-        return self.act(self.pre(x))
+        return self.prune(x, self.codes(x)[1])
+
+    def prune(self, x: Tensor, z: Tensor) -> Tensor:
+        """Codes without the latents that the others make superfluous; `z` itself where `leave_one_out` is 0.
+
+        The score of an active latent is what it should be, given the others: z_j ||W_dec_j||^2 + (x - x_hat) . W_dec_j, in
+        units of x. It is dropped when that is not above `drop_below`, all at once. B. Bussmann, leave-one-out refinement.
+        """
+        if self.leave_one_out == 0:
+            return z
+        return kernels.support_only(z * (self._scores(x, z) > self.drop_below))
 
     def decode(self, z: Tensor) -> Tensor:
         """Reconstruction `[..., D]` of codes `[..., L]`."""
@@ -77,6 +114,20 @@ class SAE(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Reconstruction of x."""
         return self.decode(self.encode(x))
+
+    @torch.no_grad()
+    def calibrate_(self, x: Tensor, l0: float) -> None:
+        """Set the thresholds so that the mean L0 on `x` `[N, D]` is `l0`, after what leaving one out drops."""
+        wide = l0 / (1 - self.leave_one_out)
+        if self.first is not None:
+            self.first.calibrate_(self.pre(x), wide)
+        pre, _ = self.codes(x)
+        self.act.calibrate_(pre, wide)
+        if self.leave_one_out > 0:
+            z = self.act(pre)
+            scores, count = self._scores(x, z)[z > 0], max(1, round(l0 * len(x)))
+            if count < len(scores):
+                self.drop_below.copy_((kernels.kth_largest(scores, count) + kernels.kth_largest(scores, count + 1)) / 2)
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -100,3 +151,27 @@ class SAE(nn.Module):
         self.b_enc.div_(scale)
         self.b_dec.div_(scale)
         self.act.rescale_(1 / scale)
+        if self.first is not None:
+            self.first.rescale_(1 / scale)
+        if self.leave_one_out > 0:
+            self.drop_below.div_(scale)
+
+    def _refined(self, x: Tensor, first: Activation, progress: float | None) -> Tensor:
+        """x + eta (x - decode(z_0)): its pre-activations are pre(x) + eta (x - decode(z_0)) @ W_enc.
+
+        To the weights the residual is a constant, so that each latent is trained by its own code and not by what it leaves
+        to others (else the loss of a level would reach the latents of the levels before it); to x it is not.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
+            z = _select(first, self.pre(x).to(x.dtype), progress)
+            return x + self.refine * (x - self.decode(z))
+
+    @torch.no_grad()
+    def _scores(self, x: Tensor, z: Tensor) -> Tensor:
+        """Leave-one-out scores of the active latents `[..., L]`; 0 where `z` is."""
+        alone = z * self.W_dec.square().sum(1)
+        return alone + kernels.products_on_support(x - self.decode(z), self.W_dec, z)
+
+
+def _select(act: Activation, pre: Tensor, progress: float | None) -> Tensor:
+    return act(pre) if progress is None else act.train_codes(pre, progress)

@@ -1,7 +1,7 @@
 """What a loss term sees (`Step`), what it is (`Term`), and how terms, events and batches make a `Variant`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,10 @@ class Step:
     generator: torch.Generator
     lm: LanguageModel | None = None
     stats: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def reordered(self, order: Tensor) -> "Step":
+        """The same step for latents in another order: entry i is what entry `order[i]` was."""
+        return replace(self, pre=self.pre[:, order], z=self.z[:, order], dead=self.dead[order])
 
     def in_windows(self, values: Tensor) -> Tensor:
         """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, 0 where `batch.keep` is False.
@@ -130,10 +134,14 @@ class Steered(nn.Module):
 
 @dataclass(frozen=True)
 class Event:
-    """What changes the SAE instead of adding to the loss, at these fractions of training (0: after the first step)."""
+    """What changes the SAE instead of adding to the loss, at these fractions of training (0: after the first step).
+
+    An event that only reorders latents returns their new order `[L]`, and the counters of silence move along; any other
+    returns None, and every latent is watched anew.
+    """
 
     at: Sequence[float]
-    fn: Callable[[SAE, torch.optim.Optimizer, Step], None]
+    fn: Callable[[SAE, torch.optim.Optimizer, Step], Tensor | None]
 
 
 @dataclass(frozen=True)

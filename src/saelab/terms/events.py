@@ -49,14 +49,30 @@ def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
     direction = error[rows] / error[rows].norm(dim=1, keepdim=True).clamp_min(1e-12)
     sae.W_dec[dead] = direction
     sae.W_enc[:, dead] = direction.T * (0.2 * sae.W_enc[:, alive].norm(dim=0).mean())
-    touched: dict[int, tuple[torch.Tensor, int]] = {id(sae.W_dec): (sae.W_dec, 0), id(sae.W_enc): (sae.W_enc, 1)}
     for vector, start in _per_latent(sae):
         vector[dead] = start if start is not None else vector[alive].median()
-        touched[id(vector)] = (vector, 0)
-    for parameter, axis in touched.values():
-        for moment in optimizer.state.get(parameter, {}).values():
-            if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape:
-                moment.index_fill_(axis, dead, 0.0)
+    for parameter, axis in _parameters(sae):
+        for moment in _moments(optimizer, parameter):
+            moment.index_fill_(axis, dead, 0.0)
+
+
+@torch.no_grad()
+def reorder(sae: SAE, optimizer: torch.optim.Optimizer, order: torch.Tensor) -> None:
+    """Put latents in another order, optimizer state included: latent i is from now on what latent `order[i]` was, `[L]`."""
+    for parameter, axis in _parameters(sae):
+        for tensor in (parameter, *_moments(optimizer, parameter)):
+            tensor.copy_(tensor.index_select(axis, order))  # in place: the layout in memory stays
+
+
+def _parameters(sae: SAE) -> list[tuple[torch.Tensor, int]]:
+    """Every parameter that has latents, and along which axis."""
+    return [(sae.W_dec, 0), (sae.W_enc, 1), *((vector, 0) for vector, _ in _per_latent(sae))]
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> list[torch.Tensor]:
+    """What the optimizer remembers of each entry of a parameter."""
+    state = optimizer.state.get(parameter, {}).values()
+    return [moment for moment in state if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape]
 
 
 def _per_latent(sae: SAE) -> list[tuple[torch.Tensor, float | None]]:

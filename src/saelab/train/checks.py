@@ -135,7 +135,7 @@ def check_codes(subject: Subject) -> None:
     """Codes are non-negative and of the right shape, in training too, and at inference do not depend on the neighbours."""
     sae = subject.trained(40)
     x = _fresh(96)
-    for z in (sae.encode(x), sae.act.train_codes(sae.pre(x), 0.5)):
+    for z in (sae.encode(x), sae.codes(x, 0.5)[1]):
         assert z.shape == (96, N_LATENTS) and torch.isfinite(z).all() and (z >= 0).all()
     z = sae.encode(x)
     assert (z > 0).any(), "nothing is active"
@@ -233,13 +233,13 @@ def check_l0(subject: Subject) -> None:
 def check_dead_latents(subject: Subject) -> None:
     """Latents that are dead from the start, half of all, come back: AuxK, resampling or another remedy is at work."""
     training = subject.training(subject.run(300), build=_crippled(subject.build))
-    member, dead, half = training.members[0], 0.0, N_LATENTS // 2
+    member, dead = training.members[0], 0.0  # of all latents: an event may have moved the crippled ones
     for progress in training:
         if progress.step == 40:  # a tenth of the tokens, and before any resampling
-            dead = float(member.dead[:half].float().mean())
-    assert dead > 0.5, f"only {dead:.0%} of the crippled half were dead at first; the check needs them dead"
-    still = float(member.dead[:half].float().mean())
-    assert still < dead - 0.3, f"{dead:.0%} of the crippled half were dead, {still:.0%} still are"
+            dead = float(member.dead.float().mean())
+    assert dead > 0.25, f"only {dead:.0%} of all latents were dead at first; the check needs half of the crippled half dead"
+    still = float(member.dead.float().mean())
+    assert still < dead - 0.15, f"{dead:.0%} of all latents were dead, {still:.0%} still are"
 
 
 def check_lock_step(subject: Subject) -> None:

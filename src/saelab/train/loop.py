@@ -110,7 +110,7 @@ class Training:
         sae = copy.deepcopy(member.sae).requires_grad_(False)
         x = rows[: max(1, CALIBRATION_ENTRIES // sae.n_latents)] * member.scale  # whoever else is in the group
         if member.variant.calibrate is not None:
-            sae.act.calibrate_(sae.pre(x), member.variant.calibrate)
+            sae.calibrate_(x, member.variant.calibrate)
         z = sae.encode(x)
         error, spread = (x - sae.decode(z)).square().sum(), (x - x.mean(0)).square().sum()
         measured = Measured(

@@ -68,8 +68,11 @@ class Member:
         self._count(seen)
         for event in self.variant.events:
             if any(max(1, round(at * steps)) == step + 1 for at in event.at):
-                event.fn(self.sae, self.optimizer, seen)
-                self.quiet.zero_()
+                order = event.fn(self.sae, self.optimizer, seen)
+                if order is None:
+                    self.quiet.zero_()
+                else:
+                    self.quiet, seen = self.quiet[order], seen.reordered(order)
         return self._record(seen, step + 1, loss.item(), losses, lr) if record else None
 
     @property
@@ -80,10 +83,7 @@ class Member:
         sae = self.sae
         x = batch.flat.to(self.mean.dtype) * self.scale
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
-            pre = sae.pre(x)
-        pre = pre.to(x.dtype)
-        z = sae.act.train_codes(pre, progress)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
+            pre, z = sae.codes(x, progress)
             x_hat = sae.decode(z)
         return Step(sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator)
 
