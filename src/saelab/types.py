@@ -21,11 +21,7 @@ SITES: tuple[Site, ...] = get_args(Site)
 
 @dataclass(frozen=True)
 class Hook:
-    """A place in a language model: the layer's index and the site in that layer.
-
-    `resid_pre`, `resid_post`: the residual stream before and after the layer; `mlp_out`, `attn_out`: what the MLP or
-    the attention block adds to it.
-    """
+    """A place in a language model: the residual stream before or after a layer, or what its MLP or attention adds to it."""
 
     layer: int
     site: Site = "resid_post"
@@ -74,6 +70,15 @@ class Tokens:
     def flat(self) -> "Tensor":
         """The activations `[N, D]`."""
         return self.x
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Activations with labels: a probe set, or a labelled sub-batch."""
+
+    x: "Tensor"  # [N, D]
+    labels: "Tensor"  # [N, C] number of the value in its column, -1: unknown
+    names: tuple[str, ...]  # of the columns
 
 
 Batch = Tokens | Windows
@@ -175,8 +180,6 @@ class Dictionary(Protocol):
         """Codes `[..., L]` -> reconstruction `[..., D]`."""
         ...
 
-
-# Numbers -------------------------------------------------------------------------------------------------------------
 
 Better = Literal["higher", "lower", "neither"]
 
