@@ -1,7 +1,7 @@
 """The tables of all worlds at the standard length, seeds 20 to 24: `python benchmarks/worlds.py --out runs/worlds`.
 
 Every world is one `saelab synth` command, timed; its summary is copied to `--results` (docs/results) as `<world>.json`. What is
-done already is skipped, so the script can be stopped and started again.
+done already is skipped, so the script can be stopped and started again. `--table` prints the committed results as markdown.
 """
 
 import argparse
@@ -16,6 +16,29 @@ from saelab.synth.worlds import WORLDS
 VARIANTS = "standard,standard_trimmed,gated,batch_topk,jump_relu,matryoshka,frozen"
 
 
+def table(path: Path) -> str:
+    """The means of a summary over its headline metrics, half-widths of the intervals in brackets."""
+    summary = read_json(path)
+    facts = summary["facts"]
+    names = ["l0", "explained_variance", *(name for name in facts["headline"] if name != "explained_variance")]
+    steps = WORLDS[facts["world"]].setup.steps * facts["length"]
+    lines = [f"**`{facts['world']}`**, {steps:,.0f} steps, {facts['seconds']:.0f} s"]
+    failed = [check for check in facts["sanity"] if check["ok"] is False]
+    lines += [f"Sanity row failed: {check['variant']} {check['metric']} {check['value']:.3f}." for check in failed] + [""]
+    lines += [f"| | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (len(names) + 1) + "|"]
+    for row in summary["means"]:
+        lines.append(f"| `{row['variant']}` | {' | '.join(cell(row['metrics'].get(name, {})) for name in names)} |")
+    return "\n".join(lines)
+
+
+def cell(entry: dict) -> str:
+    """One mean."""
+    if entry.get("value") is None:
+        return "-"
+    half = "" if entry["low"] is None else f" ({(entry['high'] - entry['low']) / 2:.3f})"
+    return f"{entry['value']:.3f}{half}"
+
+
 def main() -> None:
     """Run the worlds one after the other."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -25,7 +48,11 @@ def main() -> None:
     parser.add_argument("--variants", default=VARIANTS)
     parser.add_argument("--seeds", default="5")
     parser.add_argument("--length", default="1")
+    parser.add_argument("--table", action="store_true", help="print what is in --results, run nothing")
     given = parser.parse_args()
+    if given.table:
+        print("\n\n".join(table(given.results / f"{world}.json") for world in given.worlds))
+        return
     for world in given.worlds:
         out = given.out / (world if given.length == "1" else f"{world}-x{given.length}")
         command = ["synth", world, "--variants", given.variants, "--seeds", given.seeds, "--first_seed", "20"]
