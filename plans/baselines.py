@@ -2,7 +2,7 @@
 
     saelab run plans/baselines.py
 
-All of the table of variants on one stream of activations: some minutes on two cores. The table of docs/lab-log.md is an earlier run of it.
+All variants on one stream of activations: some minutes on two cores. docs/lab-log.md has a table of it.
 """
 
 from saelab.experiments.plan import Plan

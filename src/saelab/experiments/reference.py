@@ -1,0 +1,34 @@
+"""Reference rows on the embedded model, against which every research variant is compared.
+
+They are trained once by `plans/lm_baselines.py`; other plans list the same runs and take them over by content id
+(`saelab run plans/<variant>.py --reuse runs/lm_baselines`).
+"""
+
+from collections.abc import Sequence
+
+from saelab.types import Optim, Run, Source, Spec
+
+SOURCE = Source(model="pylm", corpus="stdlib", hook="middle", context=128, tokens=2_000_000)
+N_LATENTS = 2_048
+L0S: tuple[float, ...] = (32, 64)
+SEEDS = (0, 1, 2)
+GRID = (1e-3, 2e-3, 4e-3, 8e-3)  # rates that `plans/lm_baselines_rates.py` tries on seed 0 at L0 32
+RATES: dict[str, float | None] = {  # of that search; None: the rule of train.optim.learning_rate
+    "standard": None,
+    "standard_trimmed": None,
+    "batch_topk": None,
+    "jump_relu": None,
+    "matryoshka": None,
+    "frontier": None,
+    "frozen": None,
+}
+
+
+def reference_runs(variants: Sequence[str] = tuple(RATES)) -> tuple[Run, ...]:
+    """The runs of these rows at both L0s, three seeds each, called `<variant>-l0_<L0>`."""
+    return tuple(
+        Run(Spec(variant, N_LATENTS, l0, label=f"{variant}-l0_{l0:g}"), SOURCE, Optim(lr=RATES[variant]), seed)
+        for l0 in L0S
+        for variant in variants
+        for seed in SEEDS
+    )
