@@ -1,0 +1,86 @@
+"""Sets made of labelled tokens: splits by file, spans, paired factors, and `types.Labelled` from any of them."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from saelab.lm.labels import TokenLabels
+from saelab.types import Labelled
+
+
+@dataclass(frozen=True, eq=False)
+class Spans:
+    """Runs of neighbouring tokens of one text with the same known label: span-level items."""
+
+    start: Tensor  # [S] number of the first token
+    end: Tensor  # [S] number after the last token
+    value: Tensor  # [S] number of the label's value
+    doc: Tensor  # [S] number of the text
+
+    def mean(self, x: Tensor) -> Tensor:
+        """Mean over each span `[S, D]` of token rows `x [N, D]`."""
+        total = torch.cat([x.new_zeros(1, x.shape[1], dtype=torch.double), x.double().cumsum(0)])
+        return ((total[self.end] - total[self.start]) / (self.end - self.start).unsqueeze(1)).to(x.dtype)
+
+
+def split_by_file(file: Tensor, *, seed: int = 0) -> Tensor:
+    """Whether a token is for training, `[N]` bool, from file numbers `[N]`: whole files, about half of the tokens each.
+
+    Files come in random order; each goes to the side that has fewer tokens so far. Raises `ValueError` for one file.
+    """
+    found, where, size = file.unique(return_inverse=True, return_counts=True)
+    if len(found) < 2:
+        raise ValueError(f"{len(found)} file cannot be split into training and test files; give at least 2")
+    train = torch.zeros(len(found), dtype=torch.bool)
+    held = [0, 0]
+    for i in torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist():
+        side = int(held[1] < held[0])  # 0: train
+        train[i] = side == 0
+        held[side] += int(size[i])
+    return train[where]
+
+
+def spans(labels: TokenLabels, family: str) -> Spans:
+    """The runs of equal labels of one family, never across texts; unknown labels belong to none.
+
+    Raises `ValueError` for an unknown family.
+    """
+    value = labels.of(family).long()
+    new = torch.ones(len(value), dtype=torch.bool)
+    new[1:] = (value[1:] != value[:-1]) | (labels.doc[1:] != labels.doc[:-1])
+    start = new.nonzero().squeeze(1)
+    end = torch.cat([start[1:], torch.tensor([len(value)])])
+    known = value[start] >= 0
+    start, end = start[known], end[known]
+    return Spans(start, end, value[start], labels.doc[start])
+
+
+def cells(labels: TokenLabels, first: str, second: str) -> Tensor:
+    """Tokens in every pair of values of two families `[A, B]`: how the two factors go together."""
+    a, b = labels.of(first).long(), labels.of(second).long()
+    n_a, n_b = (len(labels.families[labels.column(name)].values) for name in (first, second))
+    known = (a >= 0) & (b >= 0)
+    return (a[known] * n_b + b[known]).bincount(minlength=n_a * n_b).view(n_a, n_b)
+
+
+def balanced(first: Tensor, second: Tensor, *, seed: int = 0) -> Tensor:
+    """Numbers of tokens, in order, with as many in each of the four cells of two binary factors `[N]` (-1 is left out).
+
+    Raises `ValueError` when a cell is empty, saying which.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    parts = [((first == i) & (second == j)).nonzero().squeeze(1) for i in (0, 1) for j in (0, 1)]
+    smallest = min(len(part) for part in parts)
+    if smallest == 0:
+        empty = [f"({n // 2}, {n % 2})" for n, part in enumerate(parts) if len(part) == 0]
+        raise ValueError(f"no token has the two factors at {', '.join(empty)}: they cannot be balanced; choose another pair")
+    drawn = [part[torch.randperm(len(part), generator=generator)[:smallest]] for part in parts]
+    return torch.cat(drawn).sort().values
+
+
+def labelled(x: Tensor, labels: TokenLabels, families: tuple[str, ...]) -> Labelled:
+    """Token rows `x [N, D]` with the columns of some families, one or a pair. Raises `ValueError` where sizes differ."""
+    if len(x) != len(labels.values):
+        raise ValueError(f"{len(x):,} activations for {len(labels.values):,} labelled tokens; give one for each")
+    return Labelled(x, torch.stack([labels.of(name).long() for name in families], 1), families)
