@@ -24,7 +24,7 @@ from torch import Tensor
 
 from saelab.evals.matching import Matched, cosines, match
 from saelab.evals.world_result import WorldResult, exact, undefined
-from saelab.synth.world import World
+from saelab.synth.world import SparseProcess, SparseSample, World
 from saelab.types import Dictionary, Score
 
 ACTIVATIONS = 20_480  # held out; whole windows in worlds with order
@@ -41,13 +41,28 @@ class TruthData:
     features: Tensor  # [F, D]
     groups: Mapping[str, range]  # of features
     x: Tensor  # [N, D]
-    active: Tensor  # [N, F] bool
+    active: Tensor | SparseSample  # [N, F] bool, or a list where that would be too large
+
+    def active_rows(self, start: int, stop: int) -> Tensor:
+        """Which features are active in activations start ... stop - 1, `[stop - start, F]` bool."""
+        return self.active[start:stop] if isinstance(self.active, Tensor) else self.active.active(start, stop)
+
+    @property
+    def frequency(self) -> Tensor:
+        """Share of the activations that each feature is active in, `[F]`."""
+        if isinstance(self.active, Tensor):
+            return self.active.double().mean(0)
+        return self.active.feature.bincount(minlength=self.active.n_features).double() / len(self.x)
 
 
 def prepare(world: World) -> TruthData:
     """Draw the held-out activations. Every world can be read."""
+    process = world.process
+    if isinstance(process, SparseProcess):
+        listed = process.draw_sparse(ACTIVATIONS, world.generator("truth"))
+        return TruthData(process.features, process.groups, listed.x, listed)
     sample = world.sample(ACTIVATIONS, "truth").flat
-    return TruthData(world.process.features, world.process.groups, sample.x, sample.codes > 0)
+    return TruthData(process.features, process.groups, sample.x, sample.codes > 0)
 
 
 def measure(dictionary: Dictionary, data: TruthData) -> WorldResult:
@@ -58,9 +73,10 @@ def measure(dictionary: Dictionary, data: TruthData) -> WorldResult:
     with torch.no_grad():
         totals = Totals(dictionary.directions, data.features)
         step = max(1, CODES_AT_ONCE // max(len(dictionary.directions), len(data.features)))
-        for x, active in zip(data.x.split(step), data.active.split(step), strict=True):
+        for start in range(0, len(data.x), step):
+            x = data.x[start : start + step]
             z = dictionary.encode(x.to(dictionary.directions.device))
-            totals.add(active, x, z, dictionary.decode(z))
+            totals.add(data.active_rows(start, start + len(x)), x, z, dictionary.decode(z))
         return WorldResult("truth", totals.scores(), _details(totals, data))
 
 
@@ -77,8 +93,9 @@ class Totals:
     """Sums over activations from which every score follows, so that they can come in parts."""
 
     def __init__(self, directions: Tensor, features: Tensor):
-        self.similarity = cosines(directions.detach().float().cpu(), features.float()).abs()  # [L, F]
-        self.matched: Matched = match(directions.detach().float().cpu(), features.float())
+        directions, features = directions.detach().float().cpu(), features.float()
+        self.matched: Matched = match(directions, features)  # needs the most memory, so before anything is kept
+        self.similarity = cosines(directions, features).abs_()  # [L, F]
         self.detects = self.similarity.argmax(1)  # [L] the feature that each latent is judged as a detector of
         self.n = self.n_ratios = 0
         self.fired, self.present, self.hits = torch.zeros(3, len(directions), dtype=torch.long)  # [L] each
@@ -149,6 +166,6 @@ def _details(totals: Totals, data: TruthData) -> dict[str, Any]:
         "cosine": (100 * totals.similarity[order, :PICTURE]).round().int().tolist(),
         "order": order.tolist(),
         "matched": [round(value, 4) for value in totals.matched.cosine.tolist()],
-        "frequency": [round(value, 6) for value in data.active.double().mean(0).tolist()],
+        "frequency": [round(value, 6) for value in data.frequency.tolist()],
         "groups": {name: [group.start, group.stop] for name, group in data.groups.items()},
     }

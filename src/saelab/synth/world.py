@@ -33,6 +33,31 @@ class Sample:
         return Sample(self.x.reshape(-1, self.x.shape[-1]), self.codes.reshape(-1, self.codes.shape[-1]))
 
 
+@dataclass(frozen=True)
+class SparseSample:
+    """Activations with a list of the features active in each: what a `Sample` says, where dense codes would be too large."""
+
+    x: Tensor  # [N, D]
+    row: Tensor  # [M] ascending: which activation
+    feature: Tensor  # [M] which feature is active in it
+    code: Tensor  # [M] how strongly, > 0
+    n_features: int
+
+    @property
+    def codes(self) -> Tensor:
+        """The codes `[N, F]`."""
+        codes = torch.zeros(len(self.x), self.n_features)
+        codes[self.row, self.feature] = self.code
+        return codes
+
+    def active(self, start: int, stop: int) -> Tensor:
+        """Which features are active in activations start ... stop - 1, `[stop - start, F]` bool."""
+        low, high = torch.searchsorted(self.row, torch.tensor([start, stop])).tolist()
+        active = torch.zeros(stop - start, self.n_features, dtype=torch.bool)
+        active[self.row[low:high] - start, self.feature[low:high]] = True
+        return active
+
+
 class Process(Protocol):
     """What a world's file provides: true features, and samples drawn from a generator. A frozen dataclass of tensors."""
 
@@ -48,6 +73,15 @@ class Process(Protocol):
 
     def draw(self, n: int, generator: torch.Generator) -> Sample:
         """A sample of n activations."""
+        ...
+
+
+@runtime_checkable
+class SparseProcess(Process, Protocol):
+    """A process without order that has so many features that nobody should ask for dense codes."""
+
+    def draw_sparse(self, n: int, generator: torch.Generator) -> SparseSample:
+        """What `draw` gives for an equal generator, with a list in place of dense codes."""
         ...
 
 
@@ -90,7 +124,7 @@ class World:
     @cached_property
     def kinds(self) -> tuple[BatchKind, ...]:
         """The batch types that this world can give."""
-        return ("tokens", "windows") if self.sample(self.batch, 0).x.ndim == 3 else ("tokens",)
+        return ("tokens", "windows") if self.activations(self.batch, 0).ndim == 3 else ("tokens",)
 
     @property
     def stats(self) -> InputStats:
@@ -99,7 +133,7 @@ class World:
 
     @cached_property
     def _stats(self) -> InputStats:
-        x = self.sample(STATS_ROWS, "stats").flat.x
+        x = self.activations(STATS_ROWS, "stats").flatten(0, -2)
         return InputStats(x.mean(0), float(x.square().sum(1).mean().rsqrt()), len(x))
 
     def generator(self, sample: str | int) -> torch.Generator:
@@ -110,6 +144,12 @@ class World:
         """n activations, the same ones for the same `sample`."""
         return self.process.draw(n, self.generator(sample))
 
+    def activations(self, n: int, sample: str | int) -> Tensor:
+        """The `x` of `sample`, without its codes where the process can leave them out."""
+        if isinstance(self.process, SparseProcess):
+            return self.process.draw_sparse(n, self.generator(sample)).x
+        return self.sample(n, sample).x
+
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
         """New activations for every step. Raises `ValueError` for a batch type that the world does not have."""
         if kind not in self.kinds:
@@ -119,8 +159,11 @@ class World:
         number = start.batch
         while True:
             following = Cursor(0, 0, number + 1)
-            yield (self.windows(number) if kind == "windows" else Tokens(self.sample(self.batch, number).flat.x)), following
+            yield (self.windows(number) if kind == "windows" else Tokens(self._tokens(number))), following
             number += 1
+
+    def _tokens(self, number: int) -> Tensor:
+        return self.activations(self.batch, number).flatten(0, -2)
 
     def windows(self, number: int) -> Windows:
         """The batch of step `number` in order. The first token of a window is its own number, by which `lm.capture` finds it.

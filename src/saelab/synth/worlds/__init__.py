@@ -8,7 +8,7 @@ from difflib import get_close_matches
 
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import World
-from saelab.synth.worlds import s1_causal, s2_tree, s3_persistence, s4_factors, s5_spurious
+from saelab.synth.worlds import s1_causal, s2_tree, s3_persistence, s4_factors, s5_spurious, synthsaebench
 from saelab.types import WorldSource
 
 WORLDS: dict[str, Entry] = {
@@ -17,6 +17,7 @@ WORLDS: dict[str, Entry] = {
     **s3_persistence.ENTRIES,
     **s4_factors.ENTRIES,
     **s5_spurious.ENTRIES,
+    **synthsaebench.ENTRIES,
 }
 COUNTS = ("n_latents", "steps", "batch", "dead_after")  # numbers of a Setup that are whole
 

@@ -1,0 +1,179 @@
+"""The numbers of SynthSAEBench (arXiv 2602.14687) -> a `FeatureProcess`; definitions as in sae-lens 6.54.
+
+Feature f has the firing probability p_f = p_min + (p_max - p_min) (r^-e - F^-e) / (1 - F^-e), r = f + 1 its rank. In the forest
+a child's is compensated for what its parent and its siblings take, p_f / p_parent (1 + sum of the siblings' p / p_parent), at
+most 1. That is first order: where the children of a parent would fire more often than it does, they fire less often than p_f.
+
+Legend: F features | D width | R rank of the copula.
+"""
+
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from saelab.store import content_id, read_tensors, write_tensors
+from saelab.synth.directions import feature_generator, unit_rows
+from saelab.synth.features import FeatureProcess, Forest
+
+OWN_SHARE = 0.01  # least variance of a feature's own noise
+CACHED_FROM = 1e12  # multiply-adds of the orthogonalisation from which its result is kept on disk: ten seconds or more
+REFERENCE_SEEDS = {"directions": 0, "sd": 1, "copula": 4}  # what sae-lens adds to a model's seed
+
+
+@dataclass(frozen=True)
+class Directions:
+    """What the directions are made of: drawn, then pushed apart."""
+
+    features: int
+    d: int
+    bias: float  # norm
+    steps: int
+    rate: float
+    seed: int
+    model: int  # 0: `seed` draws; else the model that sae-lens builds from this seed, whatever `seed` is
+
+
+def zipf(n: int, *, exponent: float, p_max: float, p_min: float) -> Tensor:
+    """Firing probabilities `[n]` that fall with the rank as a power, from p_max to p_min."""
+    power = torch.arange(1, n + 1, dtype=torch.double) ** -exponent
+    if n > 1:
+        power = (power - power[-1]) / (1 - power[-1])
+    return p_min + (p_max - p_min) * power
+
+
+def compensated(p: Tensor, forest: Forest) -> Tensor:
+    """Firing probabilities `[F]` before the forest silences children, so that they fire about as often as p says after."""
+    share = forest.children(p) / p[: forest.parents].unsqueeze(1)  # [parents, C]
+    raised = share * (1 + share.sum(1, keepdim=True) - share)
+    return torch.cat([p[: forest.roots], raised.flatten().clamp(max=1), p[forest.size :]])
+
+
+def copula(n: int, rank: int, scale: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Shared parts `[n, rank]` and the standard deviation of own noises `[n]`: together every feature has variance 1."""
+    shared = scale * torch.randn(n, rank, generator=generator)
+    square = shared.square().sum(1)
+    shared = shared * ((1 - OWN_SHARE) / square.clamp_min(1e-12)).sqrt().clamp(max=1).unsqueeze(1)
+    return shared, (1 - shared.square().sum(1)).sqrt()
+
+
+def orthogonalised(rows: Tensor, *, steps: int, rate: float) -> Tensor:
+    """Unit rows `[F, D]` pushed apart by Adam on sum_(i != j) (e_i . e_j)^2 + F sum_i (|e_i|^2 - 1)^2.
+
+    With G = E^T E, a [D, D] matrix, the gradient is 4 (E G - |e|^2 e + F (|e|^2 - 1) e): no cosine of two features is made,
+    which is F / D times cheaper than going through all pairs.
+    """
+    rows = unit_rows(rows)
+    optimizer = torch.optim.Adam([rows], lr=rate)
+    for _ in range(steps):
+        square = rows.square().sum(1, keepdim=True)
+        rows.grad = 4 * torch.addcmul(rows @ (rows.T @ rows), rows, len(rows) * (square - 1) - square)
+        optimizer.step()
+    return unit_rows(rows.detach())
+
+
+def directions(of: Directions) -> tuple[Tensor, Tensor]:
+    """Features `[F, D]` and the bias `[D]`. Large ones are kept in `cache_folder()` and read again."""
+    path = cache_folder() / "synthsaebench" / f"{content_id(asdict(of))}.safetensors"
+    large = of.steps * 2 * of.features * of.d**2 >= CACHED_FROM
+    if large and path.exists():
+        kept = read_tensors(path)
+        return kept["features"], kept["bias"]
+    generator = _generator("directions", of.seed, of.model)
+    rows = torch.randn(of.features, of.d, generator=generator)
+    bias = of.bias * unit_rows(torch.randn(of.d, generator=generator))
+    features = orthogonalised(rows, steps=of.steps, rate=of.rate)
+    if large:
+        write_tensors(path, {"features": features, "bias": bias}, asdict(of))
+    return features, bias
+
+
+def cache_folder() -> Path:
+    """Where saelab keeps what is costly to make again: `saelab` in $XDG_CACHE_HOME, or in ~/.cache."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saelab"
+
+
+def synthsaebench(
+    seed: int,
+    *,
+    features: float = 2_048,
+    d: float = 256,
+    roots: float = 16,
+    branching: float = 4,
+    depth: float = 3,
+    exponent: float = 0.5,
+    p_max: float = 0.4,
+    p_min: float = 5e-4,
+    rank: float = 25,
+    correlation: float = 0.1,
+    mean_first: float = 5,
+    mean_last: float = 4,
+    sd_mean: float = 0.5,
+    sd_sd: float = 0.5,
+    bias: float = 0.5,
+    apart_steps: float = 100,
+    apart_rate: float = 3e-4,
+    scaled: float = 1,
+    model: float = 0,
+) -> FeatureProcess:
+    """The process. Probabilities and means fall from feature 0 to the last; deviations are |N(sd_mean, sd_sd)|.
+
+    `correlation`: standard deviation of the copula's shared parts; `apart_*`: steps and rate that push directions apart;
+    `scaled` 0: a parent only switches its children (the benchmark's first version); `model`: not 0: the features that sae-lens
+    builds from this seed, the same for every seed here (42: the published benchmark). Raises `ValueError` for numbers that make
+    no such process.
+    """
+    _check_at_least(locals(), _LEAST)
+    for name, value in {"p_max": p_max, "p_min": p_min}.items():
+        if not 0 < value <= 1 or p_min > p_max:
+            raise ValueError(f"{name} is {value:g}; probabilities are above 0, at most 1, and p_min ({p_min:g}) at most p_max")
+    if scaled not in (0, 1):
+        raise ValueError(f"scaled is {scaled:g}; it must be 1 (children are scaled by their parent) or 0 (only switched)")
+    if model and model == seed:
+        raise ValueError(f"model is {model:g}, as the seed: the SAE would start at its features; take another seed")
+    n, forest = round(features), Forest(round(roots), round(branching), round(depth))
+    if forest.size > n:
+        raise ValueError(f"features is {n}; a forest of {forest.roots} roots to depth {forest.depth} has {forest.size} already")
+    number = round(model)
+    shared, own = copula(n, round(rank), correlation, _generator("copula", seed, number))
+    p = compensated(zipf(n, exponent=exponent, p_max=p_max, p_min=p_min), forest)
+    threshold = -torch.special.ndtri(p).float()
+    sd = (sd_mean + sd_sd * torch.randn(n, generator=_generator("sd", seed, number))).abs()
+    rows, offset = directions(Directions(n, round(d), bias, round(apart_steps), apart_rate, 0 if number else seed, number))
+    mean = torch.linspace(mean_first, mean_last, n)
+    return FeatureProcess(rows, offset, shared / own.unsqueeze(1), threshold / own, mean, sd, forest, bool(scaled))
+
+
+_LEAST = {
+    "features": 1,
+    "d": 2,
+    "roots": 1,
+    "branching": 1,
+    "depth": 0,
+    "exponent": 0.01,
+    "rank": 1,
+    "correlation": 0,
+    "mean_first": 0.01,
+    "mean_last": 0.01,
+    "sd_mean": 0,
+    "sd_sd": 0,
+    "bias": 0,
+    "apart_steps": 0,
+    "apart_rate": 0,
+    "model": 0,
+}
+
+
+def _check_at_least(given: dict[str, float], least: dict[str, float]) -> None:
+    for name, low in least.items():
+        if not given[name] >= low:
+            raise ValueError(f"{name} is {given[name]:g}; it must be at least {low}")
+
+
+def _generator(part: str, seed: int, model: int) -> torch.Generator:
+    """The randomness of a part; a model's is the one that sae-lens draws it from."""
+    if model:
+        return torch.Generator().manual_seed(model + REFERENCE_SEEDS[part])
+    return feature_generator(f"synthsaebench {part}", seed)
