@@ -23,6 +23,16 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "levels": 2.0,
     "inner": 5.0,
     "excess": 1.5,
+    "depth": 2.0,
+    "detach": 0.0,
+    "inner_weight": 0.9,
+    "sorts": 0.0,
+    "k_start": 1.0,
+    "k_until": 0.5,
+    "refine": 0.0,
+    "tilt": 0.0,
+    "leave_one_out": 0.33,
+    "resamples": 0.0,
 }
 
 
@@ -41,7 +51,7 @@ def test_battery_runs_every_check():
 def test_every_setting_changes_the_run(variant, setting):
     after = []
     for settings in ({}, {setting: CHANGED[setting]}):
-        subject = Subject(variant, build, settings)
+        subject = Subject(variant, checks._crippled(build), settings)  # with dead latents, for what cures them
         after.append(subject.trained(20).W_enc)
     assert not torch.equal(*after), f"{variant}: {setting} changes nothing"
 

@@ -20,6 +20,7 @@ from saelab.variants.baselines import (
     standard_trimmed,
     topk,
 )
+from saelab.variants.frontier import frontier
 
 VARIANTS: dict[str, Callable[..., Variant]] = {
     "standard": standard,
@@ -30,6 +31,7 @@ VARIANTS: dict[str, Callable[..., Variant]] = {
     "topk": topk,
     "batch_topk": batch_topk,
     "matryoshka": matryoshka,
+    "frontier": frontier,
     "frozen": frozen,
 }
 
