@@ -1,7 +1,7 @@
 """Many sparse features in few dimensions, as SynthSAEBench draws them (arXiv 2602.14687): sampling by what is active.
 
-x = bias + sum_f code_f feature_f. Feature f fires where slope_f . z + own noise > offset_f, z and the own noise standard normal:
-a Gaussian copula of low rank R. A firing feature has the raw code max(0, mean_f + sd_f normal). Then the forest, from the roots
+x = bias + sum_f code_f feature_f. Feature f fires where slope_f . z + own noise > offset_f, z and own noise standard normal: a
+Gaussian copula of low rank R. A firing feature has the raw code max(0, mean_f + sd_f normal). Then the forest, from the roots
 down: a child is silent where its parent is, at most one child of a parent stays (a fair draw among those with a code above
 0), and a child's code is multiplied by its parent's over the parent's mean. Features outside the forest fire for themselves.
 

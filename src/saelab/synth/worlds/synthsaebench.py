@@ -1,8 +1,8 @@
 """SynthSAEBench (arXiv 2602.14687): thousands of rare, correlated features in superposition, most of them in a forest.
 
 Hypothesis it tests: with frequencies, a hierarchy, exclusion and correlation as in language, which SAE finds the features? Made
-by `synth.features_build.synthsaebench`, drawn by `synth.features`. `synthsaebench-16k` has the published configuration, the others
-keep all that does not depend on size.
+by `synth.features_build.synthsaebench`, drawn by `synth.features`. `synthsaebench-16k` has the published configuration, the
+others keep all that does not depend on size.
 
 Features: the roots, level 1, ... of the forest, then those outside of it; the earlier, the more frequent.
 """
