@@ -125,13 +125,16 @@ def evaluate(
         evals: evaluations to make
         out: where results go (default: the run folder, or <SAE folder>-eval)
     """
-    from saelab.console import listener, open_console
+    from saelab.console import listener, open_console, show_concepts
     from saelab.experiments import evaluate as evaluation
+    from saelab.experiments.score import concept_table
 
     given = {key: value for key, value in (("model", model), ("corpus", corpus), ("hook", hook)) if value is not None}
     source = evaluation.source_of(folder, given) if given else None
     hear = listener(open_console())
     summary = evaluation.evaluate(folder, evals=evals, source=source, out=out, listener=hear, exports=_exports())
+    if "concepts" in evals:
+        show_concepts(open_console(), concept_table(summary.folder, summary.rows[0]["run"]))
     _finish(summary)
 
 

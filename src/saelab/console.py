@@ -4,7 +4,8 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Console, Group
@@ -27,6 +28,17 @@ LABELS = {
     "ce_loss_score": "CE recovered",
     "kl_div_score": "KL rec.",
     "dead": "dead",
+    "concepts_auroc_best_latent": "concept AUROC",
+    "concepts_auroc_token": "token rule",
+    "concepts_auroc_probe": "probe on x",
+}
+OF_CONCEPTS = {
+    "best_latent": "best latent",
+    "k1": "k=1",
+    "k5": "k=5",
+    "token": "token rule",
+    "probe": "probe on x",
+    "best_latent_shuffled": "shuffled",
 }
 
 
@@ -148,6 +160,17 @@ def show_summary(console: Console, summary: Summary) -> None:
     console.print(table)
     _show_contrasts(console, summary)
     _show_warnings(console, summary)
+
+
+def show_concepts(console: Console, concepts: Sequence[Mapping[str, Any]]) -> None:
+    """AUROC per concept on test files, those first that single latents tell best beside the token alone."""
+    table = _table("Concepts: AUROC on held-out files; shuffled labels must give 0.5")
+    for column in ("concept", "share", *OF_CONCEPTS.values(), "latent"):
+        table.add_column(column, no_wrap=True)
+    for row in sorted(concepts, key=lambda row: row["token"]["auroc"] - row["best_latent"]["auroc"]):
+        cells = [f"{row[name]['auroc']:.3f}" for name in OF_CONCEPTS]
+        table.add_row(row["concept"], f"{row['share']:.1%}", *cells, str(row["latent"]))
+    console.print(table)
 
 
 def _show_contrasts(console: Console, summary: Summary) -> None:

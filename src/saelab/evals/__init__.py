@@ -5,16 +5,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saelab.evals import composition, core, disentangle, nces, spurious, temporal, truth
+from saelab.evals import composition, concepts, core, disentangle, nces, spurious, temporal, truth
 from saelab.evals.world_result import WorldResult
-from saelab.types import Dictionary, Source
+from saelab.lm.text import TokenWindows
+from saelab.types import Dictionary, LanguageModel, Source, Windows
 
 __all__ = ["EVALS", "WORLD_EVALS", "Evaluation", "WorldEvaluation", "check_evals"]
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`prepare` runs the language model once for all dictionaries; `measure(dictionary, data)` is pure.
+    """`prepare(lm, batches, source, windows)` is made once for all dictionaries; `measure(dictionary, data)` is pure.
+
+    `batches`: held-out `windows` of `source` with their activations and the model's state, in order.
 
     `requires(source)` lists what is missing before it can run on that source (labelled data, an instruct model, access to
     a gated model, a judge), one sentence each; empty when nothing is. It must not load a model.
@@ -30,8 +33,14 @@ def _nothing(source: Source) -> list[str]:
     return []
 
 
+def _core(lm: LanguageModel, batches: Sequence[tuple[Windows, Any]], source: Source, windows: TokenWindows) -> Any:
+    """The core evaluation needs no more than the activations."""
+    return core.prepare(lm, batches)
+
+
 EVALS: dict[str, Evaluation] = {
-    "core": Evaluation(core.prepare, core.measure, _nothing),
+    "core": Evaluation(_core, core.measure, _nothing),
+    "concepts": Evaluation(concepts.prepare, concepts.measure, concepts.requires),
 }
 
 

@@ -30,8 +30,9 @@ class Bench:
 
 def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
     """Capture held-out windows of `source` once, masked as in training, and prepare every evaluation on them."""
-    batches = list(capture_windows(lm, load_windows(source, lm, "held_out"), source))
-    return Bench(lm, source, {name: EVALS[name].prepare(lm, batches) for name in evals})
+    windows = load_windows(source, lm, "held_out")
+    batches = list(capture_windows(lm, windows, source))
+    return Bench(lm, source, {name: EVALS[name].prepare(lm, batches, source, windows) for name in evals})
 
 
 def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +79,12 @@ def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
             except (KeyError, TypeError, AttributeError) as error:
                 raise CorruptFile(f"{path} holds no scores ({error!r}); remove it and run again") from error
     return scores
+
+
+def concept_table(home: Path, run: str) -> list[dict[str, Any]]:
+    """The rows of `eval/concepts.json` of a run, in its own folder or in an output folder."""
+    own = home / "runs" / run
+    return read_json((own if own.exists() else home) / "eval" / "concepts.json")["concepts"]
 
 
 def with_scores(health: Health, scores: Mapping[str, Score]) -> Health:

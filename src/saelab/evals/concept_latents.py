@@ -1,0 +1,92 @@
+"""Latents of a dictionary as detectors of concepts, all latents and all concepts at once, on sparse codes.
+
+Legend: n tokens | L latents | C concepts | K latents of a sparse probe. Codes are a scipy csc array `[n, L]`, not negative.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from saelab.evals.concept_scores import Array, best_cut
+from saelab.types import Dictionary
+
+CANDIDATES = 8  # latents by AUROC, and as many by F1 of firing, whose F1 is computed at every threshold
+CODES_AT_ONCE = 1 << 22  # numbers
+
+
+def sparse_codes(dictionary: Dictionary, x: Tensor) -> Any:
+    """Codes of `x [n, D]`; 8 bytes for every active latent."""
+    from scipy.sparse import csc_array, csr_array, vstack
+
+    where, parts = dictionary.directions, []
+    for part in x.split(max(1, CODES_AT_ONCE // len(where))):
+        parts.append(csr_array(dictionary.encode(part.to(where.device)).float().cpu().numpy()))
+    return csc_array(vstack(parts))
+
+
+def column(codes: Any, latent: int) -> Array:
+    """The codes `[n]` of one latent."""
+    return codes[:, [latent]].toarray().ravel()
+
+
+def auroc_of_latents(codes: Any, y: Array) -> Array:
+    """AUROC `[L, C]` of every latent for every concept: P(code of a positive > code of a negative) + P(equal) / 2.
+
+    `codes [n, L]`: a scipy csc array of non-negative codes; `y [n, C]` bool. Only the non-zero codes are sorted: all zeros
+    share one rank. NaN where a concept has no positive or no negative.
+    """
+    from scipy.sparse import csc_array
+
+    n, n_latents = codes.shape
+    latent = np.repeat(np.arange(n_latents), np.diff(codes.indptr))
+    order = np.lexsort((codes.data, latent))
+    value, column, row = codes.data[order], latent[order], codes.indices[order]
+    zeros = n - np.diff(codes.indptr)  # [L]
+    new = np.ones(len(value), bool)
+    new[1:] = (value[1:] != value[:-1]) | (column[1:] != column[:-1])
+    group = np.cumsum(new) - 1
+    place = np.arange(len(value)) - codes.indptr[column] + 1.0 + zeros[column]
+    rank = (np.bincount(group, place) / np.bincount(group))[group] if len(value) else place  # mean rank of equal codes
+    of_zero = (zeros + 1) / 2  # [L]
+    above = csc_array((rank - of_zero[column], row, codes.indptr), shape=codes.shape)
+    positive = y.sum(0).astype(float)  # [C]
+    negative = n - positive
+    ranks = above.T @ y.astype(float) + of_zero[:, None] * positive
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (ranks - positive * (positive + 1) / 2) / (positive * negative)
+
+
+def f1_of_firing(codes: Any, y: Array) -> Array:
+    """F1 `[L, C]` of "the latent fires" as a prediction of the concept; 0 where nothing fires and nothing is there."""
+    hits = (codes != 0).astype(float).T @ y.astype(float)
+    return 2 * hits / np.maximum(np.diff(codes.indptr)[:, None] + y.sum(0), 1)
+
+
+def mean_differences(codes: Any, y: Array) -> Array:
+    """Mean code of the positives minus that of the negatives `[L, C]`; how SAEBench picks latents for sparse probes."""
+    total, positive = np.asarray(codes.sum(0)).ravel(), y.sum(0)
+    on = codes.T @ y.astype(float)
+    return on / np.maximum(positive, 1) - (total[:, None] - on) / np.maximum(len(y) - positive, 1)
+
+
+def choose(codes: Any, y: Array) -> tuple[Array, Array]:
+    """For every concept of `y [n, C]` the latent `[C]` of the highest AUROC, and that of the highest F1 at its best cut."""
+    auroc, firing = auroc_of_latents(codes, y), f1_of_firing(codes, y)
+    by_f1 = np.zeros(y.shape[1], int)
+    for c in range(y.shape[1]):
+        top = {int(latent) for each in (firing, auroc) for latent in np.argsort(-each[:, c], kind="stable")[:CANDIDATES]}
+        by_f1[c] = max(sorted(top), key=lambda latent: best_cut(column(codes, latent), y[:, c], "f1")[0])
+    return auroc.argmax(0), by_f1
+
+
+def top_columns(codes: Any, difference: Array, train: Array, k: int) -> Tensor:
+    """For every concept the codes `[C, n, K]` of the k latents with the largest `difference [L, C]`.
+
+    Standardised by the tokens `train [n]` bool.
+    """
+    top = np.argsort(-difference, 0, kind="stable")[:k]  # [K, C]
+    found = torch.stack([torch.from_numpy(codes[:, latents].toarray()) for latents in top.T])  # [C, n, K]
+    known = found[:, torch.from_numpy(train)]
+    return (found - known.mean(1, keepdim=True)) / known.std(1, keepdim=True).clamp_min(1e-6)
