@@ -44,14 +44,15 @@ def adopt(runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, w
 
 
 def _finished(run: Run, path: Path | None) -> RunFolder | None:
-    """The folder at `path` if it holds this very run, trained, with its SAE. A damaged one counts as none."""
+    """The folder at `path` if it holds this very run, trained, with its SAE."""
+    if path is None:
+        return None
     try:
-        if path is not None and run_id(stored_run(path)) == run_id(run):
-            folder = RunFolder(path, run)
-            return folder if folder.trained and folder.sae.exists() else None
-    except (FileNotFoundError, CorruptFile):
-        pass  # this folder is not ours to mend: the run is trained anew
-    return None
+        same = run_id(stored_run(path)) == run_id(run)
+    except (FileNotFoundError, CorruptFile):  # not ours to mend: the run is trained anew
+        return None
+    folder = RunFolder(path, run)
+    return folder if same and folder.trained and folder.sae.exists() else None
 
 
 def _copy(source: RunFolder, target: RunFolder) -> None:

@@ -10,6 +10,9 @@ from saelab.store import content_id
 from saelab.types import Optim, Run, Source, Spec, WorldSource
 
 
+ADDED = ("dead_after",)  # fields of Optim, None where they are not set
+
+
 @dataclass(frozen=True)
 class Contrast:
     """A claim to judge: on `metric`, does the variant `treatment` differ from the variant `baseline`, paired by seed?"""
@@ -40,8 +43,15 @@ class Plan:
 
 
 def run_id(run: Run) -> str:
-    """The identity of a run: the hash of its content, in which 32 and 32.0 are one number and a label says nothing."""
-    return content_id(_floats(replace(run, spec=replace(run.spec, label="")).config))
+    """The identity of a run: the hash of its content, in which 32 and 32.0 are one number and a label says nothing.
+
+    A field of `Optim` that was added later counts only where it is set, so that earlier runs keep their identity.
+    """
+    config = replace(run, spec=replace(run.spec, label="")).config
+    for name in ADDED:
+        if config["optim"][name] is None:
+            del config["optim"][name]
+    return content_id(_floats(config))
 
 
 def _floats(value: Any) -> Any:

@@ -124,3 +124,13 @@ def test_the_demo_is_a_plan_that_anyone_can_run():
     assert len(variants) >= 4 and {run.seed for run in plan.runs} == {0, 1}
     assert len(plan.runs) == 2 * len(variants) and len({(run.source, run.spec.l0) for run in plan.runs}) == 1
     assert {contrast.treatment for contrast in plan.contrasts} == {"batch_topk"}
+
+
+def test_a_field_added_later_leaves_earlier_identities():
+    """The id of a run as written by the first version, whose `Optim` had no `dead_after`."""
+    run = Run(Spec("topk", 64, 8.0), Source(tokens=1000, batch=100))
+    assert run_id(run) == run_id(replace(run, optim=Optim(dead_after=None)))
+    assert run_id(run) != run_id(replace(run, optim=Optim(dead_after=50_000)))
+    config = run.config
+    del config["optim"]["dead_after"]
+    assert run_id(run_from_config(config)) == run_id(run)
