@@ -9,7 +9,6 @@ from typing import Any
 from saelab.store import content_id
 from saelab.types import Optim, Run, Source, Spec, WorldSource
 
-
 ADDED = ("dead_after",)  # fields of Optim, None where they are not set
 
 
