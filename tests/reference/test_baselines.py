@@ -387,3 +387,19 @@ def test_kth_largest_is_that_of_a_sort(kind, shape):
 def test_kth_largest_refuses_a_k_that_does_not_exist(k):
     with pytest.raises(ValueError, match=rf"k is {k}; it must lie in 1\.\.7"):
         kth_largest(torch.zeros(7), k)
+
+
+def test_gated_calibration_shifts_all_gates_and_counts_only_what_has_a_magnitude():
+    act = Gated(3)
+    with torch.no_grad():
+        act.b_gate.copy_(torch.tensor([0.5, -0.5, 0.0]))
+        act.b_mag.copy_(torch.tensor([0.0, 10.0, -10.0]))  # the third never has a magnitude
+    pre = torch.tensor([[1.0, -2.0, 5.0], [2.0, -1.0, 6.0], [3.0, 0.0, 7.0], [4.0, 1.0, 8.0]])
+    before = act.b_gate.clone()
+    act.calibrate_(pre, 0.75)  # 3 entries of 4 positions: gates 2.5, 3.5, 4.5 of the first latent are the largest
+    shift = before - act.b_gate
+    assert torch.allclose(shift, torch.full((3,), 2.0))  # halfway between 2.5 and 1.5
+    assert int((act(pre) > 0).sum()) == 3
+    kept = act.b_gate.clone()
+    act.calibrate_(pre, 2.9)  # only 8 entries have a magnitude: 11.6 cannot be active
+    assert torch.equal(act.b_gate, kept)

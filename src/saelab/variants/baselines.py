@@ -82,6 +82,7 @@ def gated(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, war
         SAE(d_in, n_latents, Gated(n_latents)),
         Objective(Term("mse", mse), _sparse_loss(gate_l1, l0, coefficient, warmup), Term("gate_mse", gate_mse)),
         events=_events(l0),
+        calibrate=None if coefficient > 0 else l0,
     )
 
 
