@@ -41,7 +41,7 @@ def frontier(
     k_start: float = 2.4,
     k_until: float = 1.0,
     refine: float = 0.3,
-    tilt: float = 1.6,
+    tilt: float = 0.002,
     leave_one_out: float = 0.0,
     resamples: float = 3,
     aux: float = 1 / 32,
@@ -51,7 +51,7 @@ def frontier(
     `depth`: levels at most (`level_widths`); 1: none. `detach` 1: the loss of a level trains its own latents only.
     `inner_weight`: of every level but the last. `sorts`: how often, evenly spaced, latents are sorted by how often they
     fire. `k_start`: k falls in a straight line from this multiple of its end until `k_until` of training. `refine`: size of
-    the LISTA step. `tilt`: in units of the mean squared norm of the activations. `leave_one_out`: share of active latents
+    the LISTA step. `tilt`: over the mean squared norm of the activations. `leave_one_out`: share of active latents
     dropped at inference; the SAE is trained at the L0 that leaves `l0` after that. `resamples`: after every 15 % of
     training, this many times.
 
