@@ -118,7 +118,7 @@ class ActivationSource(Protocol):
 
     @property
     def lm(self) -> "LanguageModel | None":
-        """The model behind the stream; None for a world."""
+        """The model behind the stream; None where there is none, as in most worlds."""
         ...
 
     @property

@@ -33,7 +33,21 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "tilt": 0.0,
     "leave_one_out": 0.33,
     "resamples": 0.0,
+    "weight": 1.0,
+    "ramp": 0.0,
+    "clusters": 3.0,
+    "rotate": 1.0,
+    "isotropic": 1.0,
+    "shuffle": 1.0,
+    "per_token": 1.0,
+    "data_labels": 1.0,
+    "rows": 500.0,
+    "rank": 4.0,
+    "finetune": 0.5,
+    "finetune_weight": 1.0,
+    "share": 0.5,
 }
+BESIDE = {"shuffle": {"clusters": 2.0}, "finetune_weight": {"finetune": 0.5}}  # without which the setting means nothing
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -50,7 +64,8 @@ def test_battery_runs_every_check():
 @pytest.mark.parametrize(("variant", "setting"), [(v, s) for v in VARIANTS for s in settings_of(v)])
 def test_every_setting_changes_the_run(variant, setting):
     after = []
-    for settings in ({}, {setting: CHANGED[setting]}):
+    beside = BESIDE.get(setting, {})
+    for settings in (beside, beside | {setting: CHANGED[setting]}):
         subject = Subject(variant, checks._crippled(build), settings)  # with dead latents, for what cures them
         after.append(subject.trained(20).W_enc)
     assert not torch.equal(*after), f"{variant}: {setting} changes nothing"

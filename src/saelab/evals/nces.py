@@ -7,8 +7,10 @@ import torch
 from torch import Tensor
 
 from saelab.evals.matching import match
+from saelab.evals.nces_detect import Known, detection_scores, known
+from saelab.evals.nces_effects import latents_of
 from saelab.evals.world_result import WorldResult, exact, undefined
-from saelab.synth.world import World
+from saelab.synth.world import World, WorldModel
 from saelab.synth.worlds.s1_causal import Causal, Gated
 from saelab.types import Dictionary
 
@@ -26,6 +28,7 @@ class CausalData:
     x: Tensor  # [N, D]
     log_p: Tensor  # [N, V] of the model on x
     kl_ablated: float  # KL of the reference ablation, nats
+    known: Known  # what effects of latents are measured on
 
 
 @torch.no_grad()
@@ -38,7 +41,9 @@ def prepare(world: World) -> CausalData:
         )
     x = world.sample(ROWS, "nces").flat.x
     log_p = process.logits(x).log_softmax(-1)
-    return CausalData(process, x, log_p, kl(log_p, process.logits(process.ablated(x, world.stats.mean))))
+    features = torch.cat([process.features[process.causal], process.features[process.inert]])
+    about = known(WorldModel(world, process), x, log_p, features, len(process.causal))
+    return CausalData(process, x, log_p, kl(log_p, process.logits(process.ablated(x, world.stats.mean))), about)
 
 
 def kl(log_p: Tensor, logits: Tensor) -> float:
@@ -54,11 +59,13 @@ def measure(dictionary: Dictionary, data: CausalData) -> WorldResult:
       alone; 0 for a feature without a latent), in [0, 1]; `inert_mcc` the same for the inert ones;
     - `recovered_share`: share of causal features matched with |cosine| > .9;
     - `kl_recovered`: 1 - KL(model || model on the reconstruction) / KL(model || model on the reference ablation), at most 1;
-      0 is as good as the mean activation. The ablation is the mean, with the context kept where there is one.
+      0 is as good as the mean activation. The ablation is the mean, with the context kept where there is one;
+    - `nces_...`: whether effects of single latents tell causal from inert ones (`nces_detect.detection_scores`).
     """
     process = data.process
     causal, inert = (_cosines(dictionary, process, group) for group in (process.causal, process.inert))
-    spliced = kl(data.log_p, process.logits(dictionary.decode(dictionary.encode(data.x))))
+    z = dictionary.encode(data.x)
+    spliced = kl(data.log_p, process.logits(dictionary.decode(z)))
     scores = {
         "causal_mcc": exact(float(causal.mean()), len(causal), "higher"),
         "inert_mcc": exact(float(inert.mean()), len(inert)) if len(inert) else undefined(NO_INERT),
@@ -67,7 +74,7 @@ def measure(dictionary: Dictionary, data: CausalData) -> WorldResult:
         if isfinite(spliced)
         else undefined(NOT_FINITE, "higher"),
     }
-    return WorldResult("nces", scores)
+    return WorldResult("nces", scores | detection_scores(latents_of(dictionary, [z]), data.known, z))
 
 
 def _cosines(dictionary: Dictionary, process: Causal | Gated, group: range) -> Tensor:

@@ -7,8 +7,9 @@ from typing import Any
 from saelab.experiments.plan import Contrast, Plan
 from saelab.store import content_id
 from saelab.synth.entry import Entry, Setup
+from saelab.synth.world import World
 from saelab.synth.worlds import build_world, configure, entry_of
-from saelab.types import BatchKind, Optim, Run, Spec, WorldSource
+from saelab.types import Optim, Run, Spec, WorldSource
 from saelab.variants import build, settings_of
 
 WARMUP = 100  # steps of learning-rate warm-up
@@ -69,17 +70,17 @@ def plan_of(table: Table) -> Plan:
 
 
 def check_batches(plan: Plan) -> None:
-    """Refuse a variant that reads batches which its world cannot give. Raises `ValueError`."""
-    kinds: dict[str, tuple[BatchKind, ...]] = {}
+    """Refuse a variant that reads batches, or asks a model, which its world does not have. Raises `ValueError`."""
+    worlds: dict[str, World] = {}
     for run in plan.runs:
         source = run.source
         assert isinstance(source, WorldSource)
-        if source.world not in kinds:
-            kinds[source.world] = build_world(source).kinds
-        needed = build(run.spec, 1, run.seed).batch
-        if needed not in kinds[source.world]:
-            given = ", ".join(kinds[source.world])
-            raise ValueError(f"{run.spec.name} reads {needed}, and world {source.world!r} has only {given}; leave it out")
+        world = worlds[source.world] = worlds.get(source.world) or build_world(source)
+        variant = build(run.spec, 1, run.seed)
+        if variant.batch not in world.kinds:
+            given = ", ".join(world.kinds)
+            raise ValueError(f"{run.spec.name} reads {variant.batch}, and world {world.name!r} has only {given}; leave it out")
+        variant.check_lm(run.spec.name, world.lm)
 
 
 def sanity(entry: Entry, means: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from saelab.sae.module import SAE
-from saelab.types import Batch, BatchKind, LanguageModel, Number, Windows, value_at
+from saelab.types import ActivationSource, Batch, BatchKind, LanguageModel, Number, Windows, value_at
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,8 @@ class Step:
     and its reconstruction is that of its control on the very same batch. `in_windows` puts codes back in order.
 
     `z` are the training-time codes; `dead` marks latents that have not fired for long; `progress` runs from 0 to 1.
+    `lm` is there when the variant says `lm=True`, and works in its own units: divide x by `scale`. `stats` holds what the
+    variant needs of the stream, `<need>.<tensor>`.
     """
 
     sae: SAE
@@ -29,6 +31,7 @@ class Step:
     dead: Tensor  # [L] bool
     progress: float
     generator: torch.Generator
+    scale: float = 1.0  # of x over the model's own activations
     lm: LanguageModel | None = None
     stats: Mapping[str, Tensor] = field(default_factory=dict)
 
@@ -145,10 +148,25 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Need:
+    """A statistic of the stream, computed once before the first step and seen as `step.stats["<name>.<tensor>"]`.
+
+    `compute` is deterministic, so that a resumed run sees the same. Runs that train together share it by its name, which
+    therefore says every number that it depends on. `lm`: whether it asks the model behind the stream.
+    """
+
+    name: str
+    compute: Callable[[ActivationSource], Mapping[str, Tensor]]
+    lm: bool = False
+
+
+@dataclass(frozen=True)
 class Variant:
-    """A named composition: the SAE, its objective, the batches it reads, and its events.
+    """A named composition: the SAE, its objective, the batches it reads, its events, and what it asks of the model.
 
     `calibrate`: the mean L0 that the inference threshold is set to after training; None leaves the SAE as trained.
+    `lm`: its terms run the model behind the stream (`step.lm`). `restart`: the last share of training has a learning-rate
+    schedule of its own, from the full rate on.
     """
 
     sae: SAE
@@ -156,3 +174,14 @@ class Variant:
     batch: BatchKind = "tokens"
     events: tuple[Event, ...] = ()
     calibrate: float | None = None
+    needs: tuple[Need, ...] = ()
+    lm: bool = False
+    restart: float = 0.0
+
+    def check_lm(self, name: str, lm: LanguageModel | None) -> None:
+        """Raise `ValueError` when the variant called `name` asks for a model and the stream has none."""
+        if lm is None and (self.lm or any(need.lm for need in self.needs)):
+            raise ValueError(
+                f"{name} asks the model behind the activations for its predictions, and these have none; train it on a "
+                "language model or a world with a model (s1, s1b, s1d), or leave it out"
+            )

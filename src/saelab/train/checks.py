@@ -20,55 +20,10 @@ from saelab.sae.io import load_sae, save_sae
 from saelab.sae.module import SAE
 from saelab.store import read_tensors, write_tensors
 from saelab.terms.base import Objective, Step, Term, Variant
+from saelab.train.check_source import SparseSource
 from saelab.train.loop import Build, Training
-from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Optim, Run, Source, Spec, Tokens, Windows
+from saelab.types import Hook, Optim, Run, Source, Spec
 from saelab.variants import build as build_variant
-
-
-class SparseSource:
-    """A stream whose true features are sparse: x = b + sum_j c_j f_j + noise. Batches depend on the cursor alone.
-
-    24 unit directions f_j in `d_in` dimensions, each active with probability 1/8 and c_j uniform on [1, 2].
-    """
-
-    lm = None
-
-    def __init__(self, *, d_in: int = 16, batch: int = 128, seed: int = 0):
-        generator = torch.Generator().manual_seed(seed)
-        rows = torch.randn(24, d_in, generator=generator)
-        self.features = rows / rows.norm(dim=1, keepdim=True)
-        self.offset = torch.randn(d_in, generator=generator) / 2
-        self.hook, self.d_in, self.batch, self.seed = Hook(0), d_in, batch, seed
-        x = self.draw(8_192, generator)
-        self.stats = InputStats(x.mean(0), float(x.square().sum(1).mean() ** -0.5), len(x))
-
-    def draw(self, n: int, generator: torch.Generator) -> Tensor:
-        """`n` activations `[N, D]`."""
-        active = torch.rand(n, len(self.features), generator=generator) < 1 / 8
-        size = 1 + torch.rand(n, len(self.features), generator=generator)
-        noise = 0.02 * torch.randn(n, self.d_in, generator=generator)
-        return self.offset + (active * size) @ self.features + noise
-
-    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """Batches from `start` on, without end; windows are 16 positions of one document."""
-        while True:
-            generator = torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + start.batch)
-            x = self.draw(self.batch, generator)
-            start = Cursor(start.epoch, start.block, start.batch + 1)
-            yield (Tokens(x) if kind == "tokens" else _windows(x, start.batch)), start
-
-
-def _windows(x: Tensor, number: int) -> Windows:
-    grid = (len(x) // 16, 16)
-    rows = torch.arange(grid[0]).unsqueeze(1).expand(grid)
-    return Windows(
-        x.reshape(*grid, -1),
-        tokens=torch.zeros(grid, dtype=torch.long),
-        doc=rows + number * grid[0],
-        pos=torch.arange(16).expand(grid),
-        keep=torch.ones(grid, dtype=torch.bool),
-    )
-
 
 # The battery ---------------------------------------------------------------------------------------------------------
 

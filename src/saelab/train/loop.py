@@ -43,7 +43,8 @@ class Training:
     """Runs that share a `Source`, trained on the very same batches: paired by construction. Does no I/O.
 
     Iterating trains from `step` to `steps` and yields after every step; `state` and `load` make a resumed training equal
-    to an uninterrupted one, bit for bit. Raises `ValueError` when the runs do not share a source or would take no step.
+    to an uninterrupted one, bit for bit. Raises `ValueError` when the runs do not share a source, would take no step, or ask
+    for a model that the source does not have.
     """
 
     def __init__(self, runs: Sequence[Run], source: ActivationSource, *, build: Build = build_variant):
@@ -56,8 +57,11 @@ class Training:
                 f"{tokens:,} tokens are fewer than one batch of {batch:,}: 0 training steps; raise tokens or lower batch"
             )
         mean, scale = source.stats.mean, source.stats.scale
+        variants = [build(run.spec, source.d_in, run.seed, source.hook) for run in runs]
+        for run, variant in zip(runs, variants, strict=True):
+            variant.check_lm(run.spec.name, source.lm)
         self.members = [
-            Member(i, run, build(run.spec, source.d_in, run.seed, source.hook), mean, scale) for i, run in enumerate(runs)
+            Member(i, run, variant, mean, scale, source.lm) for i, (run, variant) in enumerate(zip(runs, variants, strict=True))
         ]
         self.kind: BatchKind = "windows" if any(m.variant.batch == "windows" for m in self.members) else "tokens"
         self.cursor = Cursor()
@@ -66,6 +70,7 @@ class Training:
         every = max(1, self.steps // RECORDS)
         if self.step >= self.steps:
             return
+        self._meet_needs()
         for batch, following in self.source.batches(self.kind, self.cursor):
             record = (self.step + 1) % every == 0 or self.step + 1 == self.steps
             rows = [member.step(batch, self.step, self.steps, record=record) for member in self.members]
@@ -73,6 +78,17 @@ class Training:
             yield Progress(self.step, tuple(row for row in rows if row is not None))
             if self.step >= self.steps:
                 return
+
+    def _meet_needs(self) -> None:
+        """Compute every need once, for all members that name it. It is recomputed, the same, by a resumed training."""
+        needs = {need.name: need for member in self.members for need in member.variant.needs}
+        device = self.source.stats.mean.device
+        found = {
+            name: {f"{name}.{key}": tensor.to(device) for key, tensor in need.compute(self.source).items()}
+            for name, need in needs.items()
+        }
+        for member in self.members:
+            member.stats = {key: tensor for need in member.variant.needs for key, tensor in found[need.name].items()}
 
     def state(self) -> dict[str, Tensor]:
         """A copy of weights, optimizer, steered coefficients, counters, randomness and the data cursor: named tensors."""

@@ -1,5 +1,6 @@
 """One SAE in training: its weights, optimizer, counters and randomness, and what a step does to them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from saelab.terms.base import Step, Variant
 from saelab.train.health import NonFiniteTraining
 from saelab.train.optim import build_optimizer, learning_rate, load_optimizer, lr_factor, optimizer_tensors, take_step
-from saelab.types import Batch, Run
+from saelab.types import Batch, LanguageModel, Run
 
 DEAD_AFTER = 10_000_000  # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
 
@@ -32,8 +33,10 @@ class Record:
 class Member:
     """One run of a lock-step group. fp32 master weights; autocast only where `Optim.amp` asks for it."""
 
-    def __init__(self, index: int, run: Run, variant: Variant, mean: Tensor, scale: float):
+    def __init__(self, index: int, run: Run, variant: Variant, mean: Tensor, scale: float, lm: LanguageModel | None = None):
         self.index, self.run, self.variant = index, run, variant
+        self.lm = lm if variant.lm else None
+        self.stats: Mapping[str, Tensor] = {}  # what the variant needs, before the first step
         self.mean, self.scale = mean * scale, scale  # mean of the scaled activations
         device = mean.device
         self.sae, self.objective = variant.sae.to(device), variant.objective.to(device)
@@ -60,7 +63,7 @@ class Member:
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
-        lr = learning_rate(self.run) * lr_factor(optim, step, steps)
+        lr = learning_rate(self.run) * lr_factor(optim, step, steps, self.variant.restart)
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()
@@ -85,7 +88,8 @@ class Member:
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
             pre, z = sae.codes(x, progress)
             x_hat = sae.decode(z)
-        return Step(sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator)
+        more = {"scale": self.scale, "lm": self.lm, "stats": self.stats}
+        return Step(sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more)
 
     @torch.no_grad()
     def _count(self, seen: Step) -> None:

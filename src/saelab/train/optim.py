@@ -21,9 +21,15 @@ def learning_rate(run: Run) -> float:
     return 2e-4 * math.sqrt(16_384 / run.spec.n_latents) * short
 
 
-def lr_factor(optim: Optim, step: int, steps: int) -> float:
-    """Share of the learning rate at `step` (0-based) of `steps`: warm-up, constant, linear decay towards 0."""
+def lr_factor(optim: Optim, step: int, steps: int, restart: float = 0.0) -> float:
+    """Share of the learning rate at `step` (0-based) of `steps`: warm-up, constant, linear decay towards 0.
+
+    With `restart` the last share of the steps, like the steps before it, is decayed by itself; only the start is warmed up.
+    """
     warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup > 0 else 1.0
+    if restart > 0:
+        last = math.ceil(steps * (1 - restart))  # first step of the last share
+        warm, step, steps = (warm, step, last) if step < last else (1.0, step - last, steps - last)
     rest = (steps - step) / (steps * optim.decay) if optim.decay > 0 else 1.0
     return min(warm, rest, 1.0)
 

@@ -20,6 +20,7 @@ from saelab.variants.baselines import (
     standard_trimmed,
     topk,
 )
+from saelab.variants.causal import causal, causal_on_frontier, end_to_end, kl_finetune_5, kl_finetune_25
 from saelab.variants.frontier import frontier
 
 VARIANTS: dict[str, Callable[..., Variant]] = {
@@ -33,6 +34,11 @@ VARIANTS: dict[str, Callable[..., Variant]] = {
     "matryoshka": matryoshka,
     "frontier": frontier,
     "frozen": frozen,
+    "causal": causal,
+    "causal_on_frontier": causal_on_frontier,
+    "end_to_end": end_to_end,
+    "kl_finetune_25": kl_finetune_25,
+    "kl_finetune_5": kl_finetune_5,
 }
 
 

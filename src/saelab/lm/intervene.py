@@ -1,0 +1,244 @@
+"""Batches of interventions on latents: what a model's predictions do when one latent is changed at one position.
+
+An intervention on latent j replaces the activation x at one position by x + c d_j, with d_j the latent's unit decoder row and
+c its change of code. Everything else in x stays, the part that the dictionary does not reconstruct included: a change of 0 is
+the untouched model. The effect is the sum over the position and the next 16 of KL(p_clean || p_changed), nats; where the
+window ends earlier, over what is left of it.
+
+| type | c |
+|---|---|
+| zero | -f |
+| mean | mu - f, mu the latent's mean over all positions, silent ones included |
+| resample | f(x') - f, x' another position |
+| noise | sigma eps, sigma the deviation of f where the latent is active, eps ~ N(0, 1) |
+| steer | +2 sigma, where the latent is silent |
+
+Control: the same positions and |c|, along u ~ N(0, Sigma) made orthogonal to d_j (Heimersheim & Mendel 2024, arXiv
+2410.12555, compare with directions of the activations' covariance; the error node is that of Marks et al. 2024, 2403.19647).
+
+Legend: S types | K control draws | N kept positions | M pairs | V vocabulary.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from saelab.lm.intervene_pairs import Codes, Pairs
+from saelab.types import LanguageModel, Windows
+
+TYPES = ("zero", "mean", "resample", "noise", "steer")
+ON_SILENT = ("steer",)  # types for positions on which the latent is silent
+FOLLOWING = 16  # positions after the changed one whose predictions count
+MAX_BYTES = 1 << 28  # logits in memory at a time
+NUMBERS_AT_ONCE = 1 << 22  # changes drawn in one block; part of what a seed means, unlike MAX_BYTES
+SMALLEST = -100.0  # log-probability under which a token counts as impossible
+CLIP, WIDEST, CLIPPINGS = 5.0, 5.0, 3  # of the control's covariance, see `control_covariance`
+RIDGE = 1e-6  # of the mean variance, added to each dimension of it
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text as interventions see it: its kept positions, and how to read any of its windows again."""
+
+    lm: LanguageModel
+    read: Callable[[Tensor, int], tuple[Tensor, Any]]  # windows [n], length T -> x [n, T, D] and the model's state
+    window: Tensor  # [N]
+    position: Tensor  # [N] in the window
+    context: int  # positions per window
+
+    def __post_init__(self) -> None:
+        check_model(self.lm)
+
+
+def check_model(lm: object) -> None:
+    """Raise `TypeError` for what is no language model: a dictionary alone has no effects."""
+    if not isinstance(lm, LanguageModel):
+        raise TypeError(
+            f"{type(lm).__name__} is no language model (capture, resume, loss): an effect is what a change does to a "
+            "model's predictions, and a dictionary alone predicts nothing"
+        )
+
+
+def captured_text(lm: LanguageModel, windows: Sequence[Windows]) -> Text:
+    """The kept positions of captured windows, in order; windows are captured again when they are changed."""
+    check_model(lm)
+    tokens = torch.cat([w.tokens for w in windows])  # [W, T]
+    window, position = torch.cat([w.keep.cpu() for w in windows]).nonzero(as_tuple=True)
+    read = lambda rows, length: lm.capture(tokens[rows.to(tokens.device), :length])  # noqa: E731
+    return Text(lm, read, window, position, tokens.shape[1])
+
+
+# What is changed -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What the types need of each pair, `[M]` each."""
+
+    code: Tensor
+    mean: Tensor
+    deviation: Tensor
+    other: Tensor  # the latent's code on another position
+    noise: Tensor
+
+
+_CHANGES: Mapping[str, Callable[[_Facts], Tensor]] = {
+    "zero": lambda f: -f.code,
+    "mean": lambda f: f.mean - f.code,
+    "resample": lambda f: f.other - f.code,
+    "noise": lambda f: f.deviation * f.noise,
+    "steer": lambda f: 2 * f.deviation,
+}
+
+
+def changes(types: Sequence[str], codes: Codes, pairs: Pairs, generator: torch.Generator) -> Tensor:
+    """Change of code `[S, M]` of each pair under each type. Raises `ValueError` for an unknown type.
+
+    The draws do not depend on which types are asked for.
+    """
+    unknown = [name for name in types if name not in TYPES]
+    if unknown or not types:
+        raise ValueError(f"intervention types {list(types)}; give some of {', '.join(TYPES)}")
+    shift = torch.randint(1, max(codes.n, 2), pairs.row.shape, generator=generator)
+    other = codes.at(pairs.latent, (pairs.row + shift) % codes.n)
+    noise = torch.randn(pairs.row.shape, generator=generator)
+    mean, deviation = (each[pairs.latent] for each in (codes.mean, codes.deviation))
+    facts = _Facts(pairs.code, mean, deviation, other, noise)
+    return torch.stack([_CHANGES[name](facts) for name in types])
+
+
+def control_covariance(x: Tensor) -> Tensor:
+    """Covariance `[D, D]` of kept activations `[N, D]` in which no single dimension dominates.
+
+    Each dimension is clipped to 5 standard deviations about its mean, three times over, so that rare huge values lose their
+    weight; then a deviation above 5 times the median one is scaled down to that. A dimension thus carries at most
+    25 / (25 + D / 2) of the trace (massive activations: Sun et al. 2024, arXiv 2402.17762). The ridge makes it invertible.
+    """
+    x = x.double()
+    for _ in range(CLIPPINGS):
+        mean, deviation = x.mean(0), x.std(0)
+        x = x.clamp(mean - CLIP * deviation, mean + CLIP * deviation)
+    deviation = x.std(0)
+    spread = deviation[deviation > 0]
+    widest = WIDEST * spread.median() if len(spread) else torch.ones((), dtype=x.dtype)
+    x = (x - x.mean(0)) * (widest / deviation.clamp_min(1e-300)).clamp(max=1)
+    covariance = x.T @ x / max(len(x) - 1, 1)
+    ridge = RIDGE * covariance.diagonal().mean().clamp_min(1e-30)
+    return (covariance + ridge * torch.eye(len(covariance), dtype=x.dtype)).float()
+
+
+def control_directions(directions: Tensor, root: Tensor, generator: torch.Generator) -> Tensor:
+    """Unit directions `[..., D]` from N(0, root root'), each orthogonal to its unit direction `[..., D]`."""
+    u = torch.randn(directions.shape, generator=generator) @ root.T
+    u = u - (u * directions).sum(-1, keepdim=True) * directions
+    return normalize(u, dim=-1)
+
+
+# What the model says -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Effects:
+    """Effects in nats of each pair under each type, of the latent and of the mean of its control draws."""
+
+    own: Tensor  # [S, M]
+    control: Tensor  # [S, M], NaN without control draws
+
+
+@torch.no_grad()
+def intervene(
+    text: Text,
+    directions: Tensor,
+    pairs: Pairs,
+    amounts: Tensor,
+    covariance: Tensor,
+    *,
+    draws: int = 4,
+    seed: int = 0,
+    following: int = FOLLOWING,
+    max_bytes: int = MAX_BYTES,
+) -> Effects:
+    """Effects of changing each pair's code by `amounts [S, M]` along unit `directions [L, D]`, and those of its controls.
+
+    Pairs share forwards, as many rows as `max_bytes` of logits allow, sorted by position so that windows can be cut behind
+    the last one that counts. What is drawn depends on `seed` and not on `max_bytes`.
+    """
+    if amounts.ndim != 2 or amounts.shape[1] != len(pairs.row):
+        raise ValueError(f"amounts are {list(amounts.shape)}; give one row per type, [S, {len(pairs.row)}]")
+    root = torch.linalg.cholesky(covariance.double()).float()
+    generator = torch.Generator().manual_seed(seed)
+    n_types, n_pairs = amounts.shape
+    kl = torch.zeros(n_types, 1 + draws, n_pairs)
+    size = max(1, NUMBERS_AT_ONCE // (n_types * (1 + draws) * directions.shape[1]))
+    for block in text.position[pairs.row].argsort(descending=True, stable=True).split(size):
+        d = directions[pairs.latent[block]].float().cpu()  # [n, D]
+        u = control_directions(d.expand(n_types, draws, *d.shape), root, generator)  # [S, K, n, D]
+        along = torch.cat([d.expand(n_types, 1, *d.shape), u], 1)
+        delta = (amounts[:, None, block, None] * along).flatten(0, 1)  # [S (1 + K), n, D]
+        kl[:, :, block] = _divergences(text, pairs.row[block], delta, following, max_bytes).view(n_types, 1 + draws, -1)
+    return Effects(kl[:, 0], kl[:, 1:].mean(1))
+
+
+def _divergences(text: Text, rows: Tensor, delta: Tensor, following: int, max_bytes: int) -> Tensor:
+    """KL `[C, n]` of the model after each of C changes `delta [C, n, D]` at positions `[n]`, given in falling order."""
+    window, position = text.window[rows], text.position[rows]
+    vocabulary = text.lm.resume(*text.read(window[:1], 1)).shape[-1]
+    kl, at = torch.zeros(delta.shape[:2]), 0
+    while at < len(rows):
+        length = min(text.context, int(position[at]) + following + 1)
+        part = slice(at, at + max(1, max_bytes // (2 * 4 * vocabulary * length)))
+        x, state = text.read(window[part], length)  # [n, length, D]
+        row = torch.arange(len(x), device=x.device)
+        place = position[part].to(x.device)
+        counted = place.unsqueeze(1) + torch.arange(following + 1, device=x.device)  # [n, 1 + following]
+        inside = counted < length
+        counted = counted.clamp(max=length - 1)
+
+        def log_p(x: Tensor) -> Tensor:
+            logits = text.lm.resume(x, state)[row.unsqueeze(1), counted]  # noqa: B023
+            return logits.float().log_softmax(-1).clamp(min=SMALLEST)
+
+        clean = log_p(x)
+        for change, here in zip(delta[:, part], kl[:, part], strict=True):
+            changed = x.clone()
+            changed[row, place] += change.to(x)
+            here.copy_((divergence(clean, log_p(changed)) * inside).sum(1))
+        at += len(x)
+    return kl
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p || q) over the last dimension, nats: sum p (e^r - 1 - r) with r = log q - log p.
+
+    The same as sum -p r, for both are distributions, but without its rounding error, which drowns small effects: no term
+    is negative, and none is anything but 0 where q is p.
+    """
+    ratio = (log_q - log_p).clamp(max=80.0)  # e^80 is still finite; so lopsided a token has p below e^-80
+    return (log_p.exp() * (ratio.expm1() - ratio)).sum(-1)
+
+
+def sampled_gradients(lm: LanguageModel, x: Tensor, state: Any, generator: torch.Generator) -> Tensor:
+    """Gradient `[B, T, D]` at the hook of the window's summed log-probability of labels drawn from the model itself.
+
+    Its products give the Fisher metric: E[(delta . g)^2] / 2 is the KL of a small change delta, summed over the window from
+    its position on, for scores at different positions are uncorrelated. (The gradient of the KL itself is 0 at the clean
+    point, and no estimator.) Raises `ValueError` where no gradient reaches the hook.
+    """
+    check_model(lm)
+    with torch.enable_grad():
+        x = x.detach().clone().requires_grad_()
+        log_p = lm.resume(x, state).float().log_softmax(-1)  # [B, T, V]
+        if not log_p.requires_grad:
+            raise ValueError(
+                f"no gradient reaches {lm.hook.name}: the model's upper layers are not differentiable here (quantised "
+                "weights, or a forward under no_grad or inference_mode); load it in a floating-point type, outside of both"
+            )
+        chances = log_p.detach().exp().cumsum(-1)
+        drawn = torch.rand(*x.shape[:2], 1, generator=generator, device=generator.device).to(chances)
+        labels = torch.searchsorted(chances, drawn * chances[..., -1:]).clamp(max=chances.shape[-1] - 1)
+        (gradient,) = torch.autograd.grad(log_p.gather(-1, labels).sum(), x)
+    return gradient
