@@ -217,8 +217,9 @@ def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     The same as sum -p r, for both are distributions, but without its rounding error, which drowns small effects: no term
     is negative, and none is anything but 0 where q is p.
     """
-    ratio = (log_q - log_p).clamp(max=80.0)  # e^80 is still finite; so lopsided a token has p below e^-80
-    return (log_p.exp() * (ratio.expm1() - ratio)).sum(-1)
+    p, ratio = log_p.exp(), log_q - log_p
+    near = p * (ratio.clamp(max=1).expm1() - ratio)
+    return near.where(ratio < 1, log_q.exp() - p * (1 + ratio)).sum(-1)
 
 
 def sampled_gradients(lm: LanguageModel, x: Tensor, state: Any, generator: torch.Generator) -> Tensor:
