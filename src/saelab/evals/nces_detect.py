@@ -14,6 +14,7 @@ from saelab.types import LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
 BUDGET = Budget(TYPES, contexts=128, draws=4, following=0)
+RANKED = Budget(("zero",), contexts=1_000, draws=1, following=0)  # causal latents are alike: ranking them takes more
 LABEL_SAMPLES = 4  # gradients per activation
 BASELINES = ("activity", "norm", "probe")  # what needs no effect
 OTHERS = ("fisher", *BASELINES)  # candidates beside the types
@@ -62,7 +63,8 @@ def detection_scores(latents: Latents, data: Known, z: Tensor, *, budget: Budget
     by["activity"], by["norm"] = latents.codes.frequency[chosen], latents.codes.mean_active[chosen]
     by["probe"] = largest_correlation(z[:, chosen], data.log_p)
     scores = {f"nces_auroc_{name}": _auroc(name, value, causal) for name, value in by.items()}
-    scores["nces_spearman"] = _spearman(guess.mean_effect[chosen][causal], found["zero"].effect[causal])
+    ranked = exact(data.text, latents, chosen[causal], data.covariance, RANKED)["zero"]
+    scores["nces_spearman"] = _spearman(guess.mean_effect[chosen][causal], ranked.effect)
     return labelled | scores
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.fold import decoder_norms
-from saelab.lm.intervene import FOLLOWING, MAX_BYTES, ON_SILENT, Text, changes, intervene
+from saelab.lm.intervene import FOLLOWING, MAX_BYTES, ON_SILENT, Text, changes, check_types, intervene
 from saelab.lm.intervene_pairs import MIN_CONTEXTS, Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
 from saelab.types import Dictionary
 
@@ -176,6 +176,7 @@ class Budget:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self.types)
         if self.contexts < MIN_CONTEXTS:
             raise ValueError(f"{self.contexts} contexts per latent; give at least {MIN_CONTEXTS}, or there is no interval")
         if self.draws < 1:

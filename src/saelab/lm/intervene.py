@@ -95,14 +95,18 @@ _CHANGES: Mapping[str, Callable[[_Facts], Tensor]] = {
 }
 
 
+def check_types(types: Sequence[str]) -> None:
+    """Raise `ValueError` for no type, an unknown one, or one given twice."""
+    if not types or len({*types} & {*TYPES}) < len(types):
+        raise ValueError(f"intervention types {list(types)}; give some of {', '.join(TYPES)}, each once")
+
+
 def changes(types: Sequence[str], codes: Codes, pairs: Pairs, generator: torch.Generator) -> Tensor:
     """Change of code `[S, M]` of each pair under each type. Raises `ValueError` for an unknown type.
 
     The draws do not depend on which types are asked for.
     """
-    unknown = [name for name in types if name not in TYPES]
-    if unknown or not types:
-        raise ValueError(f"intervention types {list(types)}; give some of {', '.join(TYPES)}")
+    check_types(types)
     shift = torch.randint(1, max(codes.n, 2), pairs.row.shape, generator=generator)
     other = codes.at(pairs.latent, (pairs.row + shift) % codes.n)
     noise = torch.randn(pairs.row.shape, generator=generator)

@@ -7,12 +7,16 @@ import torch
 from torch import Tensor
 
 from saelab.evals.nces import NO_INERT, NOT_FINITE, CausalData, measure, prepare
+from saelab.lm.intervene import TYPES
 from saelab.synth.directions import orthonormal, unit_rows
 from saelab.synth.world import Sample, World
 from saelab.synth.worlds.s1_causal import ENTRIES, VOCAB, Causal, Gated, build_causal
 from saelab.types import Dictionary, Hook
 
 F, D = 6, 24  # causal features (as many inert ones), width
+OF_FEATURES = ("causal_mcc", "inert_mcc", "recovered_share", "kl_recovered")
+EFFECTS = tuple(f"nces_auroc_{name}" for name in (*TYPES, "fisher"))
+BASELINES = tuple(f"nces_auroc_{name}" for name in ("activity", "norm", "probe"))
 
 
 @dataclass
@@ -59,7 +63,8 @@ def gated():
 
 def values(dictionary: Dictionary, data: CausalData) -> dict[str, float | None]:
     assert isinstance(dictionary, Dictionary)
-    return {name: score.value for name, score in measure(dictionary, data).scores.items()}
+    found = measure(dictionary, data).scores
+    return {name: found[name].value for name in OF_FEATURES}
 
 
 def scores(causal_mcc, inert_mcc, recovered_share, kl_recovered):
@@ -165,10 +170,63 @@ def test_a_reconstruction_that_is_not_finite_is_undefined(causal):
 
 
 def test_measuring_is_deterministic_and_says_what_is_better(causal):
-    dictionary = Reader(causal.process.features[:F])
+    dictionary = Reader(causal.process.features)
     assert measure(dictionary, causal) == measure(dictionary, causal)
     better = {name: score.better for name, score in measure(dictionary, causal).scores.items()}
-    assert better == {"causal_mcc": "higher", "inert_mcc": "neither", "recovered_share": "higher", "kl_recovered": "higher"}
+    higher = {"causal_mcc", "recovered_share", "kl_recovered", "nces_spearman", *EFFECTS}
+    assert better == dict.fromkeys(higher, "higher") | dict.fromkeys((*BASELINES, "inert_mcc", "nces_labelled"), "neither")
+
+
+def test_effects_tell_what_the_model_reads(causal):
+    """Amplitude misleads wholly (inert features are the strong ones); which scale the codes have does not matter."""
+    features = causal.process.features
+    for dictionary in (Reader(features), Reader(5 * features, gain=0.2), Reader(features.flip(0))):
+        found = {name: score.value for name, score in measure(dictionary, causal).scores.items()}
+        assert found["nces_labelled"] == 2 * F
+        assert all(found[name] == 1 for name in EFFECTS)
+        assert found["nces_auroc_norm"] == 0 and found["nces_auroc_probe"] == 1
+
+
+def test_the_estimate_ranks_causal_latents_as_interventions_do():
+    data = prepare(World("s1", build_causal(20), seed=20, batch=64))
+    found = measure(Reader(data.process.features[:80]), data).scores  # all that are causal, and some inert ones
+    assert found["nces_labelled"].value == 80
+    spearman = found["nces_spearman"]
+    assert spearman.n == 64 and spearman.value is not None and spearman.value > 0.8
+
+
+def test_correlation_misleads_where_supports_are_copied_and_effects_do_not():
+    """Causal features that stay inside what the model ignores: codes correlate with predictions, interventions do nothing."""
+    generator = torch.Generator().manual_seed(0)
+    features = orthonormal(D, generator)[: 2 * F]
+    U = 3 * torch.randn(VOCAB, F, generator=generator)
+    process = Causal(features, torch.tensor([1.0, 3.0]).repeat_interleave(F), features[:F], U, p=0.3, copy=1.0, noise=0.0)
+    found = measure(Reader(features), prepare(World("s1b", process, seed=0, batch=64))).scores
+    assert all(found[name].value == 1 for name in EFFECTS)
+    probe = found["nces_auroc_probe"].value
+    assert probe is not None and probe < 0.8
+
+
+@pytest.mark.parametrize("latents", [range(F), range(F, 2 * F), range(0)])
+def test_without_both_kinds_of_latents_there_is_nothing_to_tell(causal, latents):
+    dictionary = Reader(torch.cat([causal.process.features[list(latents)], torch.zeros(1, D)]))
+    found = measure(dictionary, causal).scores
+    n_causal, n_inert = (len({*latents} & {*group}) for group in (range(F), range(F, 2 * F)))
+    for name in (*EFFECTS, *BASELINES, "nces_spearman"):
+        assert found[name].value is None
+        assert found[name].reason == f"{n_causal} causal and {n_inert} inert latents are matched; it takes both"
+    assert found["nces_labelled"].value == len(latents)
+
+
+def test_latents_too_rare_to_measure_have_no_label(causal):
+    @dataclass
+    class Rarely(Reader):
+        def encode(self, x: Tensor) -> Tensor:
+            codes = super().encode(x)
+            codes[29:, 0] = 0
+            return codes
+
+    assert measure(Rarely(causal.process.features), causal).scores["nces_labelled"].value == 2 * F - 1
 
 
 def test_another_world_is_refused():
