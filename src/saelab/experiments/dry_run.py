@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from saelab.train.loop import Build
 from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Run, Tokens, Windows
 
 STEPS, ROWS, WINDOW = 2, 64, 8  # steps, activations per step, tokens per window
+WORDS = 32  # of the model that stands for the real one
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,15 @@ class Noise:
     hook: Hook
     d_in: int
     vocabulary: int
-    lm: None = None
+
+    @property
+    def lm(self) -> "NoiseModel":
+        """A model of the same width."""
+        return self._lm
+
+    @cached_property
+    def _lm(self) -> "NoiseModel":
+        return NoiseModel(self.hook, self.d_in)
 
     @property
     def stats(self) -> InputStats:
@@ -45,8 +55,30 @@ class Noise:
         count = ROWS // WINDOW
         tokens = torch.randint(self.vocabulary, (count, WINDOW), generator=generator)
         pos = torch.arange(WINDOW).expand(count, -1)
-        x = torch.randn(count, WINDOW, self.d_in, generator=generator)  # [B, T, D]
-        return Windows(x, tokens, torch.arange(count)[:, None].expand(-1, WINDOW), pos, pos > 0)
+        return Windows(self.lm.capture(tokens)[0], tokens, torch.arange(count)[:, None].expand(-1, WINDOW), pos, pos > 0)
+
+
+class NoiseModel:
+    """Gaussian activations by token, and a random readout of them; satisfies `types.LanguageModel`."""
+
+    def __init__(self, hook: Hook, d_in: int):
+        generator = torch.Generator().manual_seed(0)
+        self.hook, self.d_in = hook, d_in
+        self.table = torch.randn(WORDS, d_in, generator=generator)
+        self.readout = torch.randn(d_in, WORDS, generator=generator) / d_in**0.5
+
+    def capture(self, tokens: Tensor) -> tuple[Tensor, None]:
+        """Activations `[B, T, D]` of tokens `[B, T]`."""
+        return self.table[tokens % WORDS], None
+
+    def resume(self, x: Tensor, state: None) -> Tensor:
+        """Logits `[B, T, WORDS]`."""
+        del state
+        return x @ self.readout
+
+    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
+        """Next-token cross-entropy `[B, T - 1]`, nats."""
+        return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:] % WORDS, reduction="none")
 
 
 def dry_run(run: Run, build: Build) -> None:

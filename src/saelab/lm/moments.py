@@ -142,7 +142,7 @@ def score(lm: LanguageModel, windows: Windows, generator: torch.Generator, label
     if torch.is_inference_mode_enabled():
         raise ValueError("gradients at the hook are asked for under torch.inference_mode; leave that out around this call")
     captured, state = lm.capture(windows.tokens)
-    if windows.x.shape != captured.shape or not torch.allclose(windows.x, captured.to(windows.x), atol=1e-3, rtol=1e-2):
+    if windows.x.shape != captured.shape or (windows.x - captured).norm() > 0.05 * captured.norm():  # rounding apart
         raise ValueError(
             f"these windows hold other activations, of shape {tuple(windows.x.shape)}, than the model has at {lm.hook.name}, "
             f"of shape {tuple(captured.shape)}; read both at one hook"
@@ -150,6 +150,8 @@ def score(lm: LanguageModel, windows: Windows, generator: torch.Generator, label
     with torch.enable_grad():
         x = _precise(windows.x.detach()).requires_grad_()
         log_p = differentiable(lm, lm.resume(x, state)).log_softmax(-1)  # [B, T, V]
+        if log_p.isnan().any():
+            raise ValueError(f"predictions from the activations at {lm.hook.name} are NaN; load the model in float32")
         keep = windows.keep
         if labels == "model":
             drawn = torch.multinomial(log_p.detach().exp().flatten(0, 1), 1, generator=generator).view_as(keep)

@@ -97,7 +97,9 @@ def kl(need: str) -> TermFunction:
         x_hat = step.in_windows(step.x_hat / step.scale).to(windows.x)  # [B, T, D]
         with torch.no_grad():
             clean = lm.resume(windows.x, state)
-        changed = differentiable(lm, lm.resume(torch.where(windows.keep.unsqueeze(2), x_hat, windows.x), state))
+        changed = lm.resume(torch.where(windows.keep.unsqueeze(2), x_hat, windows.x), state)
+        if x_hat.requires_grad:
+            changed = differentiable(lm, changed)
         return kl_of(clean, changed)[windows.keep].mean() / step.stats[f"{need}.kl"]
 
     return term

@@ -100,10 +100,14 @@ def check_codes(subject: Subject) -> None:
 
 
 def check_learns(subject: Subject) -> None:
-    """150 steps on sparse features: the loss falls, the reconstruction beats the mean, the gate is content."""
+    """150 steps on sparse features: the reconstruction improves and beats the mean, the gate is content.
+
+    The loss itself may rise with the weight of a term.
+    """
     training = subject.training(subject.run(150))
     records = [record for progress in list(training) for record in progress.records]
-    assert records[-1].loss < records[0].loss, (records[0].loss, records[-1].loss)
+    first, last = records[0].explained_variance, records[-1].explained_variance
+    assert last > first, f"explained variance went from {first:.3f} to {last:.3f}"
     result = training.results()[0]
     assert result.health.healthy, result.health.problems
     assert result.measured.explained_variance > 0.4, result.measured

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelab.terms.base import Event, Objective, Term
+from saelab.terms.base import Event, Need, Objective, Term
 from saelab.train import NonFiniteTraining, Training
 from saelab.train import loop as loop_module
 from saelab.train.checks import BATCH, SparseSource
@@ -88,10 +88,19 @@ def test_a_run_that_is_judged_before_its_first_step():
     assert any(problem.startswith("NoSteps") for problem in result.health.problems)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("variant", [v for v in VARIANTS if not build(Spec(v, 64, 4.0), 16, 0).needs])
 def test_nan_activations_stop_the_run_and_name_it(variant):
     with pytest.raises(NonFiniteTraining, match=rf"^{variant}, seed 3: the loss became nan at step 1; lower the learning"):
         finished(Training([a_run(variant, seed=3)], BrokenSource(0)))
+
+
+def test_nan_activations_are_refused_by_what_is_needed_of_the_stream():
+    class Broken(SparseSource):
+        def draw(self, n, generator):
+            return super().draw(n, generator) * (float("nan") if hasattr(self, "lm") else 1.0)
+
+    with pytest.raises(ValueError, match=r"predictions from the activations at blocks\.0\.hook_resid_post are NaN"):
+        finished(Training([a_run("causal")], Broken()))
 
 
 def test_nan_later_on_and_the_place_in_the_group():
@@ -123,6 +132,65 @@ def test_constant_activations_are_undefined_not_good():
     source.stats = InputStats(torch.ones(16), 0.25, 10)
     result = finished(Training([a_run()], source)).results()[0]
     assert [p.split(":")[0] for p in result.health.problems if "Variance" in p] == ["UndefinedVariance"]
+
+
+# What a variant needs of the stream --------------------------------------------------------------------------------
+
+
+def with_needs(*needs: Need, lm: bool = False):
+    return lambda *asked: replace(build(*asked), needs=needs, lm=lm)
+
+
+def test_a_need_is_computed_once_for_all_runs_that_name_it():
+    calls, seen = [], []
+
+    def count(source):
+        calls.append(source.d_in)
+        return {"value": torch.tensor(7.0)}
+
+    def look(step):
+        seen.append((step.stats.keys(), float(step.stats["count.value"]), step.lm, step.scale))
+        return step.x_hat.sum() * 0
+
+    def watched(spec, d_in, seed, hook):
+        variant = build(spec, d_in, seed, hook)
+        return replace(
+            variant, objective=Objective(*variant.objective.terms, Term("look", look)), needs=(Need("count", count),)
+        )
+
+    source = SparseSource()
+    training = Training([a_run(steps=3), a_run(steps=3, seed=1)], source, build=watched)
+    assert not calls  # nothing before the first step
+    finished(training)
+    assert calls == [16] and seen == [({"count.value"}, 7.0, None, source.stats.scale)] * 6
+
+
+def test_a_model_that_the_source_lacks_is_refused_before_training():
+    class Mute(SparseSource):
+        def __init__(self):
+            super().__init__()
+            self.lm = None
+
+    need = Need("never", lambda source: {}, lm=True)
+    for asks in (with_needs(need), with_needs(lm=True)):
+        with pytest.raises(ValueError, match=r"^topk asks the model behind the activations .*these have none; train it on a"):
+            Training([a_run()], Mute(), build=asks)
+    finished(Training([a_run(steps=1)], Mute(), build=with_needs(replace(need, lm=False))))
+
+
+def test_a_variant_that_runs_the_model_is_given_it():
+    seen = []
+
+    def look(step):
+        seen.append(step.lm)
+        return step.x_hat.sum() * 0
+
+    def asks(spec, d_in, seed, hook):
+        return replace(build(spec, d_in, seed, hook), objective=Objective(Term("look", look)), lm=seed == 1)
+
+    source = SparseSource()
+    finished(Training([a_run(steps=1), a_run(steps=1, seed=1)], source, build=asks))
+    assert seen == [None, source.lm]
 
 
 # Steps, records, events ----------------------------------------------------------------------------------------------

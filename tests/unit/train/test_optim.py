@@ -17,6 +17,15 @@ def test_lr_factor_warms_up_stays_and_decays():
     assert all(0 < factor <= 1 for factor in factors)
 
 
+def test_lr_factor_starts_anew():
+    optim = Optim(warmup=10, decay=0.5)
+    factors = [lr_factor(optim, step, 100, 0.2) for step in range(100)]
+    assert factors[:80] == [lr_factor(optim, step, 80) for step in range(80)]  # as if the rest did not exist
+    assert factors[79] == pytest.approx(1 / 40)
+    assert factors[80:] == [lr_factor(Optim(warmup=0, decay=0.5), step, 20) for step in range(20)]
+    assert factors[80] == 1.0 and factors[99] == pytest.approx(1 / 10)
+
+
 def test_lr_factor_without_warm_up_or_decay():
     assert [lr_factor(Optim(warmup=0, decay=0.0), step, 10) for step in range(10)] == [1.0] * 10
 

@@ -1,0 +1,97 @@
+"""The causal rows as compositions: what weight 0 is, what a switch switches, what is refused."""
+
+import pytest
+import torch
+
+from saelab.terms.base import Objective
+from saelab.train import Training
+from saelab.train.checks import BATCH, SparseSource
+from saelab.types import Optim, Run, Source, Spec, value_at
+from saelab.variants import build
+from saelab.variants.baselines import batch_topk
+from saelab.variants.causal import with_kl, with_metric
+
+
+def trained(variant, **settings):
+    run = Run(Spec(variant, 64, 4.0, settings), Source(tokens=30 * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5))
+    training = Training([run], SparseSource())
+    list(training)
+    return training.state()
+
+
+@pytest.mark.parametrize(
+    ("variant", "settings"),
+    [
+        ("causal", {"weight": 0}),
+        ("causal", {"weight": 0, "per_token": 1}),
+        ("end_to_end", {"weight": 0}),
+        ("kl_finetune_25", {"weight": 0}),
+        ("kl_finetune_25", {"share": 0}),
+    ],
+)
+def test_weight_zero_is_the_base_bit_for_bit(variant, settings):
+    base, mine = trained("batch_topk", anneal=3.0), trained(variant, anneal=3.0, **settings)
+    assert base.keys() == mine.keys() and all(torch.equal(base[name], mine[name]) for name in base)
+    spec = Spec(variant, 64, 4.0, settings)
+    assert not build(spec, 16, 0).needs and not build(spec, 16, 0).lm  # it asks for no model either
+
+
+def test_a_finetune_is_the_base_until_it_starts():
+    runs = [
+        Run(Spec(variant, 64, 4.0), Source(tokens=40 * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5, decay=0.0))
+        for variant in ("batch_topk", "kl_finetune_25")
+    ]
+    training = Training(runs, SparseSource())
+    for progress in training:
+        base, mine = (member.sae.W_dec for member in training.members)
+        assert torch.equal(base, mine) == (progress.step <= 30)
+
+
+def test_the_model_is_asked_only_by_those_that_run_it():
+    asked = {}
+    for name, settings in [("causal", {}), ("causal", {"per_token": 1.0}), ("causal", {"finetune": 0.1}), ("end_to_end", {})]:
+        variant = build(Spec(name, 64, 4.0, settings), 16, 0)
+        assert variant.needs and (variant.batch == "windows") == variant.lm
+        asked[name, *settings] = variant.lm
+    assert asked == {("causal",): False, ("causal", "per_token"): True, ("causal", "finetune"): True, ("end_to_end",): True}
+
+
+def test_weights_follow_their_schedules():
+    def weight(variant, term, progress, **settings):
+        terms = build(Spec(variant, 64, 4.0, settings), 16, 0).objective.terms
+        return value_at(next(t.weight for t in terms if t.name == term), progress)
+
+    assert [weight("causal", "metric", p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx([0, 2, 4, 4])
+    assert [weight("kl_finetune_25", "kl", p) for p in (0.0, 0.74, 0.75, 1.0)] == [0, 0, 4, 4]
+    assert [weight("kl_finetune_5", "kl", p) for p in (0.94, 0.95)] == [0, 4]
+    anchored = [weight("causal", term, 0.9, finetune=0.2, finetune_weight=3.0) for term in ("metric", "kl")]
+    assert anchored == [4, 3]  # the metric stays as an anchor
+    assert build(Spec("kl_finetune_5", 64, 4.0), 16, 0).restart == 0.05
+
+
+def test_parts_join_any_base():
+    base = batch_topk(16, 64, l0=4.0)
+    both = with_kl(with_metric(base, 2.0, clusters=2), 1.0)
+    assert isinstance(both.objective, Objective) and [t.name for t in both.objective.terms] == ["mse", "aux", "metric", "kl"]
+    assert both.sae is base.sae and len(both.needs) == 2 and with_kl(base, 0) is base and with_metric(base, 0) is base
+    on_frontier = build(Spec("causal_on_frontier", 64, 4.0), 16, 0)
+    assert on_frontier.events and on_frontier.objective.terms[-1].name == "metric"
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"weight": -1}, "weight is -1; it must be at least 0"),
+        ({"weight": float("nan")}, "weight is nan"),
+        ({"ramp": 1.5}, "ramp is 1.5; it is a share of training, at most 1"),
+        ({"clusters": 0}, "clusters is 0; it must be at least 1"),
+        ({"rows": 0}, "rows is 0; it must be at least 1"),
+        ({"finetune": 2}, "finetune is 2; it is a share of training"),
+        ({"rotate": 0.5}, r"rotate is 0.5; it is 1 \(on\) or 0 \(off\)"),
+        ({"rotate": 1, "isotropic": 1}, "each replace the metric; switch on one of them at most"),
+        ({"per_token": 1, "rotate": 1}, "each replace the metric"),
+    ],
+)
+def test_numbers_out_of_range(settings, words):
+    with pytest.raises(ValueError, match=words):
+        build(Spec("causal", 64, 4.0, settings), 16, 0)
