@@ -3,6 +3,10 @@
 import pytest
 import torch
 
+from helpers import byte_tokenizer, tiny_corpus, tiny_model
+from saelab.lm.activations import ActivationStream
+from saelab.lm.model import wrap
+from saelab.lm.text import load_windows
 from saelab.terms.base import Objective
 from saelab.train import Training
 from saelab.train.checks import BATCH, SparseSource
@@ -76,6 +80,33 @@ def test_parts_join_any_base():
     assert both.sae is base.sae and len(both.needs) == 2 and with_kl(base, 0) is base and with_metric(base, 0) is base
     on_frontier = build(Spec("causal_on_frontier", 64, 4.0), 16, 0)
     assert on_frontier.events and on_frontier.objective.terms[-1].name == "metric"
+
+
+@pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "gemma2"])
+def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
+    lm = wrap(tiny_model(arch).requires_grad_(False), byte_tokenizer(), "tiny")
+    corpus = tiny_corpus(tmp_path / "a.txt")
+    source = Source(corpus=str(corpus), context=32, batch=128, buffer=1_000, lm_batch=8, tokens=8 * 128, model="tiny")
+    small = {"rows": 300.0, "ramp": 0.0}
+    specs = [
+        Spec("causal", 64, 4.0, small | {"clusters": 2.0, "finetune": 0.3}, "clusters"),
+        Spec("causal", 64, 4.0, small | {"per_token": 1.0}, "per_token"),
+        Spec("causal_on_frontier", 64, 4.0, small),
+        Spec("end_to_end", 64, 4.0),
+        Spec("kl_finetune_25", 64, 4.0),
+    ]
+
+    def training():
+        stream = ActivationStream(lm, load_windows(source, lm, "train"), source)
+        return Training([Run(spec, source, Optim(lr=3e-3, warmup=2)) for spec in specs], stream)
+
+    whole, resumed = training(), training()
+    states = [whole.state() for _ in whole]
+    resumed.load(states[4])
+    list(resumed)
+    assert all(torch.equal(value, resumed.state()[name]) for name, value in states[-1].items())
+    assert all(result.measured.explained_variance > -1 for result in whole.results())
+    assert all(parameter.grad is None for parameter in lm.model.parameters())
 
 
 @pytest.mark.parametrize(
