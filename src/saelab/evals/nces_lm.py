@@ -62,7 +62,7 @@ def measure(
     dictionary: Dictionary,
     data: NcesData,
     *,
-    n_latents: int = 64,
+    n_latents: int = 48,
     chosen: Sequence[int] | None = None,
     types: Sequence[str] = TYPES,
     contexts: int = 32,

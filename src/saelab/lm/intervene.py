@@ -33,7 +33,7 @@ from saelab.types import LanguageModel, Windows
 TYPES = ("zero", "mean", "resample", "noise", "steer")
 ON_SILENT = ("steer",)  # types for positions on which the latent is silent
 FOLLOWING = 16  # positions after the changed one whose predictions count
-MAX_BYTES = 1 << 28  # logits in memory at a time
+MAX_BYTES = 1 << 25  # logits in memory at a time; much larger ones cost more in fresh memory than they save in calls
 NUMBERS_AT_ONCE = 1 << 22  # changes drawn in one block; part of what a seed means, unlike MAX_BYTES
 SMALLEST = -100.0  # log-probability under which a token counts as impossible
 CLIP, WIDEST, CLIPPINGS = 5.0, 5.0, 3  # of the control's covariance, see `control_covariance`
