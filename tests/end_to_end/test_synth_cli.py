@@ -1,11 +1,15 @@
 """`saelab synth` as a user types it: a table, its files, and what is refused in one sentence."""
 
 import re
+import signal
+import subprocess
+import sys
+import time
 
 import pytest
 
 from saelab.cli import main
-from saelab.store import read_json
+from saelab.store import file_hash, read_json
 
 SHORT = ("--set", "steps=30", "--set", "k=6", "--set", "p=0.1", "--jobs", "1")
 
@@ -72,3 +76,21 @@ def test_what_is_refused(tmp_path, monkeypatch, capsys, words, said):
     shown = capsys.readouterr().err
     assert said in shown and len(shown.strip().splitlines()) == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_stopped_and_started_again(tmp_path):
+    """SIGTERM while two of three seeds train: a checkpoint each, no third seed; then the end is that of an unbroken run."""
+    words = ["synth", "s1", "--variants", "batch_topk", "--seeds", "3", "--set", "steps=600"]
+    command = [sys.executable, "-m", "saelab.cli", *words, "--jobs", "2", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while len(list((tmp_path / "out").glob("runs/*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and "To go on: saelab synth s1" in errors
+    assert len(list((tmp_path / "out" / "checkpoints").glob("*.safetensors"))) == 2
+    for name in ("out", "whole"):
+        assert main([*words, "--jobs", "1", "--out", str(tmp_path / name)]) == 0
+    hashes = [[file_hash(p) for p in sorted((tmp_path / name).glob("runs/*/sae/*.safetensors"))] for name in ("out", "whole")]
+    assert len(hashes[0]) == 3 and hashes[0] == hashes[1]

@@ -17,7 +17,7 @@ from saelab.evals.selected import batch_selected
 from saelab.evals.world_result import WorldResult
 from saelab.experiments.checkpoint import groups
 from saelab.experiments.folders import claim, run_folder
-from saelab.experiments.group import train_together
+from saelab.experiments.group import Interrupted, train_together
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import Plan, check_plan, run_from_config
 from saelab.experiments.preflight import check_disk
@@ -32,6 +32,7 @@ from saelab.variants import build, check_spec
 
 THREADS = 1  # of torch in every process: products this small gain nothing from more, and results depend on the number
 REPORT_SECONDS = 0.5  # between a worker's messages
+_stopped: list[int] = []  # the group at which this worker process was told to stop
 Message = tuple[int, int | None, str]  # group, step (None: none), a sentence for the user or ""
 
 
@@ -169,7 +170,20 @@ class _Messenger:
 
 
 def _train_and_evaluate(configs: list[dict[str, Any]], evals: Sequence[str], out: str, group: int, messages: Any) -> None:
-    """Everything about the runs of one seed, in a process of its own."""
+    """Everything about the runs of one seed, in a process of its own.
+
+    A process that was told to stop starts nothing more: the pool may have handed it the next seed already.
+    """
+    if _stopped:
+        raise Interrupted("stopped before it started")
+    try:
+        _one_seed(configs, evals, out, group, messages)
+    except Interrupted:
+        _stopped.append(group)
+        raise
+
+
+def _one_seed(configs: list[dict[str, Any]], evals: Sequence[str], out: str, group: int, messages: Any) -> None:
     runs = [run_from_config(config) for config in configs]
     source, messenger = runs[0].source, _Messenger(group, messages)
     assert isinstance(source, WorldSource)
