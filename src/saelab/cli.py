@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from saelab.experiments.summary import Summary
 
 SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
-VARIANTS = "standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frozen"
+VARIANTS = (
+    "standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frontier, frozen, causal, "
+    "causal_on_frontier, end_to_end, kl_finetune_25, kl_finetune_5"
+)
 OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
@@ -73,7 +76,8 @@ def train(
     """Train one variant of SAE on a model and a text, evaluate it, and write a report.
 
     Args:
-        variant: standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka or frozen
+        variant: standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frontier, frozen, causal,
+            causal_on_frontier, end_to_end, kl_finetune_25 or kl_finetune_5
         model: pylm (the embedded model), a local folder, or a Hugging Face id
         corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or hf:<dataset>[:<config>]
         hook: middle, layers.5, blocks.5.hook_resid_post, or a module path
