@@ -22,7 +22,7 @@ from saelab.store import read_tensors, write_tensors
 from saelab.terms.base import Objective, Step, Term, Variant
 from saelab.train.check_source import SparseSource
 from saelab.train.loop import Build, Training
-from saelab.types import Hook, Optim, Run, Source, Spec
+from saelab.types import Hook, Optim, Run, Source, Spec, value_at
 from saelab.variants import build as build_variant
 
 # The battery ---------------------------------------------------------------------------------------------------------
@@ -100,12 +100,16 @@ def check_codes(subject: Subject) -> None:
 
 
 def check_learns(subject: Subject) -> None:
-    """150 steps on sparse features: the reconstruction improves and beats the mean, the gate is content.
+    """150 steps on sparse features: loss falls, reconstruction improves and beats the mean, the gate is content.
 
-    The loss itself may rise with the weight of a term.
+    The loss is that of the final weights, over the terms computed at both ends: a weight that rises is no failure to learn.
     """
     training = subject.training(subject.run(150))
     records = [record for progress in list(training) for record in progress.records]
+    weights = {term.name: value_at(term.weight, 1.0) for term in training.members[0].objective.terms}
+    both = records[0].losses.keys() & records[-1].losses.keys()
+    before, after = (sum(weights[name] * record.losses[name] for name in both) for record in (records[0], records[-1]))
+    assert after < before, (before, after)
     first, last = records[0].explained_variance, records[-1].explained_variance
     assert last > first, f"explained variance went from {first:.3f} to {last:.3f}"
     result = training.results()[0]
@@ -192,17 +196,17 @@ def check_l0(subject: Subject) -> None:
 def check_dead_latents(subject: Subject) -> None:
     """Latents that are dead from the start, half of all, come back: AuxK, resampling or another remedy is at work.
 
-    What counts is the best moment: at the end of a short run latents may be dead that this little stream has no use for.
+    Shares are of all latents, for an event may move them. At first: the most before any resampling, since a fast remedy may
+    have begun before a tenth of the tokens makes all of the crippled ones count as dead.
     """
     training = subject.training(subject.run(300), build=_crippled(subject.build))
-    member, dead, still = training.members[0], 0.0, 1.0  # of all latents: an event may have moved the crippled ones
+    member, dead = training.members[0], 0.0
     for progress in training:
-        if progress.step == 40:  # a tenth of the tokens, and before any resampling
-            dead = float(member.dead.float().mean())
-        elif progress.step > 40:
-            still = min(still, float(member.dead.float().mean()))
-    assert dead > 0.16, f"only {dead:.0%} of all latents were dead at first; the check needs a third of the crippled half dead"
-    assert still < dead - 0.15, f"{dead:.0%} of all latents were dead, {still:.0%} still are at the best moment"
+        if progress.step < 45:
+            dead = max(dead, float(member.dead.float().mean()))
+    assert dead > 0.4, f"only {dead:.0%} of all latents were dead at first; the check needs most of the crippled half dead"
+    still = float(member.dead.float().mean())
+    assert still < dead - 0.15, f"{dead:.0%} of all latents were dead, {still:.0%} still are"
 
 
 def check_lock_step(subject: Subject) -> None:
