@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 
 from saelab.synth.world import Process
 
+ANY = float("inf")
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -45,3 +47,14 @@ class Entry:
     head: str  # the world of its family that learning rates are chosen on
     settings: Mapping[str, float] = field(default_factory=dict)  # numbers of `build` that differ from its defaults
     sanity: tuple[Expectation, ...] = ()
+
+
+def check_limits(limits: Mapping[str, tuple[float, float, float]]) -> None:
+    """Refuse numbers of a world that lie outside theirs: name -> (value, lowest, highest), `ANY` for no highest.
+
+    Raises `ValueError` naming the number, its value and the limits; NaN is always outside.
+    """
+    for name, (value, low, high) in limits.items():
+        if not low <= value <= high:
+            allowed = f"at least {low:,}" if high == ANY else f"from {low:,} to {high:,}"
+            raise ValueError(f"{name} is {value}; it must be {allowed}")

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from saelab.store import content_id, read_tensors, write_tensors
 from saelab.synth.directions import feature_generator, unit_rows
+from saelab.synth.entry import ANY, check_limits
 from saelab.synth.features import FeatureProcess, Forest
 
 OWN_SHARE = 0.01  # least variance of a feature's own noise
@@ -125,7 +126,8 @@ def synthsaebench(
     builds from this seed, the same for every seed here (42: the published benchmark). Raises `ValueError` for numbers that make
     no such process.
     """
-    _check_at_least(locals(), _LEAST)
+    given = dict(locals())
+    check_limits({name: (given[name], low, ANY) for name, low in _LEAST.items()})
     for name, value in {"p_max": p_max, "p_min": p_min}.items():
         if not 0 < value <= 1 or p_min > p_max:
             raise ValueError(f"{name} is {value:g}; probabilities are above 0, at most 1, and p_min ({p_min:g}) at most p_max")
@@ -164,12 +166,6 @@ _LEAST = {
     "apart_rate": 0,
     "model": 0,
 }
-
-
-def _check_at_least(given: dict[str, float], least: dict[str, float]) -> None:
-    for name, low in least.items():
-        if not given[name] >= low:
-            raise ValueError(f"{name} is {given[name]:g}; it must be at least {low}")
 
 
 def _generator(part: str, seed: int, model: int) -> torch.Generator:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from saelab.synth.directions import feature_generator, spread
-from saelab.synth.entry import Entry, Expectation, Setup
+from saelab.synth.entry import ANY, Entry, Expectation, Setup, check_limits
 from saelab.synth.world import Sample
 
 
@@ -96,11 +96,13 @@ def tree(
 
     Raises `ValueError` for numbers that make no such tree.
     """
-    least = {"parents": (parents, 1), "children": (children, 1), "distractors": (distractors, 0), "d": (d, 1)}
-    least |= {"amp_parent": (amp_parent, 0), "amp_sd": (amp_sd, 0), "noise": (noise, 0)}
-    for name, (value, low) in least.items():
-        if not value >= low:
-            raise ValueError(f"{name} is {value:g}; it must be at least {low}")
+    counts = {
+        "parents": (parents, 1, ANY),
+        "children": (children, 1, ANY),
+        "distractors": (distractors, 0, ANY),
+        "d": (d, 1, ANY),
+    }
+    check_limits(counts | {"amp_parent": (amp_parent, 0, ANY), "amp_sd": (amp_sd, 0, ANY), "noise": (noise, 0, ANY)})
     for name, value in {"p": p, "p_child": p_child, "p_distractor": p_distractor, "max_cos": max_cos}.items():
         if not 0 < value <= 1:
             raise ValueError(f"{name} is {value:g}; it must be above 0 and at most 1")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from saelab.synth.directions import feature_generator, spread
-from saelab.synth.entry import Entry, Expectation, Setup
+from saelab.synth.entry import Entry, Expectation, Setup, check_limits
 from saelab.synth.world import Sample
 
 FACTORS = 6
@@ -121,18 +121,17 @@ def build(
 
     Raises `ValueError` for a number outside its range, and for too few dimensions.
     """
-    ranges = {
-        "d": (d, 1, 4_096),
-        "nuisance": (nuisance, 0, 4_096),
-        "rho": (rho, 0, 1),
-        "absent": (absent, 0, 0.9),
-        "p": (p, 0, 1),
-        "hold": (hold, 0, 1),
-        "noise": (noise, 0, 10),
-    }
-    for name, (value, low, high) in ranges.items():
-        if not low <= value <= high:
-            raise ValueError(f"{name} is {value:g}; it must be from {low:,} to {high:,}")
+    check_limits(
+        {
+            "d": (d, 1, 4_096),
+            "nuisance": (nuisance, 0, 4_096),
+            "rho": (rho, 0, 1),
+            "absent": (absent, 0, 0.9),
+            "p": (p, 0, 1),
+            "hold": (hold, 0, 1),
+            "noise": (noise, 0, 10),
+        }
+    )
     n_features = FACTORS * VALUES + round(nuisance)
     features = spread(n_features, round(d), feature_generator("s4", seed), target=COSINE)
     return Factors(features, rho=rho, absent=absent, p=p, hold=hold, noise=noise)

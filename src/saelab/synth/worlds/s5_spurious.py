@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from saelab.synth.directions import feature_generator, repelled, unit_rows
-from saelab.synth.entry import Entry, Expectation, Setup
+from saelab.synth.entry import ANY, Entry, Expectation, Setup, check_limits
 from saelab.synth.world import Sample
 
 Mode = Literal["natural", "decorrelated", "balanced", "concordant"]
@@ -104,21 +104,19 @@ def build(
     Raises `ValueError` for numbers that make no such world.
     """
     d, n_features, n_spurious = round(d), round(n_features), round(n_spurious)
-    limits: dict[str, tuple[float, float, float]] = {  # value, lowest, highest
-        "d": (d, 2, float("inf")),
-        "n_spurious": (n_spurious, 1, float("inf")),
-        "n_features": (n_features, 1 + n_spurious, float("inf")),
-        "chance": (chance, 0, 1),
-        "frequency": (frequency, 0.05, 0.95),  # outside, the probes of the evaluation see too few of a class
-        "correlation": (correlation, 0, 1),
-        "cosine": (cosine, -0.95, 0.95),
-        "p": (p, 0, 1),
-        "noise": (noise, 0, float("inf")),
-    }
-    for name, (value, low, high) in limits.items():
-        if not low <= value <= high:
-            allowed = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
-            raise ValueError(f"{name} is {value}; it must be {allowed}")
+    check_limits(
+        {
+            "d": (d, 2, ANY),
+            "n_spurious": (n_spurious, 1, ANY),
+            "n_features": (n_features, 1 + n_spurious, ANY),
+            "chance": (chance, 0, 1),
+            "frequency": (frequency, 0.05, 0.95),  # outside, the probes of the evaluation see too few of a class
+            "correlation": (correlation, 0, 1),
+            "cosine": (cosine, -0.95, 0.95),
+            "p": (p, 0, 1),
+            "noise": (noise, 0, ANY),
+        }
+    )
     generator = feature_generator("s5", seed)
     task, other = unit_rows(torch.randn(2, d, generator=generator))
     other = unit_rows(other - (other @ task) * task)
