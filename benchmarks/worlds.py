@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from saelab.store import read_json, write_json
+from saelab.store import canonical_json, read_json, write_text
 from saelab.synth.worlds import WORLDS
 
 VARIANTS = "standard,standard_trimmed,gated,batch_topk,jump_relu,matryoshka,frontier,frozen"
@@ -62,7 +62,7 @@ def main() -> None:
         print(f"{world}: exit {code}, {time.monotonic() - started:.0f} s", flush=True)
         if (out / "summary.json").exists():
             given.results.mkdir(parents=True, exist_ok=True)
-            write_json(given.results / f"{out.name}.json", read_json(out / "summary.json"))
+            write_text(given.results / f"{out.name}.json", canonical_json(read_json(out / "summary.json")) + "\n")
 
 
 if __name__ == "__main__":
