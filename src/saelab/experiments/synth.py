@@ -72,7 +72,7 @@ def plan_of(table: Table) -> Plan:
 def check_batches(plan: Plan) -> None:
     """Refuse a variant that reads batches, or asks a model, which its world does not have. Raises `ValueError`."""
     worlds: dict[str, World] = {}
-    for run in plan.runs:
+    for run in {run.spec.name: run for run in plan.runs}.values():  # the seeds of a row ask for the same
         source = run.source
         assert isinstance(source, WorldSource)
         world = worlds[source.world] = worlds.get(source.world) or build_world(source)
