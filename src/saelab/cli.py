@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
 VARIANTS = (
     "standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frontier, frozen, causal, "
-    "causal_on_frontier, end_to_end, kl_finetune_25, kl_finetune_5"
+    "causal_as_stated, causal_on_standard, causal_on_frontier, end_to_end, kl_finetune_25, kl_finetune_5"
 )
 OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
@@ -77,7 +77,7 @@ def train(
 
     Args:
         variant: standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frontier, frozen, causal,
-            causal_on_frontier, end_to_end, kl_finetune_25 or kl_finetune_5
+            causal_as_stated, causal_on_standard, causal_on_frontier, end_to_end, kl_finetune_25 or kl_finetune_5
         model: pylm (the embedded model), a local folder, or a Hugging Face id
         corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or hf:<dataset>[:<config>]
         hook: middle, layers.5, blocks.5.hook_resid_post, or a module path

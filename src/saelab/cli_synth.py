@@ -37,7 +37,7 @@ def synth(
     Args:
         world: s1, s2, ...; saelab synth --list says what each one tests
         list: list the worlds and what each one tests
-        variants: rows of the table, separated by commas
+        variants: rows of the table, separated by commas; a row with numbers of its own is NAME=VARIANT:SETTING=NUMBER:...
         seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very stream
         first_seed: the first of them. Below 20 for development, from 20 on for results that are reported
         l0: latents active per activation, on average (default: the world's k); several make a row each

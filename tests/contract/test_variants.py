@@ -46,8 +46,19 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "finetune": 0.5,
     "finetune_weight": 1.0,
     "share": 0.5,
+    "price": 0.5,
+    "price_updates": 9.0,
+    "price_latents": 8.0,
+    "price_contexts": 1.0,
+    "price_zero": 0.0,
+    "price_mean": 0.0,
+    "price_resample": 1.0,
+    "price_noise": 0.0,
+    "price_steer": 1.0,
 }
-BESIDE = {"shuffle": {"clusters": 2.0}, "finetune_weight": {"finetune": 0.5}}  # without which the setting means nothing
+BESIDE = {"shuffle": {"clusters": 2.0}, "finetune_weight": {"finetune": 0.5}} | {  # without which the setting means nothing
+    name: {"price": 0.5} for name in CHANGED if name.startswith("price_")
+}
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saelab.experiments.plan import Contrast, Plan
+from saelab.experiments.rows import Row, parse_row
 from saelab.store import content_id
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import World
@@ -21,12 +22,22 @@ class Table:
     """What is run on a world. Every row of a seed has the same stream, width, steps and learning rate."""
 
     world: str
-    variants: tuple[str, ...]
+    variants: tuple[str, ...]  # rows, as `rows.parse_row` reads them
     seeds: tuple[int, ...]
     l0s: tuple[float, ...] = ()  # none: the world's k
     changes: Mapping[str, float] = field(default_factory=dict)  # of the world's parameters or its setup
     length: float = 1.0  # times the standard number of steps
-    rates: Mapping[str, float] = field(default_factory=dict)  # learning rate by variant, where not the world's
+    rates: Mapping[str, float] = field(default_factory=dict)  # learning rate by row, where not the world's
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """The rows. Raises `ValueError` for one that cannot be."""
+        return tuple(map(parse_row, self.variants))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What the rows are called."""
+        return tuple(row.name for row in self.rows)
 
     @property
     def entry(self) -> Entry:
@@ -56,15 +67,15 @@ def plan_of(table: Table) -> Plan:
     _check(table)
     setup, l0s = table.setup, table.l0s or (table.setup.k,)
     runs, contrasts = [], []
-    baseline = COMPARATOR if COMPARATOR in table.variants else table.variants[0]
+    baseline = COMPARATOR if COMPARATOR in table.names else table.names[0]
     for l0 in l0s:
-        for variant in table.variants:
-            lr = table.rates.get(variant, setup.lr)
+        for row in table.rows:
+            lr = table.rates.get(row.name, setup.lr)
             optim = Optim(lr=lr, warmup=WARMUP, decay=setup.decay, dead_after=setup.dead_after)
-            spec = Spec(variant, setup.n_latents, l0, _settings(variant, setup), _label(variant, l0, l0s))
+            spec = Spec(row.variant, setup.n_latents, l0, _settings(row, setup), _label(row, l0, l0s))
             runs += [Run(spec, table.source(seed), optim, seed) for seed in table.seeds]
-            if variant != baseline:
-                pair = _label(baseline, l0, l0s) or baseline, _label(variant, l0, l0s) or variant
+            if row.name != baseline:
+                pair = tuple(f"{name}-l0_{l0:g}" if len(l0s) > 1 else name for name in (baseline, row.name))
                 contrasts += [Contrast(metric, *pair) for metric in table.entry.headline]
     return Plan(table.name, tuple(runs), tuple(contrasts), ("truth", *table.entry.evals))
 
@@ -111,21 +122,25 @@ def facts(table: Table, means: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "tests": table.entry.tests,
         "headline": list(table.entry.headline),
         "settings": settings,
-        "learning_rates": {variant: table.rates.get(variant, setup.lr) for variant in table.variants},
+        "learning_rates": {name: table.rates.get(name, setup.lr) for name in table.names},
         "length": table.length,
         "sanity": sanity(table.entry, means),
     }
 
 
-def _settings(variant: str, setup: Setup) -> dict[str, float]:
-    """The world's numbers that the variant knows, where they differ from the variant's own."""
-    known = settings_of(variant)
+def _settings(row: Row, setup: Setup) -> dict[str, float]:
+    """The row's own numbers, and the world's that the variant knows, where they differ from the variant's."""
+    known = settings_of(row.variant)
     numbers = {"anneal": setup.anneal, "levels": setup.levels, "inner": setup.inner}
-    return {name: value for name, value in numbers.items() if name in known and value != known[name]}
+    world = {name: value for name, value in numbers.items() if name in known and value != known[name]}
+    return world | dict(row.settings)
 
 
-def _label(variant: str, l0: float, l0s: Sequence[float]) -> str:
-    return f"{variant}-l0_{l0:g}" if len(l0s) > 1 else ""
+def _label(row: Row, l0: float, l0s: Sequence[float]) -> str:
+    """What tables call the row; nothing where that is the variant's own name."""
+    if len(l0s) > 1:
+        return f"{row.name}-l0_{l0:g}"
+    return "" if row.name == row.variant else row.name
 
 
 def _check(table: Table) -> None:
@@ -136,8 +151,9 @@ def _check(table: Table) -> None:
         raise ValueError("seeds is 0: nothing would be trained; give at least 1 (5 for an interval that says something)")
     if min(table.seeds) < 0:
         raise ValueError(f"the first seed is {min(table.seeds)}; it must be 0 or more")
-    for variant in table.variants:
-        settings_of(variant)
+    twice = sorted({name for name in table.names if table.names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two rows are called {twice[0]!r}; give one of them a name: NAME=VARIANT:SETTING=NUMBER")
     for l0 in table.l0s or (setup.k,):
         if not 0 < l0 < setup.n_latents:
             raise ValueError(f"L0 is {l0:g}; it must be above 0 and below the width, {setup.n_latents} latents")

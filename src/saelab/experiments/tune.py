@@ -38,7 +38,7 @@ def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict
     found = {mean["variant"]: mean["metrics"].get(headline, {}).get("value") for mean in means(rows, better)}
     sign = -1.0 if better.get(headline) == "lower" else 1.0
     chosen: dict[str, float] = {}
-    for variant in table.variants:
+    for variant in table.names:
         values = {lr: found.get(_label(variant, lr)) for lr in GRID}
         known = {lr: sign * value for lr, value in values.items() if value is not None}
         if not known:
@@ -59,18 +59,18 @@ def read_rates(path: Path, table: Table) -> dict[str, float]:
         raise CorruptFile(f"{path} holds no learning rates ({error!r}); give a {FILE} that --tune wrote") from error
     if head != table.entry.head:
         raise ValueError(f"{path} was tuned on {head}; {table.world} takes its rates from {table.entry.head}")
-    missing = [variant for variant in table.variants if variant not in chosen]
+    missing = [name for name in table.names if name not in chosen]
     if missing:
         raise ValueError(f"{path} has no rate for {', '.join(missing)}; it has {', '.join(chosen)}; tune again with --tune")
-    return {variant: chosen[variant] for variant in table.variants}
+    return {name: chosen[name] for name in table.names}
 
 
 def _search(head: Table) -> Plan:
     """Every variant at every rate, as one plan."""
     runs = []
     for lr in GRID:
-        for run in plan_of(replace(head, rates=dict.fromkeys(head.variants, lr))).runs:
-            runs.append(replace(run, spec=replace(run.spec, label=_label(run.spec.variant, lr))))
+        for run in plan_of(replace(head, rates=dict.fromkeys(head.names, lr))).runs:
+            runs.append(replace(run, spec=replace(run.spec, label=_label(run.spec.name, lr))))
     evals = ("truth", *head.entry.evals)
     return Plan(f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}", tuple(runs), evals=evals)
 

@@ -281,6 +281,3 @@ class Gated(Activation):
         with torch.no_grad():
             self.b_gate.mul_(factor)
             self.b_mag.mul_(factor)
-
-
-ACTIVATIONS: dict[str, type[Activation]] = {act.name: act for act in (ReLU, Trimmed, TopK, BatchTopK, JumpReLU, Gated)}

@@ -1,15 +1,25 @@
 """One SAE, one folder: `sae.json` (what it is) and `sae.safetensors` (its tensors). Atomic, no pickle."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from saelab.sae.activations import ACTIVATIONS, Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
+from saelab.sae.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
 from saelab.sae.module import SAE
+from saelab.sae.priced import Priced
 from saelab.store import CorruptFile, atomic_folder, read_json, read_tensors, write_json, write_tensors
 from saelab.types import Hook
 
 FORMAT = 1
+ACTIVATIONS: Mapping[str, Callable[[int, Mapping[str, float]], Activation]] = {  # by name: rebuilt from what was saved
+    "relu": lambda n, config: ReLU(),
+    "trimmed": lambda n, config: Trimmed(),
+    "topk": lambda n, config: TopK(config["k"]),
+    "batch_topk": lambda n, config: BatchTopK(config["k"]),
+    "priced_batch_topk": lambda n, config: Priced(config["k"], n),
+    "jump_relu": lambda n, config: JumpReLU(n, width=config["width"]),
+    "gated": lambda n, config: Gated(n),
+}
 
 
 def save_sae(sae: SAE, folder: Path, meta: Mapping[str, Any]) -> None:
@@ -54,14 +64,6 @@ def load_sae(folder: Path) -> SAE:
 
 
 def _activation(name: str, n_latents: int, config: Mapping[str, float]) -> Activation:
-    makers = {
-        "relu": lambda: ReLU(),
-        "trimmed": lambda: Trimmed(),
-        "topk": lambda: TopK(config["k"]),
-        "batch_topk": lambda: BatchTopK(config["k"]),
-        "jump_relu": lambda: JumpReLU(n_latents, width=config["width"]),
-        "gated": lambda: Gated(n_latents),
-    }
-    if name not in makers:
+    if name not in ACTIVATIONS:
         raise CorruptFile(f"unknown activation {name!r}; this saelab knows {', '.join(ACTIVATIONS)}")
-    return makers[name]()
+    return ACTIVATIONS[name](n_latents, config)

@@ -20,7 +20,15 @@ from saelab.variants.baselines import (
     standard_trimmed,
     topk,
 )
-from saelab.variants.causal import causal, causal_on_frontier, end_to_end, kl_finetune_5, kl_finetune_25
+from saelab.variants.causal import (
+    causal,
+    causal_as_stated,
+    causal_on_frontier,
+    causal_on_standard,
+    end_to_end,
+    kl_finetune_5,
+    kl_finetune_25,
+)
 from saelab.variants.frontier import frontier
 
 VARIANTS: dict[str, Callable[..., Variant]] = {
@@ -35,6 +43,8 @@ VARIANTS: dict[str, Callable[..., Variant]] = {
     "frontier": frontier,
     "frozen": frozen,
     "causal": causal,
+    "causal_as_stated": causal_as_stated,
+    "causal_on_standard": causal_on_standard,
     "causal_on_frontier": causal_on_frontier,
     "end_to_end": end_to_end,
     "kl_finetune_25": kl_finetune_25,

@@ -5,43 +5,12 @@ has variance. Loss: that of the base plus weight * e' M e / E[(x - mean)' M (x -
 and exact KL through the model as the comparison. Data: activations with the model behind them.
 """
 
-from dataclasses import replace
-
-from saelab.terms.base import Objective, Term, Variant
-from saelab.terms.causal import Null, ablation_need, fisher_need, kl, metric, sampled
-from saelab.terms.schedules import after, linear
-from saelab.types import Number
-from saelab.variants.baselines import batch_topk
+from saelab.terms.base import Variant
+from saelab.terms.causal import Null
+from saelab.terms.schedules import linear
+from saelab.variants.baselines import batch_topk, standard
+from saelab.variants.causal_parts import finetuned, with_kl, with_metric, with_price, with_samples
 from saelab.variants.frontier import frontier
-
-
-def with_metric(
-    base: Variant,
-    weight: Number,
-    *,
-    rows: float = 20_000,
-    clusters: float = 1,
-    rank: float = 0,
-    null: Null = "none",
-    shuffle: float = 0,
-    data_labels: float = 0,
-) -> Variant:
-    """`base` with the Fisher metric term; at weight 0 it is `base` itself."""
-    if weight == 0:
-        return base
-    labels = "data" if data_labels else "model"
-    need = fisher_need(rows=round(rows), clusters=round(clusters), rank=round(rank), labels=labels, null=null)
-    term = Term("metric", metric(need.name, shuffle=bool(shuffle)), weight)
-    return replace(base, objective=Objective(*base.objective.terms, term), needs=(*base.needs, need))
-
-
-def with_kl(base: Variant, weight: Number) -> Variant:
-    """`base` with the KL of the model that reads x_hat, in every step with a weight above 0; at weight 0 `base` itself."""
-    if weight == 0:
-        return base
-    need = ablation_need()
-    objective = Objective(*base.objective.terms, Term("kl", kl(need.name), weight))
-    return replace(base, objective=objective, needs=(*base.needs, need), batch="windows", lm=True)
 
 
 def causal(
@@ -61,6 +30,15 @@ def causal(
     rank: float = 0,
     finetune: float = 0,
     finetune_weight: float = 4,
+    price: float = 0,
+    price_updates: float = 50,
+    price_latents: float = 64,
+    price_contexts: float = 2,
+    price_zero: float = 1,
+    price_mean: float = 1,
+    price_resample: float = 0,
+    price_noise: float = 1,
+    price_steer: float = 0,
     aux: float = 1 / 32,
     anneal: float = 1.0,
 ) -> Variant:
@@ -68,7 +46,9 @@ def causal(
 
     `ramp`: share of training in which the weight rises from 0. `clusters`: one metric per cluster of x. `rows`: activations
     that it comes from; `rank` above 0: its leading directions only. `finetune`: last share of training in which exact KL
-    joins with `finetune_weight` and the learning rate starts anew.
+    joins with `finetune_weight` and the learning rate starts anew. `price` above 0: latents without effect pay up to that
+    multiple of the mean code before they are selected; measured `price_updates` times in training, evenly spaced, on
+    `price_latents` latents and `price_contexts` positions each, by the types of weight above 0 (`terms.price`).
 
     For ablations: `rotate` and `isotropic` 1 are metrics that know nothing, `shuffle` 1 gives every x the metric of another
     one's cluster, `data_labels` 1 takes labels from the text instead of the model, `per_token` 1 draws one gradient for
@@ -81,12 +61,40 @@ def causal(
     base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
     if per_token:
-        variant = _with_samples(base, rising, rows, data_labels)
+        variant = with_samples(base, rising, rows, data_labels)
     else:
         null: Null = "rotated" if rotate else "isotropic" if isotropic else "none"
         numbers = {"rows": rows, "clusters": clusters, "rank": rank, "shuffle": shuffle, "data_labels": data_labels}
         variant = with_metric(base, rising, null=null, **numbers)
-    return _finetuned(variant, finetune, finetune_weight)
+    mix = {"zero": price_zero, "mean": price_mean, "resample": price_resample, "noise": price_noise, "steer": price_steer}
+    counts = {"updates": price_updates, "m": price_latents, "contexts": price_contexts}
+    return finetuned(with_price(variant, price, mix=mix, **counts), finetune, finetune_weight)
+
+
+def causal_on_standard(
+    d_in: int,
+    n_latents: int,
+    *,
+    l0: float,
+    weight: float = 4,
+    ramp: float = 0.2,
+    clusters: float = 1,
+    rows: float = 20_000,
+    price: float = 0,
+) -> Variant:
+    """`standard` whose error also pays by the Fisher metric, and whose L1 penalty grows by `price`; numbers as in `causal`."""
+    _check_causal(weight, ramp, clusters, rows, 0, 0)
+    rising = linear(0.0, weight, until=ramp) if weight else 0.0
+    variant = with_metric(standard(d_in, n_latents, l0=l0), rising, rows=rows, clusters=clusters)
+    return with_price(variant, price, mix={"zero": 1, "mean": 1, "noise": 1})
+
+
+def causal_as_stated(d_in: int, n_latents: int, *, l0: float, price: float = 0.01) -> Variant:
+    """The idea in its first wording: an L1 SAE, 32 latents intervened on every so often, and a weight of .01 on what is found.
+
+    Types: ablation to zero, noise, and steering along latents of which half are the most causal ones by the Fisher estimate.
+    """
+    return with_price(standard(d_in, n_latents, l0=l0), price, mix={"zero": 1, "noise": 1, "steer": 1}, m=32)
 
 
 def causal_on_frontier(
@@ -133,7 +141,7 @@ def kl_finetune_25(
 ) -> Variant:
     """`batch_topk` finished by a last `share` of training with KL and a learning rate that starts anew (2503.17272)."""
     _check_causal(weight, 0, 1, 1, 0, share)
-    return _finetuned(batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal), share, weight)
+    return finetuned(batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal), share, weight)
 
 
 def kl_finetune_5(
@@ -141,21 +149,6 @@ def kl_finetune_5(
 ) -> Variant:
     """`kl_finetune_25` with a twentieth of training."""
     return kl_finetune_25(d_in, n_latents, l0=l0, share=0.05, weight=weight, aux=aux, anneal=anneal)
-
-
-def _finetuned(base: Variant, share: float, weight: float) -> Variant:
-    if share == 0 or weight == 0:
-        return base
-    return replace(with_kl(base, after(1 - share, weight)), restart=share)
-
-
-def _with_samples(base: Variant, weight: Number, rows: float, data_labels: float) -> Variant:
-    if weight == 0:
-        return base
-    labels = "data" if data_labels else "model"
-    need = fisher_need(rows=round(rows), labels=labels)
-    objective = Objective(*base.objective.terms, Term("metric", sampled(need.name, labels=labels), weight))
-    return replace(base, objective=objective, needs=(*base.needs, need), batch="windows", lm=True)
 
 
 def _check_causal(weight: float, ramp: float, clusters: float, rows: float, rank: float, finetune: float) -> None:

@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from saelab.sae.activations import ACTIVATIONS, BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
-from saelab.sae.io import load_sae, save_sae
+from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
+from saelab.sae.io import ACTIVATIONS, load_sae, save_sae
 from saelab.sae.module import SAE
+from saelab.sae.priced import Priced
 from saelab.store import CorruptFile
 from saelab.types import Hook
 
@@ -18,6 +19,7 @@ ACTS = [
     lambda: BatchTopK(2.5),
     lambda: JumpReLU(12, threshold=0.2, width=0.1),
     lambda: Gated(12),
+    lambda: Priced(2.5, 12),
 ]
 
 
@@ -39,6 +41,8 @@ def test_round_trip(tmp_path, act):
         parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
     if isinstance(sae.act, BatchTopK | Trimmed):
         sae.act.threshold.fill_(0.25)
+    if isinstance(sae.act, Priced):
+        sae.act.price.copy_(torch.linspace(0, 0.5, 12))
     save_sae(sae, tmp_path / "sae", {})
     again = load_sae(tmp_path / "sae")
     x = torch.randn(50, 5, generator=torch.Generator().manual_seed(2))
@@ -48,7 +52,7 @@ def test_round_trip(tmp_path, act):
 
 
 def test_every_activation_is_covered():
-    assert {type(act()) for act in ACTS} == set(ACTIVATIONS.values())
+    assert {act().name for act in ACTS} == set(ACTIVATIONS)
 
 
 def test_the_folder_holds_plain_json_and_safetensors(folder):

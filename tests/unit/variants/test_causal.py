@@ -13,7 +13,7 @@ from saelab.train.checks import BATCH, SparseSource
 from saelab.types import Optim, Run, Source, Spec, value_at
 from saelab.variants import build
 from saelab.variants.baselines import batch_topk
-from saelab.variants.causal import with_kl, with_metric
+from saelab.variants.causal_parts import with_kl, with_metric
 
 
 def trained(variant, **settings):
@@ -92,6 +92,8 @@ def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
         Spec("causal", 64, 4.0, small | {"clusters": 2.0, "finetune": 0.3}, "clusters"),
         Spec("causal", 64, 4.0, small | {"per_token": 1.0}, "per_token"),
         Spec("causal_on_frontier", 64, 4.0, small),
+        Spec("causal", 64, 4.0, small | {"price": 0.3, "price_updates": 3.0}, "price"),
+        Spec("causal_on_standard", 64, 4.0, small | {"price": 0.3}),
         Spec("end_to_end", 64, 4.0),
         Spec("kl_finetune_25", 64, 4.0),
     ]

@@ -1,0 +1,92 @@
+"""Parts that make any base causal: the Fisher metric, exact KL, a price on latents without effect. Each 0 is the base."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from saelab.sae.activations import BatchTopK, ReLU
+from saelab.sae.priced import Priced
+from saelab.terms.base import Event, Objective, Steered, Term, Variant
+from saelab.terms.causal import Null, ablation_need, fisher_need, kl, metric, sampled
+from saelab.terms.price import Price
+from saelab.terms.schedules import after
+from saelab.types import Number
+
+
+def with_metric(
+    base: Variant,
+    weight: Number,
+    *,
+    rows: float = 20_000,
+    clusters: float = 1,
+    rank: float = 0,
+    null: Null = "none",
+    shuffle: float = 0,
+    data_labels: float = 0,
+) -> Variant:
+    """`base` with the Fisher metric term; at weight 0 it is `base` itself."""
+    if weight == 0:
+        return base
+    labels = "data" if data_labels else "model"
+    need = fisher_need(rows=round(rows), clusters=round(clusters), rank=round(rank), labels=labels, null=null)
+    term = Term("metric", metric(need.name, shuffle=bool(shuffle)), weight)
+    return replace(base, objective=Objective(*base.objective.terms, term), needs=(*base.needs, need))
+
+
+def with_kl(base: Variant, weight: Number) -> Variant:
+    """`base` with the KL of the model that reads x_hat, in every step with a weight above 0; at weight 0 `base` itself."""
+    if weight == 0:
+        return base
+    need = ablation_need()
+    objective = Objective(*base.objective.terms, Term("kl", kl(need.name), weight))
+    return replace(base, objective=objective, needs=(*base.needs, need), batch="windows", lm=True)
+
+
+def with_price(
+    base: Variant, strength: float, *, mix: Mapping[str, float], updates: float = 50, m: float = 64, contexts: float = 2
+) -> Variant:
+    """`base` in which latents pay for having no effect, measured `updates` times; at strength 0 it is `base` itself.
+
+    The price enters the ranking of BatchTopK, or the L1 penalty of ReLU. Takes `base` over. Raises `TypeError` for other
+    activations, and `ValueError` for numbers out of range.
+    """
+    if not strength >= 0:
+        raise ValueError(f"price is {strength:g}; it must be at least 0, for a negative one would charge the causal latents")
+    if strength == 0:
+        return base
+    if not updates >= 1:
+        raise ValueError(f"price_updates is {updates:g}; a price is measured at least once in training")
+    sae, terms = base.sae, list(base.objective.terms)
+    price = Price(sae.n_latents, mix, strength=strength, m=round(m), contexts=round(contexts))
+    penalised = [i for i, term in enumerate(terms) if term.name == "sparsity"]
+    if type(sae.act) is BatchTopK and sae.first is None:
+        sae.act = Priced(sae.act.k, sae.n_latents)
+    elif isinstance(sae.act, ReLU) and penalised:
+        fn = terms[penalised[0]].fn
+        if isinstance(fn, Steered):
+            fn.penalty = price.on(fn.penalty)
+        else:
+            terms[penalised[0]] = replace(terms[penalised[0]], fn=price.on(fn))
+    else:
+        raise TypeError(
+            f"a price acts on BatchTopK without a refinement step, or on ReLU with a penalty; not on {sae.act.name}"
+        )
+    at = tuple((i + 1) / (round(updates) + 1) for i in range(round(updates)))
+    objective = Objective(*terms, Term("nces", price, strength))
+    return replace(base, objective=objective, events=(*base.events, Event(at, price.measure)), batch="windows", lm=True)
+
+
+def finetuned(base: Variant, share: float, weight: float) -> Variant:
+    """`base` finished by a last `share` of training with KL and a learning rate that starts anew."""
+    if share == 0 or weight == 0:
+        return base
+    return replace(with_kl(base, after(1 - share, weight)), restart=share)
+
+
+def with_samples(base: Variant, weight: Number, rows: float, data_labels: float) -> Variant:
+    """`base` with one gradient for every position in every step, in place of a mean metric."""
+    if weight == 0:
+        return base
+    labels = "data" if data_labels else "model"
+    need = fisher_need(rows=round(rows), labels=labels)
+    objective = Objective(*base.objective.terms, Term("metric", sampled(need.name, labels=labels), weight))
+    return replace(base, objective=objective, needs=(*base.needs, need), batch="windows", lm=True)

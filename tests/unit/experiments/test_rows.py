@@ -1,0 +1,51 @@
+"""Rows as one writes them on the command line."""
+
+import pytest
+
+from saelab.experiments.plan import run_id
+from saelab.experiments.rows import Row, parse_row
+from saelab.experiments.synth import Table, plan_of
+
+
+@pytest.mark.parametrize(
+    ("text", "row"),
+    [
+        ("batch_topk", Row("batch_topk", "batch_topk")),
+        ("causal:rotate=1", Row("causal-rotate_1", "causal", {"rotate": 1.0})),
+        ("frontier:tilt=0:sorts=0", Row("frontier-tilt_0-sorts_0", "frontier", {"tilt": 0.0, "sorts": 0.0})),
+        ("null=causal:rotate=1", Row("null", "causal", {"rotate": 1.0})),
+        ("base = batch_topk", Row("base", "batch_topk")),
+    ],
+)
+def test_a_row_is_a_variant_with_numbers_and_a_name(text, row):
+    assert parse_row(text) == row
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("casual:rotate=1", "did you mean 'causal'"),
+        ("causal:rotat=1", "did you mean 'rotate'"),
+        ("causal:rotate", "'rotate' is not SETTING=NUMBER"),
+        ("causal:rotate=yes", "'rotate=yes' is not SETTING=NUMBER"),
+        ("=causal:rotate=1", "empty name"),
+        ("my row=causal", "names folders"),
+    ],
+)
+def test_what_is_no_row(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse_row(text)
+
+
+def test_a_tables_rows_carry_their_numbers_beside_the_worlds():
+    plan = plan_of(Table("s1", ("batch_topk", "null=causal:rotate=1", "plain=batch_topk:anneal=1"), (0, 1)))
+    settings = {run.spec.name: run.spec.settings for run in plan.runs}
+    assert settings == {"batch_topk": {"anneal": 3}, "null": {"anneal": 3, "rotate": 1}, "plain": {"anneal": 1}}
+    assert {(c.baseline, c.treatment) for c in plan.contrasts} == {("batch_topk", "null"), ("batch_topk", "plain")}
+    again = plan_of(Table("s1", ("other_name=causal:rotate=1",), (0,)))
+    assert run_id(again.runs[0]) == run_id(next(run for run in plan.runs if run.spec.name == "null"))  # a name is no content
+
+
+def test_two_rows_of_one_name_are_refused():
+    with pytest.raises(ValueError, match="two rows are called 'batch_topk'"):
+        plan_of(Table("s1", ("batch_topk", "batch_topk=causal"), (0,)))
