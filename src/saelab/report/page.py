@@ -8,6 +8,7 @@ from typing import Any
 
 from saelab.report import plots, tables, worlds
 from saelab.report.latents import latents_section
+from saelab.report.nces import measured_somewhere, nces_section
 from saelab.report.read import Results, RunRecord, mapping, number, read_results
 from saelab.report.text import METRICS, MISSING, esc, fact, metric, show, signed
 from saelab.report.world_features import features_section
@@ -20,12 +21,14 @@ SECTIONS = {
     "frontier": "Frontier",
     "training": "Training",
     "density": "Density",
+    "effects": "Effects of latents",
     "facts": "Run facts",
     "latents": "Latents",
 }
 WORLD_SECTIONS = {
     "world": "World",
     "features": "Learned and true features",
+    "effects": "Effects of latents",
     "verdicts": "Verdicts",
     "contrasts": "Contrasts",
     "frontier": "Frontier",
@@ -59,8 +62,11 @@ def render(results: Results) -> str:
         "latents": latents_section,
         "world": worlds.world_section,
         "features": features_section,
+        "effects": nces_section,
     }
-    titles = WORLD_SECTIONS if results.in_world else SECTIONS
+    titles = dict(WORLD_SECTIONS if results.in_world else SECTIONS)
+    if not measured_somewhere(results):
+        del titles["effects"]
     nav = "".join(f'<a href="#{key}">{title}</a>' for key, title in titles.items())
     sections = "".join(f'<section id="{key}"><h2>{title}</h2>{bodies[key](results)}</section>' for key, title in titles.items())
     css, script = (files("saelab.report").joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))

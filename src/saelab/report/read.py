@@ -24,12 +24,17 @@ class RunRecord:
     health: dict[str, Any]
     core: dict[str, Any]
     latents: list[dict[str, Any]] | None
-    truth: dict[str, dict[str, Any]] = field(default_factory=dict)  # in a world: evaluation -> {scores, details}
+    evals: dict[str, dict[str, Any]] = field(default_factory=dict)  # other evaluation -> what it wrote
 
     @property
     def label(self) -> str:
         """`topk, seed 1`: how the page names the run."""
         return self.variant if self.seed is None else f"{self.variant}, seed {self.seed}"
+
+    @property
+    def title(self) -> str:
+        """The run's name over a picture of its own."""
+        return f"{self.label}{' (unhealthy)' if self.problems else ''}"
 
     @property
     def problems(self) -> list[str]:
@@ -67,7 +72,7 @@ class Results:
     @property
     def in_world(self) -> bool:
         """Whether the runs were trained on a synthetic world, whose true features are known."""
-        return bool(self.facts.get("world")) or any(run.truth for run in self.runs)
+        return bool(self.facts.get("world")) or any("truth" in run.evals for run in self.runs)
 
     @property
     def variants(self) -> list[str]:
@@ -117,7 +122,7 @@ def read_results(folder: Path) -> Results:
     named = {str(row.get("run", "")) for row in rows}
     rows += [{"run": name} for name in paths if name not in named]
     facts = mapping(summary.get("facts"))
-    evals = _world_evals(paths.values(), known=bool(facts.get("world")))
+    evals = _evals(paths.values(), in_world=bool(facts.get("world")))
     runs = [
         _run(row, paths.get(str(row.get("run", "")), folder / "runs" / str(row.get("run", ""))), folder, notes, evals)
         for row in rows
@@ -126,21 +131,22 @@ def read_results(folder: Path) -> Results:
     return Results(folder.resolve().name, runs, contrasts, facts, notes, means)
 
 
-def _world_evals(paths: Iterable[Path], *, known: bool) -> list[str]:
-    """The evaluations that every run of a world should have: those that some run has. Empty: these runs know no truth."""
+def _evals(paths: Iterable[Path], *, in_world: bool) -> list[str]:
+    """What every run should have beside `core` because some run has it: in a world everything, else what has pictures."""
     found = {file.stem for path in paths for file in (path / "eval").glob("*.json")}
-    return sorted(found | {"truth"}) if known or "truth" in found else []
+    return sorted(found | {"truth"}) if in_world or "truth" in found else sorted(found & {"nces"})
 
 
 def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals: list[str]) -> RunRecord:
     config = mapping(_read(path / "run.json", folder, notes))
     health = mapping(_read(path / "health.json", folder, notes))
-    truth = {name: mapping(_read(path / "eval" / f"{name}.json", folder, notes)) for name in evals}
-    core = {} if evals else mapping(_read(path / "eval" / "core.json", folder, notes))
-    latents = None if evals else _read(path / "eval" / "latents.json", folder, notes)
+    others = {name: mapping(_read(path / "eval" / f"{name}.json", folder, notes)) for name in evals}
+    in_world = "truth" in evals
+    core = {} if in_world else mapping(_read(path / "eval" / "core.json", folder, notes))
+    latents = None if in_world else _read(path / "eval" / "latents.json", folder, notes)
     latents = latents.get("latents") if isinstance(latents, Mapping) else latents
     metrics: dict[str, dict[str, Any]] = {}
-    for scores in (core.get("scores"), *(result.get("scores") for result in truth.values()), row.get("metrics")):
+    for scores in (core.get("scores"), *(result.get("scores") for result in others.values()), row.get("metrics")):
         metrics |= _scores(scores)
     densities = _densities(core)
     if densities and not {"dead", "dead_share", "frac_alive"} & set(metrics):
@@ -164,7 +170,7 @@ def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals:
         health=health,
         core=core,
         latents=[mapping(latent) for latent in latents] if isinstance(latents, list) else None,
-        truth=truth,
+        evals=others,
     )
 
 

@@ -48,7 +48,7 @@ def features_section(results: Results) -> str:
 
 
 def _tree_part(results: Results, absent: list[str]) -> str:
-    if not any("composition" in run.truth for run in results.runs):
+    if not any("composition" in run.evals for run in results.runs):
         return ""
     panels = []
     for index, variant in enumerate(results.variants):
@@ -56,7 +56,7 @@ def _tree_part(results: Results, absent: list[str]) -> str:
         if run is None:
             absent.append(f"{esc(variant)} (no run has a recovered tree)")
         else:
-            panels.append(world_plots.Tree(f"{_title(run)}: {_edges(run)}", index, _nodes(run)))
+            panels.append(world_plots.Tree(f"{run.title}: {_edges(run)}", index, _nodes(run)))
     if not panels:
         return ""
     return (
@@ -76,16 +76,12 @@ def _edges(run: RunRecord) -> str:
 
 
 def _details(run: RunRecord, name: str) -> dict[str, Any]:
-    return mapping(run.truth.get(name, {}).get("details"))
+    return mapping(run.evals.get(name, {}).get("details"))
 
 
 def _first(runs: Iterable[RunRecord], usable: Callable[[RunRecord], bool]) -> RunRecord | None:
     """The first usable run of a variant, a healthy one if there is one."""
     return next((run for run in sorted(runs, key=lambda run: bool(run.problems)) if usable(run)), None)
-
-
-def _title(run: RunRecord) -> str:
-    return f"{run.label}{' (unhealthy)' if run.problems else ''}"
 
 
 def _groups(details: dict[str, Any], width: int) -> dict[str, tuple[int, int]]:
@@ -104,7 +100,7 @@ def _heat(run: RunRecord) -> world_plots.Heat | None:
     whole = [[value for value in row if value is not None] for row in rows]
     if not rows or not whole[0] or {len(row) for row in [*rows, *whole]} != {len(whole[0])}:
         return None
-    return world_plots.Heat(_title(run), whole, _groups(details, len(whole[0])))
+    return world_plots.Heat(run.title, whole, _groups(details, len(whole[0])))
 
 
 def _cloud(runs: list[RunRecord], variant: str) -> world_plots.Cloud | None:
