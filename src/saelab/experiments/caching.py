@@ -1,21 +1,28 @@
 """Activations on disk for an experiment: say what it costs, write what is missing, read.
 
-<cache>/<id of the source>/     shards, `cache.json`, `stats.safetensors`: one folder per source, see `lm.cache`
+<cache>/<id of the source>/              shards, `cache.json`, `stats.safetensors`: one folder per source, see `lm.cache`
+<cache>/<id of the source>/needs/        what variants need of the stream (a Fisher metric, for instance), by its name
 """
 
 import errno
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from saelab.experiments.group import Interrupted
 from saelab.experiments.listen import Listener
 from saelab.lm.activations import ActivationStream
 from saelab.lm.cache import CachedStream, is_cached, plan_cache, write_cache
-from saelab.store import content_id
-from saelab.train.loop import CALIBRATION_ROWS
-from saelab.types import Source
+from saelab.store import content_id, read_tensors, write_tensors
+from saelab.terms.base import Need
+from saelab.train.loop import CALIBRATION_ROWS, Meet
+from saelab.types import ActivationSource, Source
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 NOTE_SECONDS = 10.0  # between notes of progress
 
@@ -31,6 +38,23 @@ def cached(stream: ActivationStream, cache: Path, listener: Listener) -> CachedS
         _write(stream, folder, tokens, listener)
     listener.note(f"training reads its activations from {folder}")
     return CachedStream(folder, stream.source, stream.lm)
+
+
+def kept(folder: Path) -> Meet:
+    """Meets needs from their files in the folder of a source, and writes those that are not there.
+
+    Raises `CorruptFile` for a damaged file.
+    """
+
+    def meet(need: Need, source: ActivationSource) -> "Mapping[str, Tensor]":
+        path = folder / "needs" / f"{content_id(need.name)}.safetensors"
+        if path.exists():
+            return read_tensors(path, source.stats.mean.device)
+        found = need.of(source)
+        write_tensors(path, found, {"need": need.name})
+        return found
+
+    return meet
 
 
 def source_folder(cache: Path, source: Source) -> Path:

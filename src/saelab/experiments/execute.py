@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from saelab.experiments.adopt import adopt, check_reuse
-from saelab.experiments.caching import cached, check_folder
+from saelab.experiments.caching import cached, check_folder, kept, source_folder
 from saelab.experiments.checkpoint import groups
 from saelab.experiments.folders import claim, run_folder
 from saelab.experiments.group import train_together
@@ -18,6 +18,7 @@ from saelab.lm.activations import ActivationStream
 from saelab.lm.cache import CachedStream
 from saelab.lm.model import HFModel, load_model
 from saelab.lm.text import load_windows
+from saelab.terms.base import Need
 from saelab.train.loop import Build
 from saelab.types import Run, Source
 from saelab.variants import build as build_variant
@@ -79,8 +80,9 @@ def _train(
     check_disk(pending, lm.d_in, out)
     stream = _stream(pending[0].text, lm, cache, listener)
     facts = facts_of(lm, stream.facts)
+    meet = Need.of if cache is None else kept(source_folder(cache, pending[0].text))
     for members in groups(runs, pending, out):
-        train_together(list(members), stream, out, listener, build, facts=facts)
+        train_together(list(members), stream, out, listener, build, facts=facts, meet=meet)
 
 
 def _stream(source: Source, lm: HFModel, cache: Path | None, listener: Listener) -> ActivationStream | CachedStream:

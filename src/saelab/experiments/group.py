@@ -14,8 +14,9 @@ from saelab.experiments.folders import RunFolder, run_folder
 from saelab.experiments.listen import Listener
 from saelab.sae.io import save_sae
 from saelab.store import append_line
+from saelab.terms.base import Need
 from saelab.train import Health, NonFiniteTraining, Training
-from saelab.train.loop import Build
+from saelab.train.loop import Build, Meet
 from saelab.types import ActivationSource, Run
 
 CHECKPOINT_SECONDS = 60.0
@@ -63,12 +64,19 @@ def train_group(
 
 
 def train_together(
-    runs: list[Run], source: ActivationSource, out: Path, listener: Listener, build: Build, *, facts: Mapping[str, Any]
+    runs: list[Run],
+    source: ActivationSource,
+    out: Path,
+    listener: Listener,
+    build: Build,
+    *,
+    facts: Mapping[str, Any],
+    meet: Meet = Need.of,
 ) -> None:
     """`train_group`; a run that becomes non-finite is marked and left out, and the others start anew without it."""
     while runs:
         try:
-            train_group(Training(runs, source, build=build), runs, out, listener, facts=facts)
+            train_group(Training(runs, source, build=build, meet=meet), runs, out, listener, facts=facts)
             return
         except NonFiniteTraining as error:
             Checkpoint.of(out, runs).remove()

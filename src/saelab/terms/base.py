@@ -159,6 +159,10 @@ class Need:
     compute: Callable[[ActivationSource], Mapping[str, Tensor]]
     lm: bool = False
 
+    def of(self, source: ActivationSource) -> Mapping[str, Tensor]:
+        """The statistic of `source`, computed."""
+        return self.compute(source)
+
 
 @dataclass(frozen=True)
 class Variant:

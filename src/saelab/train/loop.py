@@ -1,14 +1,14 @@
 """The one training loop: a generator that moves many runs in lock-step over one stream of activations."""
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from saelab.sae.module import SAE
-from saelab.terms.base import Variant
+from saelab.terms.base import Need, Variant
 from saelab.train.health import Health, Measured, check
 from saelab.train.member import Member, Record
 from saelab.types import ActivationSource, BatchKind, Cursor, Hook, Run, Spec
@@ -19,6 +19,7 @@ CALIBRATION_ROWS = 16_384  # activations a finished SAE is calibrated and measur
 CALIBRATION_ENTRIES = 1 << 25  # pre-activations held at once while a threshold is calibrated (128 MiB)
 
 Build = Callable[[Spec, int, int, Hook], Variant]
+Meet = Callable[[Need, ActivationSource], Mapping[str, Tensor]]  # how a need is met: computed, or found where it was kept
 
 
 @dataclass(frozen=True)
@@ -47,10 +48,10 @@ class Training:
     for a model that the source does not have.
     """
 
-    def __init__(self, runs: Sequence[Run], source: ActivationSource, *, build: Build = build_variant):
+    def __init__(self, runs: Sequence[Run], source: ActivationSource, *, build: Build = build_variant, meet: Meet = Need.of):
         if not runs or any(run.source != runs[0].source for run in runs):
             raise ValueError("runs trained in lock-step must share one Source, and there must be at least one")
-        self.source, self.steps, self.step = source, runs[0].source.steps, 0
+        self.source, self.steps, self.step, self.meet = source, runs[0].source.steps, 0, meet
         if self.steps < 1:
             tokens, batch = runs[0].source.tokens, runs[0].source.batch
             raise ValueError(
@@ -84,7 +85,7 @@ class Training:
         needs = {need.name: need for member in self.members for need in member.variant.needs}
         device = self.source.stats.mean.device
         found = {
-            name: {f"{name}.{key}": tensor.to(device) for key, tensor in need.compute(self.source).items()}
+            name: {f"{name}.{key}": tensor.to(device) for key, tensor in self.meet(need, self.source).items()}
             for name, need in needs.items()
         }
         for member in self.members:

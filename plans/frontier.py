@@ -1,0 +1,34 @@
+"""Which parts of the frontier recipe carry over to a language model: each switched off alone, L0 32, three seeds.
+
+    saelab run plans/frontier.py --reuse runs/lm_baselines
+
+The frontier rows themselves are those of plans/lm_baselines.py.
+"""
+
+from saelab.experiments.plan import Contrast, Plan
+from saelab.experiments.reference import N_LATENTS, RATES, SEEDS, SOURCE, reference_runs
+from saelab.types import Optim, Run, Spec
+
+OFF = {  # what each row changes; docs/variants/frontier.md says what the settings are
+    "no_levels": {"depth": 1.0},
+    "no_detach": {"detach": 0.0},
+    "inner_weight_1": {"inner_weight": 1.0},
+    "no_sorting": {"sorts": 0.0},
+    "no_annealing": {"k_start": 1.0},
+    "no_refinement": {"refine": 0.0},
+    "tilt_1.6": {"tilt": 1.6},
+    "no_resampling": {"resamples": 0.0},
+    "leave_one_out": {"leave_one_out": 0.33},
+}
+METRICS = ("explained_variance", "ce_loss_score", "kl_div_score")
+
+
+def plan() -> Plan:
+    """Every row against the whole recipe."""
+    optim = Optim(lr=RATES["frontier"])
+    whole = [run for run in reference_runs(("frontier", "batch_topk", "matryoshka")) if run.spec.l0 == 32]
+    parts = [
+        Run(Spec("frontier", N_LATENTS, 32, off, name), SOURCE, optim, seed) for name, off in OFF.items() for seed in SEEDS
+    ]
+    contrasts = tuple(Contrast(metric, "frontier-l0_32", name) for name in OFF for metric in METRICS)
+    return Plan("frontier", (*whole, *parts), contrasts)
