@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from saelab.evals import composition, concepts, core, disentangle, nces, nces_lm, spurious, temporal, truth
+from saelab.evals import composition, concepts, consistency, core, disentangle, nces, nces_lm, spurious, temporal, truth
 from saelab.evals.world_result import WorldResult
 from saelab.lm.text import TokenWindows
 from saelab.types import Dictionary, LanguageModel, Source, Windows
@@ -47,6 +47,7 @@ EVALS: dict[str, Evaluation] = {
     "core": Evaluation(_core, core.measure, _nothing),
     "nces": Evaluation(_nces, nces_lm.measure, _nothing),
     "concepts": Evaluation(concepts.prepare, concepts.measure, concepts.requires),
+    "consistency": Evaluation(consistency.prepare, consistency.measure, consistency.requires),
 }
 
 

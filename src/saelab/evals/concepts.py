@@ -114,7 +114,7 @@ def prepare_labelled(
     train_files = labels.file[place[by_token]].unique()
     for_rule = torch.isin(labels.file, train_files) & (labels.values[:, used] >= 0).all(1)
     files = TestFiles(by_token.numpy(), labels.file[place[~by_token]].unique(return_inverse=True)[1].numpy())
-    concepts, skipped = _usable(labels, place, files)
+    concepts, skipped = usable(labels, place, files)
     holds = torch.stack([labels.holds(concept) == 1 for concept in concepts], 1)  # [tokens, C]
     y, generator = holds[place].numpy(), torch.Generator().manual_seed(seed + 1)
     shuffled = _shuffled(y, files.train, generator)
@@ -195,10 +195,10 @@ def _mean(each: Array, n_files: int, better: Better) -> Score:
     return Score(float(mean[0]), float(low), float(high), n_files, better)
 
 
-def _usable(labels: TokenLabels, place: Tensor, files: TestFiles) -> tuple[list[Concept], dict[str, str]]:
+def usable(labels: TokenLabels, place: Tensor, files: TestFiles) -> tuple[list[Concept], dict[str, str]]:
     """Concepts with enough tokens and files in both halves, each set of tokens once; and the others, with the reason."""
     file = labels.file[place].numpy()
-    usable: dict[bytes, Concept] = {}
+    found: dict[bytes, Concept] = {}
     skipped: dict[str, str] = {}
     for concept in labels.concepts():
         if concept.family in BY_FILE:
@@ -211,16 +211,16 @@ def _usable(labels: TokenLabels, place: Tensor, files: TestFiles) -> tuple[list[
         )
         if not enough:
             skipped[concept.name] = "too few tokens or files"
-        elif key in usable:
-            skipped[concept.name] = f"the same tokens as {usable[key].name}"
+        elif key in found:
+            skipped[concept.name] = f"the same tokens as {found[key].name}"
         else:
-            usable[key] = concept
-    if not usable:
+            found[key] = concept
+    if not found:
         raise ValueError(
             f"no concept has {MIN_COUNT} tokens and {MIN_FILES} files in each half of {len(place):,} tokens; "
             "evaluate more windows"
         )
-    return list(usable.values()), skipped
+    return list(found.values()), skipped
 
 
 def _shuffled(y: Array, train: Array, generator: torch.Generator) -> Array:
