@@ -12,15 +12,15 @@ SOURCE = Source(model="pylm", corpus="stdlib", hook="middle", context=128, token
 N_LATENTS = 2_048
 L0S: tuple[float, ...] = (32, 64)
 SEEDS = (0, 1, 2)
-GRID = (1e-3, 2e-3, 4e-3, 8e-3)  # rates that `plans/lm_baselines_rates.py` tries on seed 0 at L0 32
+GRID = (1e-3, 2e-3, 4e-3, 8e-3)  # rates that `plans/lm_baselines_rates.py` tries on seed 0 at L0 32, and 1.6e-2 where the last won
 RATES: dict[str, float | None] = {  # of that search; None: the rule of train.optim.learning_rate
-    "standard": None,
-    "standard_trimmed": None,
-    "batch_topk": None,
-    "jump_relu": None,
-    "matryoshka": None,
-    "frontier": None,
-    "frozen": None,
+    "standard": 8e-3,
+    "standard_trimmed": 8e-3,
+    "batch_topk": 4e-3,
+    "jump_relu": 8e-3,
+    "matryoshka": 4e-3,
+    "frontier": 2e-3,
+    "frozen": 2e-3,
 }
 
 
