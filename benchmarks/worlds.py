@@ -10,6 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from table import rows
+
 from saelab.store import canonical_json, read_json, write_text
 from saelab.synth.worlds import WORLDS
 
@@ -25,18 +27,7 @@ def table(path: Path) -> str:
     lines = [f"**`{facts['world']}`**, {steps:,.0f} steps"]
     failed = [check for check in facts["sanity"] if check["ok"] is False]
     lines += [f"Sanity row failed: {check['variant']} {check['metric']} {check['value']:.3f}." for check in failed] + [""]
-    lines += [f"| | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (len(names) + 1) + "|"]
-    for row in summary["means"]:
-        lines.append(f"| `{row['variant']}` | {' | '.join(cell(row['metrics'].get(name, {})) for name in names)} |")
-    return "\n".join(lines)
-
-
-def cell(entry: dict) -> str:
-    """One mean."""
-    if entry.get("value") is None:
-        return "-"
-    half = "" if entry["low"] is None else f" ({(entry['high'] - entry['low']) / 2:.3f})"
-    return f"{entry['value']:.3f}{half}"
+    return "\n".join([*lines, *rows(summary, names)])
 
 
 def main() -> None:
