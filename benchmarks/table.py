@@ -40,7 +40,7 @@ def _signed(found: dict) -> str:
     if found["value"] is None:
         return "-"
     interval = "" if found["low"] is None else f" [{found['low']:+.4f}, {found['high']:+.4f}]"
-    return f"{found['difference']:+.4f}{interval}"
+    return f"{found['value']:+.4f}{interval}"
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ from saelab.evals.consistency_effects import Chosen, Subject, auroc_at, carriers
 from saelab.evals.consistency_result import ConsistencyResult, Effect, Finding, summarise
 from saelab.evals.consistency_tokens import Question, TestTokens, decided_tokens, next_tokens
 from saelab.evals.nces_effects import latents_of
-from saelab.lm.intervene import MAX_BYTES, ON_SILENT, TYPES, Text, captured_text, check_types, control_covariance
+from saelab.lm.intervene import MAX_BYTES, ON_SILENT, TYPES, Text, captured_text, check_model, check_types, control_covariance
 from saelab.lm.labels import TokenLabels, at_windows, label_tokens, missing_files, stdlib_labels
 from saelab.lm.labels_sets import split_by_file
 from saelab.lm.text import TokenWindows
@@ -83,8 +83,9 @@ def prepare_labelled(
     if positions < 2:
         raise ValueError(f"{positions} positions per concept; give at least 2")
     captured = [w for w, _ in batches]
+    x = torch.cat([w.flat.float().cpu() for w in captured]) if captured else torch.zeros(0, 0)
+    _check_activations(lm, x)
     text = captured_text(lm, captured)
-    x = torch.cat([w.flat.float().cpu() for w in captured])
     place = at_windows(labels, windows)[torch.cat([w.keep.cpu() for w in captured])]  # [N]
     used = [i for i, family in enumerate(labels.families) if family.name not in detection.BY_FILE]
     labelled = (labels.values[:, used] >= 0).all(1)  # [tokens]
@@ -206,6 +207,14 @@ def _asked(questions: Sequence[Question], skipped: dict[str, str]) -> list[Quest
     for _, question in ranked[MAX_CONCEPTS:]:
         skipped[question.concept.name] = f"{MAX_CONCEPTS} other concepts are asked about"
     return [question for _, question in ranked[:MAX_CONCEPTS]]
+
+
+def _check_activations(lm: LanguageModel, x: Tensor) -> None:
+    check_model(lm)
+    if len(x) == 0:
+        raise ValueError("no token is left to evaluate: every window is empty or masked; give a longer held-out text")
+    if not x.isfinite().all():
+        raise ValueError(f"activations at {lm.hook.name} are not finite; the model itself is broken there")
 
 
 def _check_fits(dictionary: Dictionary, data: ConsistencyData) -> None:

@@ -26,7 +26,7 @@ from saelab.lm.intervene_sets import set_effects
 
 GROUPS = ("carriers", "control", "others")
 CHANCE = 0.5  # AUROC
-UNDIRECTED = ("noise",)  # types that move a latent either way: their effect is the size of the change
+UNDIRECTED = ("noise",)  # types that move a latent either way: the size of the change counts
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Subject:
 class Effects:
     """Effects at n positions by type and group (carriers, control, others), nats; NaN where there is no other latent."""
 
-    mass: Tensor  # [S, 3, n] see `effects_of`
+    mass: Tensor  # [S, 3, n] on the log-probability of the tokens, see `effects_of`
     kl: Tensor  # [S, 3, n]
     touched: Tensor  # [n] bool: some carrier is changed
     stretch: float  # mean norm of the carriers' change over that of the others before it is matched, first type
@@ -92,13 +92,13 @@ def auroc_at(of: Subject, holds: Array, rows: Tensor) -> Array:
 def effects_of(of: Subject, carriers: Tensor, rows: Tensor, members: Tensor, types: Sequence[str]) -> Effects:
     """Effects on the tokens `members` of changing the carriers `[m]` at the positions `rows [n]`.
 
-    `types` are all for active latents or all for silent ones. The carriers' effect is the fall of the set's log-probability
-    (under `steer` its rise, under `noise` its absolute change); that of control and others is always the absolute change,
-    for nothing says which way they should move it. A position where no carrier is changed has effects of exactly 0.
+    `types` are all for active latents or all for silent ones. An effect is the fall of the log-probability of the tokens
+    together, under `steer` its rise, under `noise` its absolute change. A position where no carrier is changed has effects of
+    exactly 0.
     """
     silent = types[0] in ON_SILENT
     n = len(rows)
-    code = of.latents.codes.at(carriers.repeat(n), rows.repeat_interleave(len(carriers))).view(n, -1)  # [n, m]
+    code = of.latents.codes.at(carriers.repeat(n), rows.repeat_interleave(len(carriers))).view(n, len(carriers))
     there = (code == 0) if silent else (code > 0)
     touched = there.any(1)
     mass, kl = (torch.zeros(len(types), len(GROUPS), n) for _ in range(2))
@@ -113,11 +113,7 @@ def effects_of(of: Subject, carriers: Tensor, rows: Tensor, members: Tensor, typ
     found = set_effects(of.text, near, delta.flatten(0, 1), members, max_bytes=of.max_bytes)
     change = (found.changed - found.clean).view(len(types), len(GROUPS), -1)
     for s, name in enumerate(types):
-        if name not in UNDIRECTED:
-            change[s, 0] *= 1 if silent else -1
-            change[s, 1:] = change[s, 1:].abs()
-        else:
-            change[s] = change[s].abs()
+        change[s] = change[s].abs() if name in UNDIRECTED else change[s] if silent else -change[s]
     kls = found.kl.view_as(change)
     alone = (natural == 0).squeeze(-1) & (norm > 0).squeeze(-1)  # [S, n]
     change[:, 2][alone], kls[:, 2][alone] = torch.nan, torch.nan

@@ -21,23 +21,28 @@ AGAINST = {"above_control": CONTROL, "above_others": OTHERS}
 
 @dataclass(frozen=True)
 class Effect:
-    """Effects of carriers, control and others at n positions, nats."""
+    """Effects of carriers, control and others at n positions, nats.
 
-    mass: Tensor  # [3, n] on the decided tokens
+    The carriers' effect counts in the direction that the concept predicts. Nothing says which way the control and the other
+    latents should move the decided tokens: theirs counts in absolute value, or both would average out to little.
+    """
+
+    mass: Tensor  # [3, n] on the decided tokens, signed
     kl: Tensor  # [3, n]
     file: Tensor  # [n]
 
     def means(self) -> dict[str, Any]:
         """Means over positions, and the carriers' lead over control and others, paired by position, with intervals."""
-        names = ("carriers", "control", "others")
+        signed, size = self.mass.nanmean(1).tolist(), self.mass.abs().nanmean(1).tolist()
         row: dict[str, Any] = {"positions": self.mass.shape[1]}
-        row |= dict(zip(names, self.mass.nanmean(1).tolist(), strict=True))
-        row["kl"] = dict(zip(names, self.kl.nanmean(1).tolist(), strict=True))
+        row |= {"carriers": signed[CARRIERS], "control": size[CONTROL], "others": size[OTHERS]}
+        row |= {"signed": {"control": signed[CONTROL], "others": signed[OTHERS]}}
+        row["kl"] = dict(zip(("carriers", "control", "others"), self.kl.nanmean(1).tolist(), strict=True))
         return row | {name: self.lead(group) for name, group in AGAINST.items()}
 
     def lead(self, group: int) -> Score:
-        """Mean of carriers less `group`; 95 % bootstrap over files."""
-        apart = self.mass[CARRIERS] - self.mass[group]
+        """Mean of carriers less |group|; 95 % bootstrap over files."""
+        apart = self.mass[CARRIERS] - self.mass[group].abs()
         there = apart.isfinite()
         if not there.any():
             return Score(None, better="higher", reason="no other latent is active there")
@@ -92,14 +97,14 @@ class ConsistencyResult:
 def summarise(findings: Sequence[Finding], types: Sequence[str], facts: Mapping[str, Any]) -> ConsistencyResult:
     """Scores of a dictionary, means over the concepts whose carriers act, each with a bootstrap over concepts.
 
-    - `consistency_<type>`: effect of the carriers, nats; `_above_control`, `_above_others`: less that of the directions and
-      of the other latents; `_share_above_control`, `_share_above_others`: share of concepts whose interval over files lies
-      above 0;
-    - `consistency_all_types`: share of concepts for which both do, under every type;
+    - `consistency_<type>`: effect of the carriers, nats; `_above_control`, `_above_others`: less the size of that of the
+      directions and of the other latents; `_share_above_control`, `_share_above_others`: share of concepts whose interval
+      over files lies above 0;
+    - `consistency_all_types`: share of concepts whose carriers lead control and others, on average, under every type;
     - `consistency_agreement`: mean rank correlation over concepts, between types, of the lead over control;
       `consistency_equal_signs`: mean share of concepts for which two types' leads have the same sign;
-    - `consistency_here`: effect of the first type where the concept decides, less that where it holds and another token is
-      next; `consistency_by_chance`: lead over control of latents chosen by shuffled labels;
+    - `consistency_elsewhere`: effect of the first type where the concept holds and another token is next;
+      `consistency_by_chance`: lead over control of latents chosen by shuffled labels, under the first type;
     - `consistency_coverage`: share of decided positions on which a carrier is active; `consistency_undefined`: share of the
       concepts that are in no other score.
     """
@@ -111,13 +116,12 @@ def summarise(findings: Sequence[Finding], types: Sequence[str], facts: Mapping[
         for which, each in leads[name].items():
             scores[f"consistency_{name}_{which}"] = _mean([_value(s.value) for s in each], "higher")
             scores[f"consistency_{name}_share_{which}"] = _mean([_positive(s) for s in each], "higher")
-    every = [min(_positive(leads[name][which][i]) for name in types for which in AGAINST) for i in range(len(there))]
-    scores["consistency_all_types"] = _mean(every, "higher")
+    ahead = [all(_value(leads[name][which][i].value) > 0 for name in types for which in AGAINST) for i in range(len(there))]
+    scores["consistency_all_types"] = _mean([float(each) for each in ahead], "higher")
     agreement = _agreement({name: torch.tensor([_value(s.value) for s in leads[name]["above_control"]]) for name in types})
-    for key, title in (("spearman", "agreement"), ("equal_signs", "equal_signs")):
-        scores[f"consistency_{title}"] = _over_pairs([pair[key] for pair in agreement.values()], len(there))
-    first = [(f, next(iter(f.effects.values()))) for f in there]
-    scores["consistency_here"] = _mean([_own(e) - _own(f.elsewhere) for f, e in first if f.elsewhere], "higher")
+    scores["consistency_agreement"] = _over_pairs([pair["spearman"] for pair in agreement.values()], len(there))
+    scores["consistency_equal_signs"] = _over_pairs([pair["equal_signs"] for pair in agreement.values()], len(there))
+    scores["consistency_elsewhere"] = _mean([_own(f.elsewhere) for f in there if f.elsewhere], "neither")
     scores["consistency_by_chance"] = _mean([_value(f.by_chance.lead(CONTROL).value) for f in there if f.by_chance], "neither")
     scores["consistency_coverage"] = _mean([_value(f.coverage) for f in there], "neither")
     scores["consistency_undefined"] = _mean([float(not f.effects) for f in findings], "lower")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.matching import match
-from saelab.evals.nces_detect import Known, detection_scores, known
+from saelab.evals.nces_detect import Known, detection, known
 from saelab.evals.nces_effects import latents_of
 from saelab.evals.world_result import WorldResult, exact, undefined
 from saelab.synth.world import World, WorldModel
@@ -60,7 +60,7 @@ def measure(dictionary: Dictionary, data: CausalData) -> WorldResult:
     - `recovered_share`: share of causal features matched with |cosine| > .9;
     - `kl_recovered`: 1 - KL(model || model on the reconstruction) / KL(model || model on the reference ablation), at most 1;
       0 is as good as the mean activation. The ablation is the mean, with the context kept where there is one;
-    - `nces_...`: whether effects of single latents tell causal from inert ones (`nces_detect.detection_scores`).
+    - `nces_...`: whether effects of single latents tell causal from inert ones (`nces_detect.detection`).
     """
     process = data.process
     causal, inert = (_cosines(dictionary, process, group) for group in (process.causal, process.inert))
@@ -74,7 +74,8 @@ def measure(dictionary: Dictionary, data: CausalData) -> WorldResult:
         if isfinite(spliced)
         else undefined(NOT_FINITE, "higher"),
     }
-    return WorldResult("nces", scores | detection_scores(latents_of(dictionary, [z]), data.known, z))
+    detected, details = detection(latents_of(dictionary, [z]), data.known, z)
+    return WorldResult("nces", scores | detected, details)
 
 
 def _cosines(dictionary: Dictionary, process: Causal | Gated, group: range) -> Tensor:

@@ -1,12 +1,15 @@
 """Do effects tell latents that a model reads from latents that it ignores? On worlds where it is known which is which."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from saelab.evals.matching import match
-from saelab.evals.nces_effects import Budget, Latents, estimate, exact, nces, rank_correlation
+from saelab.evals.nces_effects import Budget, Contexts, Estimate, Latents, estimate, exact, nces, rank_correlation
+from saelab.evals.nces_result import estimates_of
 from saelab.evals.world_result import exact as exact_score
 from saelab.evals.world_result import undefined
 from saelab.lm.intervene import TYPES, Text, control_covariance, sampled_gradients
@@ -41,8 +44,10 @@ def known(lm: LanguageModel, x: Tensor, log_p: Tensor, features: Tensor, n_causa
     return Known(text, torch.stack(gradients), control_covariance(x), log_p, features, n_causal)
 
 
-def detection_scores(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDGET) -> dict[str, Score]:
+def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDGET) -> tuple[dict[str, Score], dict[str, Any]]:
     """AUROC of causal against inert latents by what is known of each, and how well the estimate ranks causal latents.
+
+    Returns scores, and for pictures the effects of each latent with a label and the estimates of all live ones.
 
     Labels: one-to-one matches of latents and features with |cosine| > .8, among latents active on at least 30 activations.
     Candidates: `nces_auroc_<type>` and `_fisher` (NCES), `_activity` (share of activations), `_norm` (mean code where
@@ -52,12 +57,12 @@ def detection_scores(latents: Latents, data: Known, z: Tensor, *, budget: Budget
     """
     chosen, causal = _labelled(latents, data)
     labelled = {"nces_labelled": exact_score(len(chosen), len(chosen))}
+    guess = estimate(latents, data.gradients, data.covariance, torch.zeros(latents.codes.n, dtype=torch.long))
     if not 0 < int(causal.sum()) < len(causal):
         reason = f"{int(causal.sum())} causal and {int((~causal).sum())} inert latents are matched; it takes both"
         names = (*(f"auroc_{name}" for name in (*budget.types, *OTHERS)), "spearman")
-        return labelled | {f"nces_{name}": undefined(reason) for name in names}
+        return labelled | {f"nces_{name}": undefined(reason) for name in names}, _details(latents, guess, chosen, causal, {})
     found = exact(data.text, latents, chosen, data.covariance, budget)
-    guess = estimate(latents, data.gradients, data.covariance, torch.zeros(latents.codes.n, dtype=torch.long))
     by = {name: contexts.nces for name, contexts in found.items()}
     by["fisher"] = nces(guess.mean_effect, guess.mean_control)[chosen]
     by["activity"], by["norm"] = latents.codes.frequency[chosen], latents.codes.mean_active[chosen]
@@ -65,7 +70,19 @@ def detection_scores(latents: Latents, data: Known, z: Tensor, *, budget: Budget
     scores = {f"nces_auroc_{name}": _auroc(name, value, causal) for name, value in by.items()}
     ranked = exact(data.text, latents, chosen[causal], data.covariance, RANKED)["zero"]
     scores["nces_spearman"] = _spearman(guess.mean_effect[chosen][causal], ranked.effect)
-    return labelled | scores
+    return labelled | scores, _details(latents, guess, chosen, causal, found)
+
+
+def _details(
+    latents: Latents, guess: Estimate, chosen: Tensor, causal: Tensor, found: Mapping[str, Contexts]
+) -> dict[str, Any]:
+    rows = []
+    for i, (j, label) in enumerate(zip(chosen.tolist(), causal.tolist(), strict=True)):
+        row = {"latent": j, "causal": label, "frequency": float(latents.codes.frequency[j])}
+        row["mean_code"] = float(latents.codes.mean_active[j])
+        effects = {name: {"effect": float(c.effect[i]), "control": float(c.against[i])} for name, c in found.items()}
+        rows.append(row | effects)
+    return {"latents": rows, "estimates": estimates_of(latents, guess)}
 
 
 def largest_correlation(z: Tensor, log_p: Tensor) -> Tensor:

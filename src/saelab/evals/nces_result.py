@@ -66,7 +66,7 @@ def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -
       correlation of estimated and exact effects of zero ablation, over the measured latents.
     """
     if not found.exact:
-        return NcesResult(_nothing(found, types), [], _estimates(found), {}, facts)
+        return NcesResult(_nothing(found, types), [], estimates_of(found.latents, found.estimate), {}, facts)
     scores = {"nces_excluded": _excluded(found)}
     bounds = {name: contexts.intervals() for name, contexts in found.exact.items()}
     for name, contexts in found.exact.items():
@@ -81,7 +81,7 @@ def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -
     mean = sum(known) / len(known) if known else None
     scores["nces_agreement"] = Score(mean, n=len(found.latent), better="higher", reason=OVER_LATENTS if known else few)
     scores |= _estimated(found)
-    return NcesResult(scores, _rows(found, bounds), _estimates(found), agreement, facts)
+    return NcesResult(scores, _rows(found, bounds), estimates_of(found.latents, found.estimate), agreement, facts)
 
 
 def _nothing(found: Measured, types: Sequence[str]) -> dict[str, Score]:
@@ -185,9 +185,9 @@ def _rows(found: Measured, bounds: Mapping[str, tuple[Tensor, Tensor]]) -> list[
     return rows
 
 
-def _estimates(found: Measured) -> dict[str, list[float]]:
+def estimates_of(latents: Latents, guess: Estimate) -> dict[str, list[float]]:
     """Of all live latents: number, activity, mean code, estimated effect and control."""
-    live, codes = found.latents.live, found.latents.codes
-    columns = (codes.frequency, codes.mean_active, found.estimate.mean_effect, found.estimate.mean_control)
+    live, codes = latents.live, latents.codes
+    columns = (codes.frequency, codes.mean_active, guess.mean_effect, guess.mean_control)
     names = ("frequency", "mean_code", "effect", "control")
     return {"latent": live.tolist()} | {name: column[live].tolist() for name, column in zip(names, columns, strict=True)}

@@ -8,6 +8,7 @@ from saelab.report.nces_numbers import EVAL, Latent
 from saelab.report.read import Results, RunRecord, mapping, number
 from saelab.report.text import MISSING, esc, fact, show
 
+TOLD = ("nces_fisher", "nces_auroc_fisher")  # scores that are undefined where there is no latent to draw
 PARTS = (0.5, 0.9)  # of the causal mass, in the table
 ORDERS: dict[str, Callable[[Latent], float | None]] = {
     "Taken by estimated effect": lambda latent: latent.on_text,
@@ -48,9 +49,12 @@ def _measured(results: Results, variant: str) -> list[RunRecord]:
 
 
 def _why(runs: Sequence[RunRecord], reason: str) -> str:
-    """The reason, unless nothing was live."""
-    excluded = [number(mapping(mapping(run.evals[EVAL].get("scores")).get("nces_excluded")).get("value")) for run in runs]
-    return "no latent is active on 30 tokens" if set(excluded) == {1.0} else reason
+    """The reason, unless nothing was live, or the evaluation itself says why it measured no latent."""
+    scores = [{name: mapping(score) for name, score in mapping(run.evals[EVAL].get("scores")).items()} for run in runs]
+    said = {
+        str(each[name].get("reason")) for each in scores for name in TOLD if name in each and each[name].get("value") is None
+    }
+    return esc("; ".join(sorted(said))) if said else reason
 
 
 def _part(title: str, svg: str, note: str, absent: str) -> str:
@@ -62,12 +66,16 @@ def _cloud_part(results: Results) -> str:
     title = "Effect against activation mass"
     panels, absent = _panels(results, nces_numbers.cloud, "no latent was recorded with frequency, mean code and effect")
     note = (
-        "Activation mass: mean code over all tokens, silent ones included, in the units of the activations. "
+        "Activation mass: mean code over all tokens, silent ones included, in the activations' units; E: mean where active. "
         "Faint dots: estimate of live latents, drawn evenly by mass where there are many. Full dots: latents measured by zero "
         "ablation; rings: random directions of the same length in their place. Grey: where 90 % of the estimated controls lie "
         "at that mass. Dots on the lower edge have no effect. The first healthy seed of each variant. Bad to see: full dots in "
         "the grey at large mass; these latents spend activation on what the model does not read more than any other direction."
     )
+    if results.in_world:
+        note += (
+            " Crosses: latents of features that the model never reads; they should be low, and the full dots above the grey."
+        )
     return _part(title, nces_plots.clouds(panels, title) if panels else "", note, absent)
 
 
@@ -79,6 +87,8 @@ def _histogram_part(results: Results) -> str:
         "live ones. Latents count once, however active; the upright lines are means weighted by activity (dashed: estimate). "
         "Bad to see: a heap at or below 0, latents no more causal than a random direction, or line and filling far apart."
     )
+    if results.in_world:
+        note += " Dotted: latents of features that the model never reads; they should stand apart, on the left."
     return _part(title, nces_plots.histograms(panels, title) if panels else "", note, absent)
 
 

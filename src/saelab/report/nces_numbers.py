@@ -29,6 +29,7 @@ class Latent:
     mean_code: float | None  # where active
     effect: float | None  # nats
     control: float | None  # nats
+    inert: bool = False  # of a feature that the world's model never reads; on a language model nobody knows
 
     @property
     def mass(self) -> float | None:
@@ -71,6 +72,7 @@ def measured_latents(run: RunRecord, kind: str) -> list[Latent]:
             1.0 if (weight := number(row.get("weight"))) is None else weight,
             *(number(row.get(name)) for name in ("frequency", "mean_code")),
             *(number(mapping(row[kind]).get(name)) for name in ("effect", "control")),
+            inert=row.get("causal") is False,
         )
         for row in rows
     ]
@@ -96,12 +98,14 @@ def _rows(run: RunRecord) -> list[dict[str, Any]]:
 
 def cloud(run: RunRecord, variant: int) -> Cloud | None:
     """Effects and controls against activation mass; None without a live latent that has them."""
-    live, exact = (_triples(latents) for latents in (live_latents(run), measured_latents(run, EXACT)))
+    live, measured = _triples(live_latents(run)), measured_latents(run, EXACT)
     if not live:
         return None
     drawn = thinned([(mass, effect) for mass, effect, _ in live], DOTS)
-    title = f"{run.title}\n{len(drawn)} of {len(live)} estimated, {len(exact)} measured"
-    return Cloud(title, variant, drawn, exact, band([(mass, control) for mass, _, control in live]))
+    exact, inert = (_triples([latent for latent in measured if latent.inert is kind]) for kind in (False, True))
+    counts = f"{len(drawn)} of {len(live)} estimated, {len(exact)} measured" + (f", {len(inert)} inert" if inert else "")
+    controls = band([(mass, control) for mass, _, control in live])
+    return Cloud(f"{run.title}\n{counts}", variant, drawn, exact, inert, controls)
 
 
 def _triples(latents: Sequence[Latent]) -> list[tuple[float, float, float]]:
@@ -134,18 +138,21 @@ def histogram(run: RunRecord, variant: int) -> Histogram | None:
     mean = _mean_by_activity(live)
     if mean is None:
         return None
-    return Histogram(run.title, variant, _shares(live), _shares(exact), mean, _mean_by_activity(exact))
+    bins = [_binned([latent for latent in exact if latent.inert is kind]) for kind in (False, True)]
+    total = sum(map(sum, bins))
+    measured, inert = ([share / total for share in each] if any(each) else [] for each in bins)
+    estimated = _binned(live)
+    estimated = [share / sum(estimated) for share in estimated]
+    return Histogram(run.title, variant, estimated, measured, inert, mean, _mean_by_activity(exact))
 
 
-def _shares(latents: Sequence[Latent]) -> list[float]:
-    """Share of the latents in each bin of NCES, by weight; empty without a latent that has one."""
-    known = [(latent.nces, latent.weight) for latent in latents]
+def _binned(latents: Sequence[Latent]) -> list[float]:
+    """Weight of the latents in each bin of NCES."""
     bins = [0.0] * BINS
-    for value, weight in known:
-        if value is not None:
-            bins[min(int((value + 1) / 2 * BINS), BINS - 1)] += weight
-    total = sum(bins)
-    return [share / total for share in bins] if total else []
+    for latent in latents:
+        if latent.nces is not None:
+            bins[min(int((latent.nces + 1) / 2 * BINS), BINS - 1)] += latent.weight
+    return bins
 
 
 def _mean_by_activity(latents: Sequence[Latent]) -> float | None:

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 3
-BAND, CONTROL = "#b9c1c7", "#5d686f"
+BAND = "#b9c1c7"
+DOT: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 5.2,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.6,
+}
+RING: dict[str, Any] = {**DOT, "markersize": 4, "markerfacecolor": "none", "markeredgecolor": "#5d686f", "markeredgewidth": 0.8}
 SHADES = ("#D55E00", "#ffffff", "#0072B2")  # rank correlation -1, 0, 1
 DARK = 0.62  # |correlation| from which the number in a cell is white
 BINS = 20  # of NCES, over [-1, 1]
@@ -30,6 +38,7 @@ class Cloud:
     variant: int
     estimated: Sequence[Point]  # E of live latents, perhaps not all of them
     exact: Sequence[tuple[float, float, float]]  # mass, E and C of the measured ones
+    inert: Sequence[tuple[float, float, float]]  # the same of those that a world's model never reads
     band: Sequence[tuple[float, float, float]]  # mass, 5 % and 95 % of the estimated C there
 
 
@@ -40,7 +49,8 @@ class Histogram:
     title: str
     variant: int
     estimated: Sequence[float]  # [BINS]
-    exact: Sequence[float]  # [BINS], empty if nothing was measured
+    exact: Sequence[float]  # [BINS] of the measured ones, empty if there are none
+    inert: Sequence[float]  # [BINS] the same of those that a world's model never reads
     mean_estimated: float
     mean_exact: float | None
 
@@ -68,8 +78,8 @@ class Curve:
 
 def clouds(panels: Sequence[Cloud], label: str) -> str:
     """A scatter an SAE, on shared log-log axes: exact effects on top of estimated ones, both above the band of controls."""
-    x = [point[0] for panel in panels for point in [*panel.estimated, *panel.exact]]
-    known = [value for panel in panels for point in [*panel.estimated, *panel.exact] for value in point[1:]]
+    x = [point[0] for panel in panels for point in [*panel.estimated, *panel.exact, *panel.inert]]
+    known = [value for panel in panels for point in [*panel.estimated, *panel.exact, *panel.inert] for value in point[1:]]
     y = [value for value in known if value > 0] or [1.0]
     edge = min(y) / 2  # where an effect of 0 is drawn
     with figure_of(min(len(panels), COLUMNS), ceil(len(panels) / COLUMNS), 9.6 / min(len(panels), COLUMNS), 3.0) as (
@@ -77,15 +87,16 @@ def clouds(panels: Sequence[Cloud], label: str) -> str:
         axes,
     ):
         for ax, panel in zip(axes, panels, strict=False):
-            ax.set(title=panel.title, xlabel="activation mass (mean code per token)", ylabel="effect E (nats per activation)")
+            ax.set(title=panel.title, xlabel="activation mass (mean code)", ylabel="effect E (nats)")
             at, low, high = ([row[i] for row in panel.band] for i in range(3))
             ax.fill_between(at, [max(v, edge) for v in low], [max(v, edge) for v in high], color=BAND, alpha=0.55, linewidth=0)
             shade = colour(panel.variant)
             _faint(ax, panel.estimated, edge, shade)
-            own, control = ([(point[0], max(point[i], edge)) for point in panel.exact] for i in (1, 2))
-            ax.plot(*_joined(own, control), color=shade, linewidth=0.6, alpha=0.6)
-            _dots(ax, control, markersize=4, markerfacecolor="none", markeredgecolor=CONTROL, markeredgewidth=0.8)
-            _dots(ax, own, markersize=5.2, color=shade, markeredgecolor="white", markeredgewidth=0.6)
+            for points, style in ((panel.inert, {**DOT, "marker": "X", "color": INK}), (panel.exact, {**DOT, "color": shade})):
+                own, control = ([(point[0], max(point[i], edge)) for point in points] for i in (1, 2))
+                ax.plot(*_joined(own, control), color=style["color"], linewidth=0.6, alpha=0.6)
+                ax.plot(*_apart(control), **RING)
+                ax.plot(*_apart(own), **style)
             ax.set(xlim=(min(x) / 1.4, max(x) * 1.4), ylim=(edge / 1.4, max(y) * 1.4))
             log_axis(ax, "x", (min(x), max(x)))
             log_axis(ax, "y", (min(y), max(y)))
@@ -104,8 +115,10 @@ def histograms(panels: Sequence[Histogram], label: str) -> str:
             ax.stairs(panel.estimated, edges, fill=True, color=shade, alpha=0.3)
             means = f"{panel.mean_estimated:.2f} estimated".replace("-", "\N{MINUS SIGN}")
             ax.axvline(panel.mean_estimated, color=INK, linewidth=1, linestyle=(0, (3, 2)))
+            for bins, ink in ((panel.inert, INK), (panel.exact, shade)):
+                if bins:
+                    ax.stairs(bins, edges, color=ink, linewidth=1.5, linestyle="-" if ink == shade else (0, (1, 1)))
             if panel.mean_exact is not None:
-                ax.stairs(panel.exact, edges, color=shade, linewidth=1.5)
                 ax.axvline(panel.mean_exact, color=INK, linewidth=1.2)
                 means = f"{panel.mean_exact:.2f} measured, {means}".replace("-", "\N{MINUS SIGN}")
             ax.set(title=panel.title, xlabel=f"NCES (mean by activity {means})", ylabel="share of live latents", xlim=(-1, 1))
@@ -169,14 +182,13 @@ def _faint(ax: "Axes", points: Sequence[Point], edge: float, shade: str) -> None
     ax.add_patch(PathPatch(path, fill=False, edgecolor=shade, linewidth=2.4, alpha=0.3, capstyle="round"))
 
 
-def _dots(ax: "Axes", points: Sequence[Point], **style: Any) -> None:
-    ax.plot([x for x, _ in points], [y for _, y in points], linestyle="none", marker="o", **style)
+def _apart(points: Sequence[Point]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
 
 
 def _joined(a: Sequence[Point], b: Sequence[Point]) -> tuple[list[float], list[float]]:
     """One line with a gap after every pair."""
-    corners = [corner for first, second in zip(a, b, strict=True) for corner in (first, second, (nan, nan))]
-    return [x for x, _ in corners], [y for _, y in corners]
+    return _apart([corner for first, second in zip(a, b, strict=True) for corner in (first, second, (nan, nan))])
 
 
 def _cell(panel: Agreement, i: int, j: int) -> float | None:
