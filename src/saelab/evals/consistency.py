@@ -12,7 +12,6 @@ For every concept (`in_comment=yes`), with files split in two halves:
 Each effect stands beside that of a random direction and of other latents, at the same position and of the same norm.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,15 +23,13 @@ from saelab.evals import concepts as detection
 from saelab.evals.concept_scores import Array, TestFiles
 from saelab.evals.consistency_effects import Chosen, Subject, auroc_at, carriers_of, effects_of, subject
 from saelab.evals.consistency_result import ConsistencyResult, Effect, Finding, summarise
-from saelab.evals.consistency_tokens import Question, TestTokens, decided_tokens, next_tokens
+from saelab.evals.consistency_tokens import Halves, Question, halves_of, questions_of
 from saelab.evals.nces_effects import latents_of
 from saelab.lm.intervene import MAX_BYTES, ON_SILENT, TYPES, Text, captured_text, check_model, check_types, control_covariance
-from saelab.lm.labels import TokenLabels, at_windows, label_tokens, missing_files, stdlib_labels
-from saelab.lm.labels_sets import split_by_file
+from saelab.lm.labels import TokenLabels, label_tokens, missing_files, stdlib_labels
 from saelab.lm.text import TokenWindows
 from saelab.types import Dictionary, LanguageModel, Source, Windows
 
-MAX_CONCEPTS = 16  # of each family in turn the one with the most decided positions
 MIN_TOUCHED = 10  # decided positions on which a carrier must be active
 CODES_AT_ONCE = 1 << 22  # numbers
 
@@ -45,9 +42,7 @@ class ConsistencyData:
 
     text: Text
     x: Tensor  # [N, D] at kept positions
-    file: Tensor  # [N] number of the file, -1 where a label is unknown
-    train: Tensor  # [n] positions of the training files
-    test: Tensor  # [n'] positions of the test files
+    halves: Halves  # its labelled positions: n of the training files, n' of the test files
     holds: Array  # [n + n', C] bool, the concepts there
     shuffled: Array  # [n, C] bool, those of the training files in random order
     questions: tuple[Question, ...]  # [C]
@@ -83,47 +78,26 @@ def prepare_labelled(
     if positions < 2:
         raise ValueError(f"{positions} positions per concept; give at least 2")
     captured = [w for w, _ in batches]
-    x = torch.cat([w.flat.float().cpu() for w in captured]) if captured else torch.zeros(0, 0)
-    _check_activations(lm, x)
-    text = captured_text(lm, captured)
-    place = at_windows(labels, windows)[torch.cat([w.keep.cpu() for w in captured])]  # [N]
-    used = [i for i, family in enumerate(labels.families) if family.name not in detection.BY_FILE]
-    labelled = (labels.values[:, used] >= 0).all(1)  # [tokens]
-    known = ((place >= 0) & labelled[place.clamp(min=0)]).nonzero().squeeze(1)
-    file = torch.full((len(x),), -1)
-    file[known] = labels.file[place[known]]
-    is_train = split_by_file(file[known], seed=seed)
-    train, test = known[is_train], known[~is_train]
-    halves = TestFiles(is_train.numpy(), file[test].unique(return_inverse=True)[1].numpy())
-    usable, skipped = detection.usable(labels, place[known], halves)
-    for_rule = labelled & torch.isin(labels.file, file[train].unique())
-    following = next_tokens(labels)
-    tokens = TestTokens(test, following[place[test]], file[test])
-    questions: list[Question] = []
-    for concept in usable:
-        holds = labels.holds(concept) == 1
-        members = decided_tokens(following[for_rule], holds[for_rule], labels.file[for_rule])
-        question = tokens.question(concept, members, holds[place[test]], positions=positions, decode=decode)
-        if isinstance(question, Question):
-            questions.append(question)
-        else:
-            skipped[concept.name] = question
-    questions = _asked(questions, skipped)
-    holds = torch.stack([labels.holds(q.concept) == 1 for q in questions], 1)[place[torch.cat([train, test])]].numpy()
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed + 1)).numpy()
+    x = _activations(lm, captured)
+    halves = halves_of(labels, windows, torch.cat([w.keep.cpu() for w in captured]), seed=seed)
+    rows, n_train = halves.rows, len(halves.train)
+    place = halves.place[rows]
+    files = TestFiles((torch.arange(len(rows)) < n_train).numpy(), halves.file[halves.test].numpy())
+    concepts, rare = detection.usable(labels, place, files)
+    questions, skipped = questions_of(labels, halves, concepts, positions=positions, decode=decode)
+    holds = torch.stack([labels.holds(question.concept) == 1 for question in questions], 1)[place].numpy()
+    order = torch.randperm(n_train, generator=torch.Generator().manual_seed(seed + 1)).numpy()
     about = {
         **(facts or {}),
         "hook": lm.hook.name,
-        "tokens": len(known),
-        "train_files": len(file[train].unique()),
-        "test_files": len(file[test].unique()),
-        "rule_tokens": int(for_rule.sum()),
+        "tokens": len(rows),
+        "train_files": len(halves.file[halves.train].unique()),
+        "test_files": len(halves.file[halves.test].unique()),
         "positions": positions,
-        "skipped": skipped,
+        "skipped": rare | skipped,
     }
-    covariance = control_covariance(x)
-    shuffled = holds[: len(train)][order]
-    return ConsistencyData(text, x, file, train, test, holds, shuffled, tuple(questions), covariance, about)
+    text, covariance = captured_text(lm, captured), control_covariance(x)
+    return ConsistencyData(text, x, halves, holds, holds[:n_train][order], tuple(questions), covariance, about)
 
 
 @torch.no_grad()
@@ -148,14 +122,14 @@ def measure(
     where = dictionary.directions
     parts = data.x.split(max(1, CODES_AT_ONCE // len(where)))
     latents = latents_of(dictionary, (dictionary.encode(part.to(where.device)) for part in parts))
-    is_train = torch.zeros(len(data.x), dtype=torch.bool).index_fill_(0, data.train, True)
+    train, n_train = data.halves.train, len(data.halves.train)
+    is_train = torch.zeros(len(data.x), dtype=torch.bool).index_fill_(0, train, True)
     of = subject(data.text, latents, is_train, data.covariance, seed=seed, max_bytes=max_bytes)
-    n_train = len(data.train)
-    chosen = carriers_of(of, data.holds[:n_train], data.train, carriers)
-    by_chance = carriers_of(of, data.shuffled, data.train, carriers)
-    told = auroc_at(of, data.holds[n_train:], data.test)  # [L, C]
+    chosen = carriers_of(of, data.holds[:n_train], train, carriers)
+    by_chance = carriers_of(of, data.shuffled, train, carriers)
+    told = auroc_at(of, data.holds[n_train:], data.halves.test)  # [L, C]
     findings = [
-        _finding(of, question, types, Chosen(chosen[c], by_chance[c], told[chosen[c].numpy(), c].tolist()), data.file)
+        _finding(of, question, types, Chosen(chosen[c], by_chance[c], told[chosen[c].numpy(), c].tolist()), data.halves.file)
         for c, question in enumerate(data.questions)
     ]
     facts = {**data.facts, "n_latents": len(where), "live": int(of.live.sum()), "carriers": carriers, "seed": seed}
@@ -193,28 +167,15 @@ def _finding(of: Subject, question: Question, types: Sequence[str], chosen: Chos
     return replace(found, effects=effects)
 
 
-def _asked(questions: Sequence[Question], skipped: dict[str, str]) -> list[Question]:
-    """At most 16 questions, of each family in turn the one with the most decided positions; the others go into `skipped`."""
-    if not questions:
-        few = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
-        raise ValueError(f"no concept decides tokens often enough ({few}); evaluate more windows")
-    turn: Counter[str] = Counter()
-    ranked: list[tuple[int, Question]] = []
-    for question in sorted(questions, key=lambda q: -q.n_decided):
-        turn[question.concept.family] += 1
-        ranked.append((turn[question.concept.family], question))
-    ranked.sort(key=lambda pair: pair[0])
-    for _, question in ranked[MAX_CONCEPTS:]:
-        skipped[question.concept.name] = f"{MAX_CONCEPTS} other concepts are asked about"
-    return [question for _, question in ranked[:MAX_CONCEPTS]]
-
-
-def _check_activations(lm: LanguageModel, x: Tensor) -> None:
+def _activations(lm: LanguageModel, captured: Sequence[Windows]) -> Tensor:
+    """Those at kept positions `[N, D]`, once they are known to exist and to be finite."""
     check_model(lm)
-    if len(x) == 0:
+    if not any(w.keep.any() for w in captured):
         raise ValueError("no token is left to evaluate: every window is empty or masked; give a longer held-out text")
+    x = torch.cat([w.flat.float().cpu() for w in captured])
     if not x.isfinite().all():
         raise ValueError(f"activations at {lm.hook.name} are not finite; the model itself is broken there")
+    return x
 
 
 def _check_fits(dictionary: Dictionary, data: ConsistencyData) -> None:
