@@ -51,10 +51,9 @@ def _measured(results: Results, variant: str) -> list[RunRecord]:
 def _why(runs: Sequence[RunRecord], reason: str) -> str:
     """The reason, unless nothing was live, or the evaluation itself says why it measured no latent."""
     scores = [{name: mapping(score) for name, score in mapping(run.evals[EVAL].get("scores")).items()} for run in runs]
-    said = {
-        str(each[name].get("reason")) for each in scores for name in TOLD if name in each and each[name].get("value") is None
-    }
-    return esc("; ".join(sorted(said))) if said else reason
+    told = [each[name] for each in scores for name in TOLD if name in each]
+    said = {str(score["reason"]) for score in told if score.get("reason") and score.get("value") is None}
+    return esc("; ".join(sorted(said))) or reason
 
 
 def _part(title: str, svg: str, note: str, absent: str) -> str:

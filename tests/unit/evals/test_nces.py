@@ -187,6 +187,23 @@ def test_effects_tell_what_the_model_reads(causal):
         assert found["nces_auroc_norm"] == 0 and found["nces_auroc_probe"] == 1
 
 
+def test_details_are_the_effects_behind_the_scores(causal):
+    result = measure(Reader(causal.process.features.flip(0)), causal)
+    rows, estimates = result.details["latents"], result.details["estimates"]
+    assert [row["latent"] for row in rows] == estimates["latent"] == list(range(2 * F))
+    for row in rows:
+        assert row["causal"] == (row["latent"] >= F)
+        for name in TYPES:
+            assert (row[name]["effect"] > 1e-4) == row["causal"] and row[name]["control"] > 0
+    assert all((effect > 1e-4) == (j >= F) for j, effect in zip(estimates["latent"], estimates["effect"], strict=True))
+    masses = [f * code for f, code in zip(estimates["frequency"], estimates["mean_code"], strict=True)]
+    codes = Reader(causal.process.features.flip(0)).encode(causal.x)
+    assert masses == pytest.approx(codes.mean(0).tolist(), rel=1e-4)
+    only = measure(Reader(causal.process.features[:F]), causal).details
+    assert only["latents"] != [] and all(row["causal"] and "zero" not in row for row in only["latents"])
+    assert only["estimates"]["latent"] == list(range(F))
+
+
 def test_the_estimate_ranks_causal_latents_as_interventions_do():
     data = prepare(World("s1", build_causal(20), seed=20, batch=64))
     found = measure(Reader(data.process.features[:80]), data).scores  # all that are causal, and some inert ones
