@@ -103,11 +103,10 @@ def cloud(run: RunRecord, variant: int) -> Cloud | None:
         return None
     drawn = thinned([(mass, effect) for mass, effect, _ in live], DOTS)
     exact, inert = (_triples([latent for latent in measured if latent.inert is kind]) for kind in (False, True))
-    counts = f"{len(drawn)} of {len(live)} estimated, " + (
-        f"{len(exact)} causal and {len(inert)} inert" if inert else f"{len(exact)}"
-    )
+    known = f"{len(exact)} causal, {len(inert)} inert" if inert else f"{len(exact)} measured"
+    counts = f"{len(drawn)} of {len(live)} estimated; {known}"
     controls = band([(mass, control) for mass, _, control in live])
-    return Cloud(f"{run.title}\n{counts} measured", variant, drawn, exact, inert, controls)
+    return Cloud(run.title, counts, variant, drawn, exact, inert, controls)
 
 
 def _triples(latents: Sequence[Latent]) -> list[tuple[float, float, float]]:

@@ -13,7 +13,7 @@ from saelab.report.plots import INK, colour, figure_of, log_axis, svg_of
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLUMNS = 3
+COLUMNS, WIDTH = 2, 4.8  # of panels; three would not leave room for their labels
 BAND = "#b9c1c7"
 DOT: dict[str, Any] = {
     "linestyle": "none",
@@ -35,6 +35,7 @@ class Cloud:
     """The latents of one SAE: (activation mass, effect); an effect that is not above 0 stands on the lower edge."""
 
     title: str
+    counts: str  # how many latents are drawn
     variant: int
     estimated: Sequence[Point]  # E of live latents, perhaps not all of them
     exact: Sequence[tuple[float, float, float]]  # mass, E and C of the measured ones
@@ -82,12 +83,9 @@ def clouds(panels: Sequence[Cloud], label: str) -> str:
     known = [value for panel in panels for point in [*panel.estimated, *panel.exact, *panel.inert] for value in point[1:]]
     y = [value for value in known if value > 0] or [1.0]
     edge = min(y) / 2  # where an effect of 0 is drawn
-    with figure_of(min(len(panels), COLUMNS), ceil(len(panels) / COLUMNS), 9.6 / min(len(panels), COLUMNS), 3.0) as (
-        figure,
-        axes,
-    ):
+    with figure_of(COLUMNS, ceil(len(panels) / COLUMNS), WIDTH, 3.0) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
-            ax.set(title=panel.title, xlabel="activation mass (mean code)", ylabel="effect E (nats)")
+            ax.set(title=panel.title, xlabel=f"activation mass (mean code)\n{panel.counts}", ylabel="effect E (nats)")
             at, low, high = ([row[i] for row in panel.band] for i in range(3))
             ax.fill_between(at, [max(v, edge) for v in low], [max(v, edge) for v in high], color=BAND, alpha=0.55, linewidth=0)
             shade = colour(panel.variant)
@@ -106,10 +104,7 @@ def clouds(panels: Sequence[Cloud], label: str) -> str:
 def histograms(panels: Sequence[Histogram], label: str) -> str:
     """NCES of live latents: estimated ones filled, measured ones as a line; means by activity as upright lines."""
     edges = [-1 + 2 * i / BINS for i in range(BINS + 1)]
-    with figure_of(min(len(panels), COLUMNS), ceil(len(panels) / COLUMNS), 9.6 / min(len(panels), COLUMNS), 2.6) as (
-        figure,
-        axes,
-    ):
+    with figure_of(COLUMNS, ceil(len(panels) / COLUMNS), WIDTH, 2.6) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
             shade = colour(panel.variant)
             ax.stairs(panel.estimated, edges, fill=True, color=shade, alpha=0.3)
@@ -121,7 +116,7 @@ def histograms(panels: Sequence[Histogram], label: str) -> str:
             if panel.mean_exact is not None:
                 ax.axvline(panel.mean_exact, color=INK, linewidth=1.2)
                 means = f"{panel.mean_exact:.2f} measured, {means}".replace("-", "\N{MINUS SIGN}")
-            ax.set(title=panel.title, xlabel=f"NCES (mean by activity {means})", ylabel="share of live latents", xlim=(-1, 1))
+            ax.set(title=panel.title, xlabel=f"NCES\nmean by activity: {means}", ylabel="share of live latents", xlim=(-1, 1))
             ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["\N{MINUS SIGN}1", "\N{MINUS SIGN}0.5", "0", "0.5", "1"])
         return svg_of(figure, label)
 
@@ -131,8 +126,7 @@ def agreements(panels: Sequence[Agreement], label: str) -> str:
     from matplotlib.colors import LinearSegmentedColormap
 
     shades = LinearSegmentedColormap.from_list("correlation", SHADES, N=101)
-    columns = max(2, min(len(panels), COLUMNS))  # a single one would fill the page
-    with figure_of(columns, ceil(len(panels) / columns), 9.6 / columns, 2.9) as (figure, axes):
+    with figure_of(COLUMNS, ceil(len(panels) / COLUMNS), WIDTH, 2.9) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
             n = len(panel.names)
             cells = [[_cell(panel, i, j) for j in range(n)] for i in range(n)]
@@ -158,7 +152,7 @@ def agreements(panels: Sequence[Agreement], label: str) -> str:
 def mass_curves(panels: Sequence[tuple[str, Sequence[Curve]]], label: str) -> str:
     """Share of causal mass against latents taken, a panel an order of taking them, a line a row with its seeds' range."""
     most = max((curve.taken[-1] for _, curves in panels for curve in curves), default=1)
-    with figure_of(len(panels), 1, 9.6 / max(len(panels), 1), 3.2) as (figure, axes):
+    with figure_of(len(panels), 1, WIDTH, 3.2) as (figure, axes):
         for ax, (title, curves) in zip(axes, panels, strict=True):
             ax.set(title=title, xlabel="latents taken", ylabel="share of causal mass", ylim=(0, 1.02))
             for curve in curves:

@@ -59,7 +59,7 @@ def dots(svg: str, n: int) -> tuple[list[float], list[float]]:
 def test_dots_stand_on_a_line_of_the_known_slope() -> None:
     """Effects that grow with the square of the mass: on log-log axes equal steps, downwards and to the left."""
     panel = nces_numbers.cloud(record(result(4)), 0)
-    assert panel and panel.title == "topk, seed 0\n4 of 4 estimated, 4 measured"
+    assert panel and panel.counts == "4 of 4 estimated; 4 measured"
     assert [point[:2] for point in panel.exact] == panel.estimated == [(0.25 * 4**-j, 4 ** (-2 * j)) for j in (3, 2, 1, 0)]
     assert [e / c for _, e, c in panel.exact] == [1 / 8, 8, 8, 8]
     svg = nces_plots.clouds([panel], "clouds")
@@ -86,7 +86,7 @@ def test_dots_are_capped_and_the_page_says_how_many_are_drawn() -> None:
     content["estimates"] = {"latent": list(range(n)), "frequency": [0.1] * n, "mean_code": [1 + j / n for j in range(n)],
                             "effect": [0.01] * n, "control": [0.01] * n}  # fmt: skip
     source, page = section(topk=content)
-    assert f"{DOTS} of {n} estimated, 4 measured" in page.text("effects")
+    assert f"{DOTS} of {n} estimated; 4 measured" in page.text("effects")
     assert source.count("\nL ") < DOTS + 1000 and len(source) < 150_000
     points = [(float(i), 0.0) for i in range(n)]
     kept = thinned(points, DOTS)
@@ -115,7 +115,7 @@ def test_histogram_counts_latents_once_and_means_weigh_activity() -> None:
     assert {i: share for i, share in enumerate(panel.exact) if share} == pytest.approx({17: 7 / 8, 2: 1 / 8})
     assert panel.mean_estimated == pytest.approx(-0.4 * 7 / 9) and panel.mean_exact == pytest.approx(0.75 * 7 / 9)
     svg = nces_plots.histograms([panel], "histograms")
-    assert f"NCES (mean by activity 0.58 measured, {MINUS}0.31 estimated)" in svg
+    assert f"mean by activity: 0.58 measured, {MINUS}0.31 estimated" in svg
     import torch
 
     latents = nces_numbers.live_latents(record(content))
@@ -172,8 +172,8 @@ def test_pictures_and_numbers_are_on_the_page(both: tuple[str, Page]) -> None:
     source, page = both
     text = page.text()
     assert source.count("<figure>") == 4
-    assert "standard, seed 0 10 of 10 estimated, 10 measured" in text and "topk, seed 0 40 of 40 estimated" in text
-    assert text.count("Bad to see") == 4 and text.count("NCES (mean by activity") == 2
+    assert "10 of 10 estimated; 10 measured" in text and "40 of 40 estimated; 40 measured" in text
+    assert text.count("Bad to see") == 4 and text.count("mean by activity:") == 2
     assert "standard 0.7500 0.6250 1 1 1 1" in text  # 15 / 16 of the sum of 16^-j is in the first latent
     assert "Crosses" not in text and "Dotted" not in text  # of worlds only
 
@@ -200,7 +200,7 @@ def test_a_field_that_was_not_recorded_leaves_its_pictures_out() -> None:
     text = section(topk=content)[1].text()
     assert "Not drawn: topk (no latent was recorded with frequency, mean code and effect)" in text
     assert "Not drawn: topk (no latent with an effect was recorded with frequency and mean code)" in text
-    assert "mean by activity" in text and text.count("Not drawn") == 2
+    assert "mean by activity:" in text and text.count("Not drawn") == 2
     text = section(topk=content | {"estimates": {}})[1].text()
     assert "Not drawn: topk (fewer than two types were measured)" in text and text.count("Not drawn: topk") == 4
 
@@ -236,7 +236,7 @@ def test_the_page_has_the_section_where_some_run_was_measured(tmp_path: Path) ->
     source = write_report(folder).read_text(encoding="utf-8")
     page = Page(source)
     assert "http:" not in source and "https:" not in source and '<a href="#effects">' in source
-    assert "topk, seed 0 10 of 10 estimated" in page.text("effects")
+    assert "10 of 10 estimated; 10 measured" in page.text("effects")
     assert "Effects of the latents of standard, batch_topk, all_zero: not measured" in page.text("effects")
     assert "eval/nces.json is not there" in page.text("facts") and "eval/nces.json cannot be read" in page.text("facts")
     run_metrics = next(run for run in read_results(folder).runs if run.variant == "topk").metrics
@@ -256,7 +256,7 @@ def test_a_world_marks_what_its_model_never_reads() -> None:
         row["causal"] = row["latent"] < 3
     details = {key: content[key] for key in ("latents", "estimates")}
     text = section({"world": "s1"}, topk={"eval": "nces", "scores": {}, "details": details})[1].text()
-    assert "topk, seed 0 4 of 4 estimated, 3 causal and 1 inert measured" in text and "Crosses: latents" in text
+    assert "4 of 4 estimated; 3 causal, 1 inert" in text and "Crosses: latents" in text
     panel = nces_numbers.histogram(record({"details": details}), 0)
     assert panel and (panel.exact[17], panel.inert[2]) == (0.75, 0.25) and sum(panel.exact) + sum(panel.inert) == 1
     before = {"eval": "nces", "scores": {"nces_spearman": {"value": 0.9}}, "details": {}}  # as worlds wrote it once
