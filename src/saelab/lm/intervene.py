@@ -137,7 +137,7 @@ def control_covariance(x: Tensor) -> Tensor:
 
 def control_directions(directions: Tensor, root: Tensor, generator: torch.Generator) -> Tensor:
     """Unit directions `[..., D]` from N(0, root root'), each orthogonal to its unit direction `[..., D]`."""
-    u = torch.randn(directions.shape, generator=generator) @ root.T
+    u = torch.randn(directions.shape, generator=generator, dtype=root.dtype) @ root.T
     u = u - (u * directions).sum(-1, keepdim=True) * directions
     return normalize(u, dim=-1)
 
@@ -176,7 +176,7 @@ def intervene(
     root = torch.linalg.cholesky(covariance.double()).float()
     generator = torch.Generator().manual_seed(seed)
     n_types, n_pairs = amounts.shape
-    kl = torch.zeros(n_types, 1 + draws, n_pairs)
+    kl = torch.zeros(n_types, 1 + draws, n_pairs, dtype=torch.float32)
     size = max(1, NUMBERS_AT_ONCE // (n_types * (1 + draws) * directions.shape[1]))
     for block in text.position[pairs.row].argsort(descending=True, stable=True).split(size):
         d = directions[pairs.latent[block]].float().cpu()  # [n, D]
@@ -191,7 +191,7 @@ def _divergences(text: Text, rows: Tensor, delta: Tensor, following: int, max_by
     """KL `[C, n]` of the model after each of C changes `delta [C, n, D]` at positions `[n]`, given in falling order."""
     window, position = text.window[rows], text.position[rows]
     vocabulary = text.lm.resume(*text.read(window[:1], 1)).shape[-1]
-    kl, at = torch.zeros(delta.shape[:2]), 0
+    kl, at = torch.zeros(delta.shape[:2], dtype=torch.float32), 0
     while at < len(rows):
         length = min(text.context, int(position[at]) + following + 1)
         part = slice(at, at + max(1, max_bytes // (2 * 4 * vocabulary * length)))

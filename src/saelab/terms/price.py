@@ -130,6 +130,6 @@ class Price(nn.Module):
         for name, own, control in zip(types, found.own, found.control, strict=True):
             row = list(self.mix).index(name)
             for total, values in ((self.effect, own), (self.control, control)):
-                mean = torch.zeros(n_latents).index_add_(0, pairs.latent, values)[measured] / count
+                mean = values.new_zeros(n_latents).index_add_(0, pairs.latent, values)[measured] / count
                 at = measured.to(total.device)
                 total[row, at] = (1 - MEMORY) * total[row, at] + MEMORY * mean.to(total)
