@@ -101,7 +101,7 @@ def effects_of(of: Subject, carriers: Tensor, rows: Tensor, members: Tensor, typ
     code = of.latents.codes.at(carriers.repeat(n), rows.repeat_interleave(len(carriers))).view(n, len(carriers))
     there = (code == 0) if silent else (code > 0)
     touched = there.any(1)
-    mass, kl = (torch.zeros(len(types), len(GROUPS), n) for _ in range(2))
+    mass, kl = (torch.zeros(len(types), len(GROUPS), n, dtype=torch.float32) for _ in range(2))
     near, code, there = rows[touched], code[touched], there[touched]
     if not len(near):
         return Effects(mass, kl, touched, float("nan"))
@@ -127,13 +127,13 @@ def _joint(of: Subject, types: Sequence[str], where: Tensor, pairs: Pairs, n: in
     """Change of the activation `[S, n, D]`: the pairs `[M]` of each position `where [M]` together."""
     amounts = changes(types, of.latents.codes, pairs, of.generator)  # [S, M]
     along = amounts.unsqueeze(-1) * of.latents.directions[pairs.latent]
-    return torch.zeros(len(types), n, along.shape[-1]).index_add_(1, where, along)
+    return along.new_zeros(len(types), n, along.shape[-1]).index_add_(1, where, along)
 
 
 def _apart(of: Subject, carriers: Tensor, shape: torch.Size) -> Tensor:
     """Unit directions `shape` from N(0, Sigma), orthogonal to every carrier."""
     span = torch.linalg.qr(of.latents.directions[carriers].T).Q  # [D, m]
-    u = torch.randn(shape, generator=of.generator) @ of.root.T
+    u = torch.randn(shape, generator=of.generator, dtype=of.root.dtype) @ of.root.T
     return normalize(u - u @ span @ span.T, dim=-1)
 
 

@@ -31,7 +31,7 @@ def set_effects(text: Text, rows: Tensor, delta: Tensor, members: Tensor, *, max
     if delta.ndim != 3 or delta.shape[1] != len(rows):
         raise ValueError(f"delta is {list(delta.shape)}; give changes for {len(rows)} positions, [C, {len(rows)}, D]")
     n_changes, n = delta.shape[:2]
-    found = SetEffects(torch.zeros(n), torch.zeros(n_changes, n), torch.zeros(n_changes, n))
+    found = SetEffects(*(torch.zeros(shape, dtype=torch.float32) for shape in ((n,), (n_changes, n), (n_changes, n))))
     window, position = text.window[rows], text.position[rows]
     order = position.argsort(descending=True, stable=True)
     vocabulary = text.lm.resume(*text.read(text.window[:1], 1)).shape[-1]

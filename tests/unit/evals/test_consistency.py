@@ -89,7 +89,7 @@ def data():
 
 
 def features(*left_out: int, threshold: float = 0.0) -> ToyDictionary:
-    kept = torch.eye(D)[[j for j in range(D) if j not in left_out]]
+    kept = torch.eye(D, dtype=torch.float32)[[j for j in range(D) if j not in left_out]]
     return ToyDictionary(kept.T, kept, threshold=threshold)
 
 
@@ -252,6 +252,16 @@ def test_results_are_reproducible_and_types_can_be_chosen(data):
     assert "steer" not in first.rows[0] and first.scores["consistency_agreement"].value is None
     steered = measure(features(), data, types=("steer",))
     assert steered.rows[0]["coverage"] is None and steered.scores["consistency_elsewhere"].value is None
+
+
+def test_a_process_whose_default_is_float64_measures_the_same(data):
+    expected = measure(features(), data, types=("zero",), carriers=1).rows[0]["zero"]["carriers"]
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = measure(features(), prepared(Reader(), corpus()), carriers=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.rows[0]["zero"]["carriers"] == pytest.approx(expected, abs=1e-4)
 
 
 # One forward -----------------------------------------------------------------------------------------------------------
