@@ -129,7 +129,7 @@ def evaluate(
         evals: evaluations to make
         out: where results go (default: the run folder, or <SAE folder>-eval)
     """
-    from saelab.console import listener, open_console, show_concepts
+    from saelab.console import listener, open_console, show_concepts, show_consistency
     from saelab.experiments import evaluate as evaluation
     from saelab.experiments.score import concept_table
 
@@ -139,6 +139,8 @@ def evaluate(
     summary = evaluation.evaluate(folder, evals=evals, source=source, out=out, listener=hear, exports=_exports())
     if "concepts" in evals:
         show_concepts(open_console(), concept_table(summary.folder, summary.rows[0]["run"]))
+    if "consistency" in evals:
+        show_consistency(open_console(), concept_table(summary.folder, summary.rows[0]["run"], "consistency"))
     _finish(summary)
 
 

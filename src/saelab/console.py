@@ -32,6 +32,7 @@ LABELS = {
     "concepts_auroc_token": "token rule",
     "concepts_auroc_probe": "probe on x",
 }
+TYPES, WHO = ("zero", "mean", "steer"), ("carriers", "control", "others")  # the other types are in the json
 OF_CONCEPTS = {
     "best_latent": "best latent",
     "k1": "k=1",
@@ -171,6 +172,21 @@ def show_concepts(console: Console, concepts: Sequence[Mapping[str, Any]]) -> No
         cells = [f"{row[name]['auroc']:.3f}" for name in OF_CONCEPTS]
         table.add_row(row["concept"], f"{row['share']:.1%}", *cells, str(row["latent"]))
     console.print(table)
+
+
+def show_consistency(console: Console, concepts: Sequence[Mapping[str, Any]]) -> None:
+    """Per concept, what changing its carriers takes from the tokens that it decides, beside control and other latents, nats."""
+    types = [key for key in TYPES if any(key in row for row in concepts)]
+    table = _table("Causal consistency: nats that decided tokens lose (steer: gain); carriers / random / other latents")
+    for column in ("concept", "decides", *types):
+        table.add_column(column, no_wrap=True)
+    for row in concepts:
+        cells = [" / ".join(f"{row[kind][who]:.2f}" for who in WHO) if kind in row else "-" for kind in types]
+        table.add_row(row["concept"], " ".join(repr(text) for text in row["decides"][:3]), *cells)
+    console.print(table)
+    for row in concepts:
+        if row["reason"]:
+            console.print(f"  {row['concept']}: {row['reason']}", markup=False)
 
 
 def _show_contrasts(console: Console, summary: Summary) -> None:

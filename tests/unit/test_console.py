@@ -68,3 +68,20 @@ def test_errors_say_what_to_do():
     )
     assert console.explain(PermissionError(errno.EACCES, "Permission denied", "runs/x")) == "runs/x: Permission denied"
     assert console.explain(ValueError("l0 is 0")) == "l0 is 0"
+
+
+def test_consistency_prints_what_each_concept_loses_and_why_one_is_left_out():
+    rows = [
+        {
+            "concept": "in_comment=yes",
+            "decides": ["#"],
+            "reason": "",
+            "zero": {"carriers": 0.36, "control": 0.09, "others": 0.191},
+        },
+        {"concept": "scope=class", "decides": ["def"], "reason": "no latent tells it"},
+    ]
+    out = io.StringIO()
+    console.show_consistency(Console(file=out, width=120), rows)
+    (header,) = (line for line in out.getvalue().splitlines() if "decides" in line)
+    assert header.split() == ["concept", "decides", "zero"]  # types that were not measured have no column
+    assert "0.36 / 0.09 / 0.19" in out.getvalue() and "scope=class: no latent tells it" in out.getvalue()

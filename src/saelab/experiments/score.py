@@ -81,10 +81,10 @@ def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
     return scores
 
 
-def concept_table(home: Path, run: str) -> list[dict[str, Any]]:
-    """The rows of `eval/concepts.json` of a run, in its own folder or in an output folder."""
+def concept_table(home: Path, run: str, name: str = "concepts") -> list[dict[str, Any]]:
+    """The rows of `eval/<name>.json` of a run that has one per concept, in its own folder or in an output folder."""
     own = home / "runs" / run
-    return read_json((own if own.exists() else home) / "eval" / "concepts.json")["concepts"]
+    return read_json((own if own.exists() else home) / "eval" / f"{name}.json")["concepts"]
 
 
 def with_scores(health: Health, scores: Mapping[str, Score]) -> Health:
