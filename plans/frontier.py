@@ -12,12 +12,10 @@ from saelab.types import Optim, Run, Spec
 OFF = {  # what each row changes; docs/variants/frontier.md says what the settings are
     "no_levels": {"depth": 1.0},
     "no_detach": {"detach": 0.0},
-    "inner_weight_1": {"inner_weight": 1.0},
     "no_sorting": {"sorts": 0.0},
     "no_annealing": {"k_start": 1.0},
     "no_refinement": {"refine": 0.0},
     "tilt_1.6": {"tilt": 1.6},
-    "no_resampling": {"resamples": 0.0},
     "leave_one_out": {"leave_one_out": 0.33},
 }
 METRICS = ("explained_variance", "ce_loss_score", "kl_div_score")
