@@ -15,7 +15,6 @@ OFF = {  # what each row changes; docs/variants/frontier.md says what the settin
     "no_sorting": {"sorts": 0.0},
     "no_annealing": {"k_start": 1.0},
     "no_refinement": {"refine": 0.0},
-    "tilt_1.6": {"tilt": 1.6},
     "leave_one_out": {"leave_one_out": 0.33},
 }
 METRICS = ("explained_variance", "ce_loss_score", "kl_div_score")
