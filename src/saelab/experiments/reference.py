@@ -13,9 +13,8 @@ N_LATENTS = 2_048
 L0S: tuple[float, ...] = (32, 64)
 SEEDS = (0, 1, 2)
 GRID = (1e-3, 2e-3, 4e-3, 8e-3)  # rates that `plans/lm_baselines_rates.py` tries on seed 0 at L0 32
-WIDER: dict[str, tuple[float, ...]] = {  # and one more where the last of them won
-    name: (1.6e-2,) for name in ("standard", "standard_trimmed", "jump_relu")
-}
+EDGE = ("standard", "standard_trimmed", "jump_relu")
+WIDER: dict[str, tuple[float, ...]] = dict.fromkeys(EDGE, (1.6e-2,))  # and one more where the last of them won
 RATES: dict[str, float] = {  # the highest held-out explained variance of that search
     "standard": 8e-3,
     "standard_trimmed": 8e-3,
