@@ -29,7 +29,7 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "sorts": 0.0,
     "k_start": 1.0,
     "k_until": 0.5,
-    "refine": 0.0,
+    "refine": 0.1,
     "tilt": 0.0,
     "leave_one_out": 0.33,
     "resamples": 0.0,
@@ -46,6 +46,8 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "finetune": 0.5,
     "finetune_weight": 1.0,
     "share": 0.5,
+    "restart": 0.0,
+    "kl_share": 0.5,
     "price": 0.5,
     "price_updates": 9.0,
     "price_latents": 8.0,
@@ -56,8 +58,10 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "price_noise": 0.0,
     "price_steer": 1.0,
 }
-BESIDE = {"shuffle": {"clusters": 2.0}, "finetune_weight": {"finetune": 0.5}} | {  # without which the setting means nothing
-    name: {"price": 0.5} for name in CHANGED if name.startswith("price_")
+BESIDE = {  # without which the setting means nothing
+    "shuffle": {"clusters": 2.0},
+    **{name: {"finetune": 0.5} for name in ("finetune_weight", "restart", "kl_share")},
+    **{name: {"price": 0.5} for name in CHANGED if name.startswith("price_")},
 }
 
 
@@ -75,7 +79,7 @@ def test_battery_runs_every_check():
 @pytest.mark.parametrize(("variant", "setting"), [(v, s) for v in VARIANTS for s in settings_of(v)])
 def test_every_setting_changes_the_run(variant, setting):
     after = []
-    beside = BESIDE.get(setting, {})
+    beside = {name: value for name, value in BESIDE.get(setting, {}).items() if name in settings_of(variant)}
     for settings in (beside, beside | {setting: CHANGED[setting]}):
         subject = Subject(variant, checks._crippled(build), settings)  # with dead latents, for what cures them
         after.append(subject.trained(20).W_enc)

@@ -169,8 +169,8 @@ class Variant:
     """A named composition: the SAE, its objective, the batches it reads, its events, and what it asks of the model.
 
     `calibrate`: the mean L0 that the inference threshold is set to after training; None leaves the SAE as trained.
-    `lm`: its terms run the model behind the stream (`step.lm`). `restart`: the last share of training has a learning-rate
-    schedule of its own, from the full rate on.
+    `lm`: its terms run the model behind the stream (`step.lm`). `restart`: the last share of training is like a run of its
+    own, with new moments and a new warm-up and decay of the learning rate.
     """
 
     sae: SAE

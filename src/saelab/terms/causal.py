@@ -85,16 +85,23 @@ def sampled(need: str, *, labels: Labels) -> TermFunction:
     return term
 
 
-def kl(need: str) -> TermFunction:
+def kl(need: str, *, share: float = 1.0) -> TermFunction:
     """KL(clean || x_hat in place of x at every kept position) / KL(clean || mean there), over kept positions.
 
-    >= 0, and 1 when x_hat is the mean; its gradient is 0 at x_hat = x. Braun et al. 2024, 2405.12241, section 3.
+    >= 0, and 1 when x_hat is the mean; its gradient is 0 at x_hat = x. Braun et al. 2024, 2405.12241, section 3. `share`
+    below 1: on that share of the batch's windows, drawn anew in every step, at least one; the same in expectation, for
+    that share of the price. Raises `ValueError` for a share out of (0, 1].
     """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of windows with exact KL is {share:g}; it must be above 0 and at most 1")
 
     def term(step: Step) -> Tensor:
         lm, windows = _spliced(step)
-        _, state = lm.capture(windows.tokens)
         x_hat = step.in_windows(step.x_hat / step.scale).to(windows.x)  # [B, T, D]
+        if share < 1:
+            rows = torch.randperm(len(x_hat), generator=step.generator)[: max(1, round(share * len(x_hat)))]
+            windows, x_hat = _picked(windows, rows.to(x_hat.device)), x_hat[rows]
+        _, state = lm.capture(windows.tokens)
         with torch.no_grad():
             clean = lm.resume(windows.x, state)
         changed = lm.resume(torch.where(windows.keep.unsqueeze(2), x_hat, windows.x), state)
@@ -109,6 +116,12 @@ def _spliced(step: Step) -> tuple[LanguageModel, Windows]:
     if step.lm is None or not isinstance(step.batch, Windows):
         raise TypeError('this term runs the model on windows; its variant must say batch="windows" and lm=True')
     return step.lm, step.batch
+
+
+def _picked(windows: Windows, rows: Tensor) -> Windows:
+    """Only these windows."""
+    fields = (windows.x, windows.tokens, windows.doc, windows.pos, windows.keep)
+    return Windows(*(field[rows.to(field.device)] for field in fields))
 
 
 def _on(generator: torch.Generator, device: torch.device) -> torch.Generator:

@@ -13,8 +13,3 @@ def linear(start: float, end: float, *, until: float = 1.0, since: float = 0.0) 
         return start + (end - start) * share
 
     return value
-
-
-def after(start: float, value: float) -> Schedule:
-    """0 before `start`, `value` from there on."""
-    return lambda progress: value if progress >= start else 0.0

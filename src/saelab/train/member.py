@@ -8,7 +8,15 @@ from torch import Tensor
 
 from saelab.terms.base import Step, Variant
 from saelab.train.health import NonFiniteTraining
-from saelab.train.optim import build_optimizer, learning_rate, load_optimizer, lr_factor, optimizer_tensors, take_step
+from saelab.train.optim import (
+    build_optimizer,
+    first_of_last,
+    learning_rate,
+    load_optimizer,
+    lr_factor,
+    optimizer_tensors,
+    take_step,
+)
 from saelab.types import Batch, LanguageModel, Run
 
 DEAD_AFTER = 10_000_000  # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
@@ -55,6 +63,8 @@ class Member:
 
     def step(self, batch: Batch, step: int, steps: int, *, record: bool) -> Record | None:
         """One training step on `batch`; a `Record` when asked for. Raises `NonFiniteTraining`."""
+        if step == first_of_last(steps, self.variant.restart):
+            self.optimizer.state.clear()  # moments of another objective's gradients would make its first steps far too large
         seen = self._forward(batch, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):

@@ -24,14 +24,18 @@ def learning_rate(run: Run) -> float:
 def lr_factor(optim: Optim, step: int, steps: int, restart: float = 0.0) -> float:
     """Share of the learning rate at `step` (0-based) of `steps`: warm-up, constant, linear decay towards 0.
 
-    With `restart` the last share of the steps, like the steps before it, is decayed by itself; only the start is warmed up.
+    With `restart` the last share of the steps, like the steps before it, has a schedule of its own.
     """
+    last = first_of_last(steps, restart)
+    step, steps = (step - last, steps - last) if step >= last else (step, last)
     warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup > 0 else 1.0
-    if restart > 0:
-        last = math.ceil(steps * (1 - restart))  # first step of the last share
-        warm, step, steps = (warm, step, last) if step < last else (1.0, step - last, steps - last)
     rest = (steps - step) / (steps * optim.decay) if optim.decay > 0 else 1.0
     return min(warm, rest, 1.0)
+
+
+def first_of_last(steps: int, share: float) -> int:
+    """The first (0-based) of the last `share` of the steps; `steps` for a share of 0."""
+    return math.ceil(steps * (1 - share))
 
 
 def build_optimizer(parts: list[nn.Module], run: Run) -> torch.optim.Adam:

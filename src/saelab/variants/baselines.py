@@ -116,10 +116,15 @@ def topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: f
     )
 
 
-def batch_topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0) -> Variant:
-    """The k * N largest of a batch, a threshold at inference, AuxK (Bussmann et al. 2024, 2412.06410)."""
+def batch_topk(
+    d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0, refine: float = 0.0
+) -> Variant:
+    """The k * N largest of a batch, a threshold at inference, AuxK (Bussmann et al. 2024, 2412.06410).
+
+    `refine` above 0: x is read a second time after a LISTA step of that size (`frontier`).
+    """
     return Variant(
-        SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal))),
+        SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal)), refine=refine),
         Objective(Term("mse", mse), Term("aux", aux_k(d_in // 2), aux)),
         calibrate=l0,
     )

@@ -30,6 +30,8 @@ def causal(
     rank: float = 0,
     finetune: float = 0,
     finetune_weight: float = 4,
+    restart: float = 1,
+    kl_share: float = 1,
     price: float = 0,
     price_updates: float = 50,
     price_latents: float = 64,
@@ -41,34 +43,35 @@ def causal(
     price_steer: float = 0,
     aux: float = 1 / 32,
     anneal: float = 1.0,
+    refine: float = 0.0,
 ) -> Variant:
     """`batch_topk` whose error also pays by the Fisher metric; at `weight` 0 it is `batch_topk`, bit for bit.
 
     `ramp`: share of training in which the weight rises from 0. `clusters`: one metric per cluster of x. `rows`: activations
     that it comes from; `rank` above 0: its leading directions only. `finetune`: last share of training in which exact KL
-    joins with `finetune_weight` and the learning rate starts anew. `price` above 0: latents without effect pay up to that
-    multiple of the mean code before they are selected; measured `price_updates` times in training, evenly spaced, on
-    `price_latents` latents and `price_contexts` positions each, by the types of weight above 0 (`terms.price`).
+    joins with `finetune_weight`, on the share `kl_share` of each batch's windows; `restart` 1: with a learning-rate schedule
+    of its own, 0: the rate goes on falling. `price` above 0: latents without effect pay up to that multiple of the mean code
+    before they are selected; measured `price_updates` times, on `price_latents` latents and `price_contexts` positions each,
+    by the types of weight above 0 (`terms.price`). `refine`: as in `batch_topk`.
 
     For ablations: `rotate` and `isotropic` 1 are metrics that know nothing, `shuffle` 1 gives every x the metric of another
     one's cluster, `data_labels` 1 takes labels from the text instead of the model, `per_token` 1 draws one gradient for
     every position in every step instead of a mean metric. Raises `ValueError` for numbers out of range.
     """
     _check_causal(weight, ramp, clusters, rows, rank, finetune)
-    _check_switches(rotate=rotate, isotropic=isotropic, shuffle=shuffle, per_token=per_token, data_labels=data_labels)
-    if rotate + isotropic + per_token > 1:
-        raise ValueError("rotate, isotropic and per_token each replace the metric; switch on one of them at most")
-    base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal)
+    _check_switches(shuffle=shuffle, data_labels=data_labels, restart=restart)
+    null = _null(rotate, isotropic, per_token)
+    base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
     if per_token:
         variant = with_samples(base, rising, rows, data_labels)
     else:
-        null: Null = "rotated" if rotate else "isotropic" if isotropic else "none"
         numbers = {"rows": rows, "clusters": clusters, "rank": rank, "shuffle": shuffle, "data_labels": data_labels}
         variant = with_metric(base, rising, null=null, **numbers)
     mix = {"zero": price_zero, "mean": price_mean, "resample": price_resample, "noise": price_noise, "steer": price_steer}
     counts = {"updates": price_updates, "m": price_latents, "contexts": price_contexts}
-    return finetuned(with_price(variant, price, mix=mix, **counts), finetune, finetune_weight)
+    variant = with_price(variant, price, mix=mix, **counts)
+    return finetuned(variant, finetune, finetune_weight, windows=kl_share, restart=restart)
 
 
 def causal_on_standard(
@@ -120,13 +123,18 @@ def end_to_end(
     l0: float,
     weight: float = 4,
     ramp: float = 0.2,
+    kl_share: float = 1,
     aux: float = 1 / 32,
     anneal: float = 1.0,
+    refine: float = 0.0,
 ) -> Variant:
-    """`batch_topk` that also pays, in every step, for the KL of the model that reads x_hat (Braun et al. 2024, 2405.12241)."""
+    """`batch_topk` that also pays, in every step, for the KL of the model that reads x_hat (Braun et al. 2024, 2405.12241).
+
+    `kl_share`: of each batch's windows that the model runs on.
+    """
     _check_causal(weight, ramp, 1, 1, 0, 0)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
-    return with_kl(batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal), rising)
+    return with_kl(batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine), rising, kl_share)
 
 
 def kl_finetune_25(
@@ -136,12 +144,20 @@ def kl_finetune_25(
     l0: float,
     share: float = 0.25,
     weight: float = 4,
+    restart: float = 1,
+    kl_share: float = 1,
     aux: float = 1 / 32,
     anneal: float = 1.0,
+    refine: float = 0.0,
 ) -> Variant:
-    """`batch_topk` finished by a last `share` of training with KL and a learning rate that starts anew (2503.17272)."""
+    """`batch_topk` finished by a last `share` of training with KL and a learning rate that starts anew (2503.17272).
+
+    `restart` 0: the rate goes on falling instead. `kl_share`: of each batch's windows that the model runs on.
+    """
     _check_causal(weight, 0, 1, 1, 0, share)
-    return finetuned(batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal), share, weight)
+    _check_switches(restart=restart)
+    base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
+    return finetuned(base, share, weight, windows=kl_share, restart=restart)
 
 
 def kl_finetune_5(
@@ -165,3 +181,10 @@ def _check_switches(**switches: float) -> None:
     for name, value in switches.items():
         if value not in (0, 1):
             raise ValueError(f"{name} is {value:g}; it is 1 (on) or 0 (off)")
+
+
+def _null(rotate: float, isotropic: float, per_token: float) -> Null:
+    _check_switches(rotate=rotate, isotropic=isotropic, per_token=per_token)
+    if rotate + isotropic + per_token > 1:
+        raise ValueError("rotate, isotropic and per_token each replace the metric; switch on one of them at most")
+    return "rotated" if rotate else "isotropic" if isotropic else "none"

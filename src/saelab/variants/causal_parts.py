@@ -8,7 +8,7 @@ from saelab.sae.priced import Priced
 from saelab.terms.base import Event, Objective, Steered, Term, Variant
 from saelab.terms.causal import Null, ablation_need, fisher_need, kl, metric, sampled
 from saelab.terms.price import Price
-from saelab.terms.schedules import after
+from saelab.terms.schedules import linear
 from saelab.types import Number
 
 
@@ -32,12 +32,15 @@ def with_metric(
     return replace(base, objective=Objective(*base.objective.terms, term), needs=(*base.needs, need))
 
 
-def with_kl(base: Variant, weight: Number) -> Variant:
-    """`base` with the KL of the model that reads x_hat, in every step with a weight above 0; at weight 0 `base` itself."""
+def with_kl(base: Variant, weight: Number, share: float = 1.0) -> Variant:
+    """`base` with the KL of the model that reads x_hat, in every step with a weight above 0; at weight 0 `base` itself.
+
+    `share`: of each batch's windows that the model runs on.
+    """
     if weight == 0:
         return base
     need = ablation_need()
-    objective = Objective(*base.objective.terms, Term("kl", kl(need.name), weight))
+    objective = Objective(*base.objective.terms, Term("kl", kl(need.name, share=share), weight))
     return replace(base, objective=objective, needs=(*base.needs, need), batch="windows", lm=True)
 
 
@@ -75,11 +78,16 @@ def with_price(
     return replace(base, objective=objective, events=(*base.events, Event(at, price.measure)), batch="windows", lm=True)
 
 
-def finetuned(base: Variant, share: float, weight: float) -> Variant:
-    """`base` finished by a last `share` of training with KL and a learning rate that starts anew."""
+def finetuned(base: Variant, share: float, weight: float, *, windows: float = 1.0, restart: float = 1) -> Variant:
+    """`base` finished by a last `share` of training with KL, on the share `windows` of each batch.
+
+    The weight rises over the first fifth of that. `restart` 1: like a run of its own, with new moments, warm-up and decay of
+    the learning rate; 0: the rate goes on falling.
+    """
     if share == 0 or weight == 0:
         return base
-    return replace(with_kl(base, after(1 - share, weight)), restart=share)
+    rising = linear(0.0, weight, since=1 - share, until=1 - 0.8 * share)
+    return replace(with_kl(base, rising, windows), restart=share if restart else 0.0)
 
 
 def with_samples(base: Variant, weight: Number, rows: float, data_labels: float) -> Variant:

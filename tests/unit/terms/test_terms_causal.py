@@ -140,6 +140,29 @@ def test_kl_counts_and_replaces_kept_positions_only():
     assert float(kl(need.name)(changed)) == pytest.approx(float(expected), rel=1e-4)
 
 
+def test_kl_on_a_share_of_the_windows_is_that_of_windows_drawn_anew():
+    need = ablation_need(rows=500)
+    step = a_step(needs=[need])
+    step = replace(step, x_hat=step.x + 0.3 * torch.randn(step.x.shape, generator=torch.Generator().manual_seed(1)))
+    count = len(step.batch.x)
+    each = []
+    for row in range(count):
+        rows = torch.tensor([row])
+        one = Windows(
+            *(part[rows] for part in (step.batch.x, step.batch.tokens, step.batch.doc, step.batch.pos, step.batch.keep))
+        )
+        own = step.in_windows(step.x_hat)[rows][one.keep]
+        each.append(float(kl(need.name)(replace(step, batch=one, x=one.flat * step.scale, x_hat=own))))
+    drawn = [float(kl(need.name, share=0.5 / count)(step)) for _ in range(30)]  # at least one window
+    assert len({round(value, 6) for value in drawn}) > 1
+    assert all(min(abs(value - other) for other in each) < 1e-4 for value in drawn)
+    many = [float(kl(need.name, share=0.5)(step)) for _ in range(200)]
+    assert sum(many) / len(many) == pytest.approx(float(kl(need.name)(step)), rel=0.05)
+    for share in (0.0, 1.5):
+        with pytest.raises(ValueError, match=f"the share of windows with exact KL is {share:g}"):
+            kl(need.name, share=share)
+
+
 def test_a_model_without_gradient_is_refused():
     class Frozen:
         hook = SOURCE.hook

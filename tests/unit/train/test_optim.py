@@ -4,7 +4,15 @@ import pytest
 import torch
 from torch import nn
 
-from saelab.train.optim import build_optimizer, learning_rate, load_optimizer, lr_factor, optimizer_tensors, take_step
+from saelab.train.optim import (
+    build_optimizer,
+    first_of_last,
+    learning_rate,
+    load_optimizer,
+    lr_factor,
+    optimizer_tensors,
+    take_step,
+)
 from saelab.types import Optim, Run, Source, Spec
 
 
@@ -22,8 +30,9 @@ def test_lr_factor_starts_anew():
     factors = [lr_factor(optim, step, 100, 0.2) for step in range(100)]
     assert factors[:80] == [lr_factor(optim, step, 80) for step in range(80)]  # as if the rest did not exist
     assert factors[79] == pytest.approx(1 / 40)
-    assert factors[80:] == [lr_factor(Optim(warmup=0, decay=0.5), step, 20) for step in range(20)]
-    assert factors[80] == 1.0 and factors[99] == pytest.approx(1 / 10)
+    assert factors[80:] == [lr_factor(optim, step, 20) for step in range(20)]
+    assert factors[80] == 0.1 and factors[89] == 1.0 and factors[99] == pytest.approx(1 / 10)
+    assert (first_of_last(100, 0.2), first_of_last(100, 0.0), first_of_last(9, 0.25)) == (80, 100, 7)
 
 
 def test_lr_factor_without_warm_up_or_decay():

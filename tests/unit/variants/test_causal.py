@@ -9,7 +9,7 @@ from saelab.lm.model import wrap
 from saelab.lm.text import load_windows
 from saelab.terms.base import Objective
 from saelab.train import Training
-from saelab.train.checks import BATCH, SparseSource
+from saelab.train.checks import BATCH, SparseSource, Subject
 from saelab.types import Optim, Run, Source, Spec, value_at
 from saelab.variants import build
 from saelab.variants.baselines import batch_topk
@@ -66,11 +66,12 @@ def test_weights_follow_their_schedules():
         return value_at(next(t.weight for t in terms if t.name == term), progress)
 
     assert [weight("causal", "metric", p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx([0, 2, 4, 4])
-    assert [weight("kl_finetune_25", "kl", p) for p in (0.0, 0.74, 0.75, 1.0)] == [0, 0, 4, 4]
-    assert [weight("kl_finetune_5", "kl", p) for p in (0.94, 0.95)] == [0, 4]
+    assert [weight("kl_finetune_25", "kl", p) for p in (0.0, 0.75, 0.775, 0.8, 1.0)] == pytest.approx([0, 0, 2, 4, 4])
+    assert [weight("kl_finetune_5", "kl", p) for p in (0.94, 0.96)] == [0, 4]
     anchored = [weight("causal", term, 0.9, finetune=0.2, finetune_weight=3.0) for term in ("metric", "kl")]
     assert anchored == [4, 3]  # the metric stays as an anchor
     assert build(Spec("kl_finetune_5", 64, 4.0), 16, 0).restart == 0.05
+    assert build(Spec("kl_finetune_25", 64, 4.0, {"restart": 0.0}), 16, 0).restart == 0
 
 
 def test_parts_join_any_base():
@@ -128,3 +129,13 @@ def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
 def test_numbers_out_of_range(settings, words):
     with pytest.raises(ValueError, match=words):
         build(Spec("causal", 64, 4.0, settings), 16, 0)
+
+
+def test_a_late_kl_phase_starts_gently():
+    """With the moments of the loss before, Adam's first steps on KL would be so large that the SAE is lost."""
+    subject = Subject("kl_finetune_25", build, {"weight": 16.0})
+    training = subject.training(subject.run(80))
+    found = [record.explained_variance for progress in training for record in progress.records]
+    assert min(found[60:]) > found[59] - 0.1
+    moments = training.members[0].optimizer.state_dict()["state"]
+    assert {int(row["step"]) for row in moments.values()} == {20}
