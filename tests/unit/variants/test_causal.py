@@ -83,6 +83,17 @@ def test_parts_join_any_base():
     assert on_frontier.events and on_frontier.objective.terms[-1].name == "metric"
 
 
+@pytest.mark.parametrize("base", ["topk", "batch_topk", "matryoshka", "jump_relu", "frontier", "standard"])
+def test_the_metric_and_kl_train_on_every_base(base):
+    def joined(spec, d_in, seed, hook):
+        return with_kl(with_metric(build(spec, d_in, seed, hook), 4.0, rows=500), 1.0, share=0.5)
+
+    subject = Subject(base, joined)
+    training = subject.training(subject.run(4))
+    names = [set(record.losses) for progress in training for record in progress.records]
+    assert all({"metric", "kl"} < row for row in names) and len(names) == 4
+
+
 @pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "gemma2"])
 def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
     lm = wrap(tiny_model(arch).requires_grad_(False), byte_tokenizer(), "tiny")

@@ -1,0 +1,124 @@
+"""What each part of the causal rows costs on the embedded model, as ratios to `batch_topk`, in time and peak memory.
+
+`python benchmarks/causal_cost.py` prints a markdown table. Rows take turns on the same batches of a short training in which
+every phase has its share, so on a noisy machine the ratios hold and the absolute numbers do not. The harvest of the metric
+and of the KL's unit comes once per training, and is given in seconds. `--memory` trains each row in a process of its own.
+"""
+
+import argparse
+import resource
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from saelab.experiments.reference import N_LATENTS, SOURCE
+from saelab.lm.activations import ActivationStream
+from saelab.lm.model import load_model
+from saelab.lm.text import load_windows
+from saelab.terms.base import Need
+from saelab.train import Training
+from saelab.train.member import Record
+from saelab.types import ActivationSource, Batch, Optim, Run, Spec
+
+STEPS = 80
+UPDATES = 2.0  # of the price: 50 in 2,000 steps
+ROWS: dict[str, tuple[str, dict[str, float]]] = {
+    "batch_topk": ("batch_topk", {}),
+    "metric": ("causal", {}),
+    "metric, 32 clusters": ("causal", {"clusters": 32, "rows": 100_000}),
+    "metric, 128 clusters": ("causal", {"clusters": 128, "rows": 100_000}),
+    "metric of rank 64": ("causal", {"rank": 64}),
+    "metric and price": ("causal", {"price": 0.3, "price_updates": UPDATES}),
+    "metric, price of 5 types": ("causal", {"price": 0.3, "price_updates": UPDATES, "price_resample": 1, "price_steer": 1}),
+    "metric, KL in the last tenth": ("causal", {"finetune": 0.1}),
+    "one g per token": ("causal", {"per_token": 1}),
+    "kl_finetune_25": ("kl_finetune_25", {}),
+    "end_to_end": ("end_to_end", {}),
+    "end_to_end, quarter of the windows": ("end_to_end", {"kl_share": 0.25}),
+    "refinement": ("batch_topk", {"refine": 0.15}),
+}
+
+
+def stream(tokens: int) -> ActivationStream:
+    """The embedded model's activations, shuffled over a small buffer."""
+    source = run("batch_topk", tokens).text
+    lm = load_model(source.model, hook=source.hook)
+    return ActivationStream(lm, load_windows(source, lm, "train"), source)
+
+
+def run(row: str, tokens: int) -> Run:
+    """The run of a row."""
+    variant, settings = ROWS[row]
+    source = replace(SOURCE, tokens=tokens)
+    return Run(Spec(variant, N_LATENTS, 32, settings), source, Optim(lr=2e-3))
+
+
+def train(rows: list[str], tokens: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of all steps of each row, and of each need."""
+    needs: dict[str, float] = {}
+
+    def timed(need: Need, source: ActivationSource) -> Mapping[str, Tensor]:
+        start = time.perf_counter()
+        found = need.of(source)
+        needs[need.name] = time.perf_counter() - start
+        return found
+
+    training = Training([run(row, tokens) for row in rows], stream(tokens), meet=timed)
+    seconds: dict[str, float] = defaultdict(float)
+    for member, row in zip(training.members, rows, strict=True):
+        member.step = clocked(member.step, seconds, row)
+    for _ in training:
+        pass
+    return seconds, needs
+
+
+def clocked(step: Callable[..., Record | None], seconds: dict[str, float], row: str) -> Callable[..., Record | None]:
+    """`step`, its time added up."""
+
+    def call(batch: Batch, at: int, steps: int, *, record: bool) -> Record | None:
+        start = time.perf_counter()
+        found = step(batch, at, steps, record=record)
+        seconds[row] += time.perf_counter() - start
+        return found
+
+    return call
+
+
+def peak(row: str, steps: int) -> float:
+    """Peak resident memory of a process that trains this row alone, MiB."""
+    command = [sys.executable, __file__, "--only", row, "--steps", str(steps)]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory", action="store_true", help="peak memory too")
+    parser.add_argument("--only", choices=ROWS, help="train this row and print its peak memory, MiB")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    tokens = args.steps * SOURCE.batch
+    if args.only:
+        train([args.only], tokens)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1_024)
+        return
+    seconds, needs = train(list(ROWS), tokens)
+    base = seconds["batch_topk"]
+    print("| row | ms per step | of `batch_topk` | peak memory, MiB |\n|---|---|---|---|")
+    for row, taken in seconds.items():
+        memory = f"{peak(row, args.steps):,.0f}" if args.memory else "-"
+        print(f"| {row} | {1e3 * taken / args.steps:.1f} | {taken / base:.2f} | {memory} |", flush=True)
+    for need, taken in needs.items():
+        print(f"{need}: {taken:.1f} s once")
+
+
+if __name__ == "__main__":
+    main()
