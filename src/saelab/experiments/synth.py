@@ -72,7 +72,7 @@ def plan_of(table: Table) -> Plan:
         for row in table.rows:
             lr = table.rates.get(row.name, setup.lr)
             optim = Optim(lr=lr, warmup=WARMUP, decay=setup.decay, dead_after=setup.dead_after)
-            spec = Spec(row.variant, setup.n_latents, l0, _settings(row, setup), _label(row, l0, l0s))
+            spec = Spec(row.variant, setup.n_latents, l0, _settings(row, table), _label(row, l0, l0s))
             runs += [Run(spec, table.source(seed), optim, seed) for seed in table.seeds]
             if row.name != baseline:
                 pair = tuple(f"{name}-l0_{l0:g}" if len(l0s) > 1 else name for name in (baseline, row.name))
@@ -128,10 +128,10 @@ def facts(table: Table, means: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _settings(row: Row, setup: Setup) -> dict[str, float]:
+def _settings(row: Row, table: Table) -> dict[str, float]:
     """The row's own numbers, and the world's that the variant knows, where they differ from the variant's."""
-    known = settings_of(row.variant)
-    numbers = {"anneal": setup.anneal, "levels": setup.levels, "inner": setup.inner}
+    known, setup = settings_of(row.variant), table.setup
+    numbers = {"anneal": setup.anneal, "levels": setup.levels, "inner": setup.inner, **table.entry.own.get(row.variant, {})}
     world = {name: value for name, value in numbers.items() if name in known and value != known[name]}
     return world | dict(row.settings)
 

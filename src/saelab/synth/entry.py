@@ -46,6 +46,7 @@ class Entry:
     headline: tuple[str, ...]  # metrics of the table, the first decides learning rates
     head: str  # the world of its family that learning rates are chosen on
     settings: Mapping[str, float] = field(default_factory=dict)  # numbers of `build` that differ from its defaults
+    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # settings of single variants that differ here
     sanity: tuple[Expectation, ...] = ()
 
 

@@ -170,7 +170,7 @@ class Variant:
 
     `calibrate`: the mean L0 that the inference threshold is set to after training; None leaves the SAE as trained.
     `lm`: its terms run the model behind the stream (`step.lm`). `restart`: the last share of training is like a run of its
-    own, with new moments and a new warm-up and decay of the learning rate.
+    own, with new moments and a new warm-up and decay of the learning rate, up to `restart_rate` times that of the run.
     """
 
     sae: SAE
@@ -181,6 +181,7 @@ class Variant:
     needs: tuple[Need, ...] = ()
     lm: bool = False
     restart: float = 0.0
+    restart_rate: float = 1.0
 
     def check_lm(self, name: str, lm: LanguageModel | None) -> None:
         """Raise `ValueError` when the variant called `name` asks for a model and the stream has none."""

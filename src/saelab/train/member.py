@@ -73,7 +73,7 @@ class Member:
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
-        lr = learning_rate(self.run) * lr_factor(optim, step, steps, self.variant.restart)
+        lr = learning_rate(self.run) * lr_factor(optim, step, steps, self.variant.restart, self.variant.restart_rate)
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()

@@ -21,13 +21,15 @@ def learning_rate(run: Run) -> float:
     return 2e-4 * math.sqrt(16_384 / run.spec.n_latents) * short
 
 
-def lr_factor(optim: Optim, step: int, steps: int, restart: float = 0.0) -> float:
+def lr_factor(optim: Optim, step: int, steps: int, restart: float = 0.0, rate: float = 1.0) -> float:
     """Share of the learning rate at `step` (0-based) of `steps`: warm-up, constant, linear decay towards 0.
 
-    With `restart` the last share of the steps, like the steps before it, has a schedule of its own.
+    With `restart` the last share of the steps, like the steps before it, has a schedule of its own, which rises to `rate`.
     """
     last = first_of_last(steps, restart)
-    step, steps = (step - last, steps - last) if step >= last else (step, last)
+    if step >= last:
+        return rate * lr_factor(optim, step - last, steps - last)
+    steps = last
     warm = min(1.0, (step + 1) / optim.warmup) if optim.warmup > 0 else 1.0
     rest = (steps - step) / (steps * optim.decay) if optim.decay > 0 else 1.0
     return min(warm, rest, 1.0)

@@ -49,17 +49,18 @@ def causal(
 
     `ramp`: share of training in which the weight rises from 0. `clusters`: one metric per cluster of x. `rows`: activations
     that it comes from; `rank` above 0: its leading directions only. `finetune`: last share of training in which exact KL
-    joins with `finetune_weight`, on the share `kl_share` of each batch's windows; `restart` 1: with a learning-rate schedule
-    of its own, 0: the rate goes on falling. `price` above 0: latents without effect pay up to that multiple of the mean code
-    before they are selected; measured `price_updates` times, on `price_latents` latents and `price_contexts` positions each,
-    by the types of weight above 0 (`terms.price`). `refine`: as in `batch_topk`.
+    joins with `finetune_weight`, on the share `kl_share` of each batch's windows; `restart` above 0: with new moments and a
+    learning rate that rises to that multiple of the run's and falls again; 0: it goes on falling. `price` above 0: latents
+    without effect pay up to that multiple of the mean code before they are selected; measured `price_updates` times, on
+    `price_latents` latents and `price_contexts` positions each, by the types of weight above 0 (`terms.price`). `refine`: as
+    in `batch_topk`.
 
     For ablations: `rotate` and `isotropic` 1 are metrics that know nothing, `shuffle` 1 gives every x the metric of another
     one's cluster, `data_labels` 1 takes labels from the text instead of the model, `per_token` 1 draws one gradient for
     every position in every step instead of a mean metric. Raises `ValueError` for numbers out of range.
     """
-    _check_causal(weight, ramp, clusters, rows, rank, finetune)
-    _check_switches(shuffle=shuffle, data_labels=data_labels, restart=restart)
+    _check_causal(weight, ramp, clusters, rows, rank, finetune, restart)
+    _check_switches(shuffle=shuffle, data_labels=data_labels)
     null = _null(rotate, isotropic, per_token)
     base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
@@ -152,10 +153,10 @@ def kl_finetune_25(
 ) -> Variant:
     """`batch_topk` finished by a last `share` of training with KL and a learning rate that starts anew (2503.17272).
 
-    `restart` 0: the rate goes on falling instead. `kl_share`: of each batch's windows that the model runs on.
+    `restart`: its peak over the run's; 0: the rate goes on falling instead. `kl_share`: of each batch's windows that the
+    model runs on.
     """
-    _check_causal(weight, 0, 1, 1, 0, share)
-    _check_switches(restart=restart)
+    _check_causal(weight, 0, 1, 1, 0, share, restart)
     base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
     return finetuned(base, share, weight, windows=kl_share, restart=restart)
 
@@ -167,9 +168,11 @@ def kl_finetune_5(
     return kl_finetune_25(d_in, n_latents, l0=l0, share=0.05, weight=weight, aux=aux, anneal=anneal)
 
 
-def _check_causal(weight: float, ramp: float, clusters: float, rows: float, rank: float, finetune: float) -> None:
+def _check_causal(
+    weight: float, ramp: float, clusters: float, rows: float, rank: float, finetune: float, restart: float = 0.0
+) -> None:
     least = {"weight": (weight, 0), "ramp": (ramp, 0), "clusters": (clusters, 1), "rows": (rows, 1), "rank": (rank, 0)}
-    for name, (value, low) in (least | {"finetune": (finetune, 0)}).items():
+    for name, (value, low) in (least | {"finetune": (finetune, 0), "restart": (restart, 0)}).items():
         if not value >= low:
             raise ValueError(f"{name} is {value:g}; it must be at least {low}")
     for name, value in (("ramp", ramp), ("finetune", finetune)):

@@ -81,13 +81,14 @@ def with_price(
 def finetuned(base: Variant, share: float, weight: float, *, windows: float = 1.0, restart: float = 1) -> Variant:
     """`base` finished by a last `share` of training with KL, on the share `windows` of each batch.
 
-    The weight rises over the first fifth of that. `restart` 1: like a run of its own, with new moments, warm-up and decay of
-    the learning rate; 0: the rate goes on falling.
+    The weight rises over the first fifth of that. `restart` above 0: like a run of its own, with new moments, warm-up and
+    decay of the learning rate, up to `restart` times that of the run; 0: the rate goes on falling.
     """
     if share == 0 or weight == 0:
         return base
     rising = linear(0.0, weight, since=1 - share, until=1 - 0.8 * share)
-    return replace(with_kl(base, rising, windows), restart=share if restart else 0.0)
+    late = with_kl(base, rising, windows)
+    return replace(late, restart=share, restart_rate=restart) if restart else late
 
 
 def with_samples(base: Variant, weight: Number, rows: float, data_labels: float) -> Variant:

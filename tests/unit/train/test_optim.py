@@ -32,6 +32,7 @@ def test_lr_factor_starts_anew():
     assert factors[79] == pytest.approx(1 / 40)
     assert factors[80:] == [lr_factor(optim, step, 20) for step in range(20)]
     assert factors[80] == 0.1 and factors[89] == 1.0 and factors[99] == pytest.approx(1 / 10)
+    assert lr_factor(optim, 89, 100, 0.2, 0.25) == 0.25 and lr_factor(optim, 40, 100, 0.2, 0.25) == 1
     assert (first_of_last(100, 0.2), first_of_last(100, 0.0), first_of_last(9, 0.25)) == (80, 100, 7)
 
 
