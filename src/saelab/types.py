@@ -62,9 +62,10 @@ class Windows:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Kept activations of shuffled positions."""
+    """Kept activations of shuffled positions; beside them, where asked for, windows of the same stretch of text."""
 
     x: "Tensor"  # [N, D]
+    windows: Windows | None = None
 
     @property
     def flat(self) -> "Tensor":
@@ -82,7 +83,7 @@ class Labelled:
 
 
 Batch = Tokens | Windows
-BatchKind = Literal["tokens", "windows"]
+BatchKind = Literal["tokens", "windows", "both"]  # both: tokens, and windows beside them
 
 
 @dataclass(frozen=True)

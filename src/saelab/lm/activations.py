@@ -126,7 +126,7 @@ class ActivationStream:
         """Batches from `start` on, without end, each with the cursor that follows it. Equal cursors, equal batches.
 
         "tokens": exactly `batch` shuffled activations; what a block has left over is dropped. "windows": whole windows of
-        about `batch` positions in all.
+        about `batch` positions in all. "both": the batches of "tokens", with such windows of the same block beside them.
         """
         epoch, block, first = start.epoch, start.block, start.batch
         idle = 0  # blocks in a row without a batch

@@ -1,4 +1,4 @@
-"""One buffer load of windows -> batches: shuffled tokens, or whole windows. The live stream and the cache cut alike."""
+"""One buffer load of windows -> batches: shuffled tokens, whole windows, or both. The live stream and the cache cut alike."""
 
 from dataclasses import dataclass
 
@@ -23,33 +23,43 @@ class Cut:
     windows: Windows
     picks: tuple[Tensor, ...]  # per batch: flat positions [N] of tokens, or numbers [B] of windows
     kind: BatchKind
+    beside: int  # windows beside a batch of tokens
 
     def __len__(self) -> int:
         return len(self.picks)
 
     def __getitem__(self, i: int) -> Batch:
-        w, pick = self.windows, self.picks[i]
+        if self.kind == "windows":
+            return self._whole(self.picks[i])
+        x = self.windows.x.flatten(0, 1)[self.picks[i]].float()
         if self.kind == "tokens":
-            return Tokens(w.x.flatten(0, 1)[pick].float())
-        return Windows(w.x[pick].float(), w.tokens[pick], w.doc[pick], w.pos[pick], w.keep[pick])
+            return Tokens(x)
+        rows = torch.arange(i * self.beside, (i + 1) * self.beside, device=x.device) % len(self.windows.x)
+        return Tokens(x, self._whole(rows))
+
+    def _whole(self, rows: Tensor) -> Windows:
+        w = self.windows
+        return Windows(w.x[rows].float(), w.tokens[rows], w.doc[rows], w.pos[rows], w.keep[rows])
 
 
 def cut_block(windows: Windows, kind: BatchKind, source: Source, epoch: int, block: int) -> Cut:
-    """Cut a block into batches: `batch` shuffled kept activations each, or windows with about `batch` positions.
+    """Cut a block into batches: `batch` shuffled kept activations each, or windows with about `batch` positions, or both.
 
-    What is left over at the end of the block, less than a batch, is dropped.
+    Tokens are the same whether windows are beside them or not. What is left over at the end of the block, less than a batch,
+    is dropped.
     """
-    if kind == "tokens":
+    beside = min(windows_per_batch(source), len(windows.x))
+    if kind in ("tokens", "both"):
         kept = windows.keep.flatten().cpu().nonzero().squeeze(1)  # [N]
         order = kept[torch.randperm(len(kept), generator=seeded(source.seed, epoch, block + 1))]
         size = source.batch
     elif kind == "windows":
         order = torch.arange(len(windows.x))  # already in the epoch's random order
-        size = min(windows_per_batch(source), len(order))
+        size = beside
     else:
-        raise ValueError(f"unknown batch kind {kind!r}; choose tokens or windows")
+        raise ValueError(f"unknown batch kind {kind!r}; choose tokens, windows or both")
     whole = len(order) // size * size
-    return Cut(windows, order[:whole].to(windows.x.device).split(size) if whole else (), kind)
+    return Cut(windows, order[:whole].to(windows.x.device).split(size) if whole else (), kind, beside)
 
 
 def windows_per_batch(source: Source) -> int:

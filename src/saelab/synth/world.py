@@ -124,7 +124,7 @@ class World:
     @cached_property
     def kinds(self) -> tuple[BatchKind, ...]:
         """The batch types that this world can give."""
-        return ("tokens", "windows") if self.activations(self.batch, 0).ndim == 3 else ("tokens",)
+        return ("tokens", "windows", "both") if self.activations(self.batch, 0).ndim == 3 else ("tokens",)
 
     @property
     def stats(self) -> InputStats:
@@ -151,7 +151,10 @@ class World:
         return self.sample(n, sample).x
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """New activations for every step. Raises `ValueError` for a batch type that the world does not have."""
+        """New activations for every step, so that tokens are windows in order, and "both" are windows.
+
+        Raises `ValueError` for a batch type that the world does not have.
+        """
         if kind not in self.kinds:
             raise ValueError(
                 f"world {self.name!r} has no {kind}: its activations have no order. It has {', '.join(self.kinds)}"
@@ -159,7 +162,7 @@ class World:
         number = start.batch
         while True:
             following = Cursor(0, 0, number + 1)
-            yield (self.windows(number) if kind == "windows" else Tokens(self._tokens(number))), following
+            yield (Tokens(self._tokens(number)) if kind == "tokens" else self.windows(number)), following
             number += 1
 
     def _tokens(self, number: int) -> Tensor:

@@ -39,10 +39,27 @@ class Step:
         """The same step for latents in another order: entry i is what entry `order[i]` was."""
         return replace(self, pre=self.pre[:, order], z=self.z[:, order], dead=self.dead[order])
 
+    def on_windows(self, share: float = 1.0) -> "Step":
+        """The step on windows: itself, or the same SAE on those beside its tokens; on a random `share` of them, at least 1.
+
+        TopK over a batch selects among the positions of these windows alone. Raises `TypeError` when there are no windows.
+        """
+        windows = self.batch if isinstance(self.batch, Windows) else self.batch.windows
+        if windows is None:
+            raise TypeError('this step has no windows; a variant whose terms need some says batch="both", or "windows"')
+        if share >= 1 and windows is self.batch:
+            return self
+        rows = torch.randperm(len(windows.x), generator=self.generator)[: max(1, round(share * len(windows.x)))]
+        fields = (windows.x, windows.tokens, windows.doc, windows.pos, windows.keep)
+        picked = Windows(*(field[rows.to(field.device)] for field in fields))
+        x = picked.flat.to(self.x.dtype) * self.scale
+        pre, z = self.sae.codes(x, self.progress)
+        return replace(self, batch=picked, x=x, pre=pre, z=z, x_hat=self.sae.decode(z))
+
     def in_windows(self, values: Tensor) -> Tensor:
         """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, 0 where `batch.keep` is False.
 
-        Raises `TypeError` when the batch has no windows: the variant must ask for them (`Variant(batch="windows")`).
+        Raises `TypeError` for shuffled tokens: the variant must ask for windows (`Variant(batch="windows")`).
         """
         if not isinstance(self.batch, Windows):
             raise TypeError('this step has shuffled tokens, no windows; a variant that needs order says batch="windows"')

@@ -77,7 +77,7 @@ def sampled(need: str, *, labels: Labels) -> TermFunction:
     """
 
     def term(step: Step) -> Tensor:
-        lm, windows = _spliced(step)
+        lm, windows, step = _spliced(step)
         g = score(lm, windows, _on(step.generator, windows.x.device), labels)[windows.keep].to(step.x)  # [N, D]
         e = (step.x - step.x_hat) / step.scale
         return (g * e).sum(1).square().mean() / step.stats[f"{need}.own"]
@@ -96,11 +96,8 @@ def kl(need: str, *, share: float = 1.0) -> TermFunction:
         raise ValueError(f"the share of windows with exact KL is {share:g}; it must be above 0 and at most 1")
 
     def term(step: Step) -> Tensor:
-        lm, windows = _spliced(step)
+        lm, windows, step = _spliced(step, share)
         x_hat = step.in_windows(step.x_hat / step.scale).to(windows.x)  # [B, T, D]
-        if share < 1:
-            rows = torch.randperm(len(x_hat), generator=step.generator)[: max(1, round(share * len(x_hat)))]
-            windows, x_hat = _picked(windows, rows.to(x_hat.device)), x_hat[rows]
         _, state = lm.capture(windows.tokens)
         with torch.no_grad():
             clean = lm.resume(windows.x, state)
@@ -112,16 +109,12 @@ def kl(need: str, *, share: float = 1.0) -> TermFunction:
     return term
 
 
-def _spliced(step: Step) -> tuple[LanguageModel, Windows]:
-    if step.lm is None or not isinstance(step.batch, Windows):
-        raise TypeError('this term runs the model on windows; its variant must say batch="windows" and lm=True')
-    return step.lm, step.batch
-
-
-def _picked(windows: Windows, rows: Tensor) -> Windows:
-    """Only these windows."""
-    fields = (windows.x, windows.tokens, windows.doc, windows.pos, windows.keep)
-    return Windows(*(field[rows.to(field.device)] for field in fields))
+def _spliced(step: Step, share: float = 1.0) -> tuple[LanguageModel, Windows, Step]:
+    """The model, windows, and the step on them."""
+    found = step.on_windows(share)
+    if found.lm is None or not isinstance(found.batch, Windows):
+        raise TypeError("this term runs the model; its variant must say lm=True")
+    return found.lm, found.batch, found
 
 
 def _on(generator: torch.Generator, device: torch.device) -> torch.Generator:

@@ -85,8 +85,9 @@ class Price(nn.Module):
     def measure(self, sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
         """Change some latents of this batch, and move prices. Returns the order of the latents `[L]`, as it was."""
         del optimizer
+        step = step.on_windows()
         if step.lm is None or not isinstance(step.batch, Windows):
-            raise TypeError('a price runs the model on windows; its variant must say batch="windows" and lm=True')
+            raise TypeError("a price runs the model; its variant must say lm=True")
         text = captured_text(step.lm, [step.batch])
         codes = sparse_codes([step.z.detach() / step.scale], sae.n_latents)
         chosen = self._choose(sae, step, codes)

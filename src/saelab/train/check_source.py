@@ -36,7 +36,7 @@ class SparseSource:
         return self.offset + (active * size) @ self.features + noise
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """Batches from `start` on, without end; windows are 16 positions of one document."""
+        """Batches from `start` on, without end; windows are 16 positions of one document, and "both" are windows."""
         while True:
             x, following = self.numbered(start.batch), replace(start, batch=start.batch + 1)
             yield (Tokens(x) if kind == "tokens" else _windows(x, start.batch)), following

@@ -64,7 +64,8 @@ class Training:
         self.members = [
             Member(i, run, variant, mean, scale, source.lm) for i, (run, variant) in enumerate(zip(runs, variants, strict=True))
         ]
-        self.kind: BatchKind = "windows" if any(m.variant.batch == "windows" for m in self.members) else "tokens"
+        kinds = {member.variant.batch for member in self.members}
+        self.kind: BatchKind = "windows" if "windows" in kinds else "both" if "both" in kinds else "tokens"
         self.cursor = Cursor()
 
     def __iter__(self) -> Iterator[Progress]:

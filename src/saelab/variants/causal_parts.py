@@ -41,7 +41,7 @@ def with_kl(base: Variant, weight: Number, share: float = 1.0) -> Variant:
         return base
     need = ablation_need()
     objective = Objective(*base.objective.terms, Term("kl", kl(need.name, share=share), weight))
-    return replace(base, objective=objective, needs=(*base.needs, need), batch="windows", lm=True)
+    return replace(base, objective=objective, needs=(*base.needs, need), batch="both", lm=True)
 
 
 def with_price(
@@ -75,7 +75,7 @@ def with_price(
         )
     at = tuple((i + 1) / (round(updates) + 1) for i in range(round(updates)))
     objective = Objective(*terms, Term("nces", price, strength))
-    return replace(base, objective=objective, events=(*base.events, Event(at, price.measure)), batch="windows", lm=True)
+    return replace(base, objective=objective, events=(*base.events, Event(at, price.measure)), batch="both", lm=True)
 
 
 def finetuned(base: Variant, share: float, weight: float, *, windows: float = 1.0, restart: float = 1) -> Variant:
@@ -98,4 +98,4 @@ def with_samples(base: Variant, weight: Number, rows: float, data_labels: float)
     labels = "data" if data_labels else "model"
     need = fisher_need(rows=round(rows), labels=labels)
     objective = Objective(*base.objective.terms, Term("metric", sampled(need.name, labels=labels), weight))
-    return replace(base, objective=objective, needs=(*base.needs, need), batch="windows", lm=True)
+    return replace(base, objective=objective, needs=(*base.needs, need), batch="both", lm=True)

@@ -50,7 +50,7 @@ def test_an_epoch_gives_every_kept_activation_once(stream):
     assert len(every) - stream.n_blocks * 100 < len(x) <= len(every)
 
 
-@pytest.mark.parametrize("kind", ["tokens", "windows"])
+@pytest.mark.parametrize("kind", ["tokens", "windows", "both"])
 def test_equal_cursors_equal_batches(stream, lm, source, kind):
     whole = take(stream, kind, 150)
     assert whole[-1][1].epoch >= 1
@@ -61,6 +61,16 @@ def test_equal_cursors_equal_batches(stream, lm, source, kind):
         assert torch.equal(batch.x, whole[i + 1][0].x)
     other = ActivationStream(lm, stream.windows, replace(source, seed=1))
     assert not torch.equal(take(other, kind, 1)[0][0].x, whole[0][0].x)
+
+
+def test_windows_beside_tokens_change_no_token(stream):
+    n = 130  # more than an epoch
+    for (both, _), (tokens, _) in zip(take(stream, "both", n), take(stream, "tokens", n), strict=True):
+        assert torch.equal(both.x, tokens.x) and tokens.windows is None
+        assert isinstance(both.windows, Windows) and both.windows.x.shape == (3, 32, 32)
+    block = stream.block(0, 0)
+    seen = torch.cat([batch.windows.tokens for batch, _ in take(stream, "both", len(block.x) // 3)])
+    assert torch.equal(seen, block.tokens[: len(seen)])  # in the epoch's random order, none twice before all were read
 
 
 def test_epochs_differ_in_order(stream):

@@ -146,7 +146,7 @@ def test_references_of_the_ablation(worlds):
 @pytest.mark.parametrize("name", ENTRIES)
 def test_there_is_a_model_and_both_batch_types(worlds, name):
     world = worlds[name]
-    assert world.kinds == ("tokens", "windows")
+    assert world.kinds == ("tokens", "windows", "both")
     model = world.lm
     assert isinstance(model, LanguageModel)
     windows, _ = next(world.batches("windows", Cursor(0, 0, 2)))

@@ -133,7 +133,7 @@ def test_a_factor_pair_shares_one_present_factor_and_nothing_else(process, rho):
 def test_the_worlds_of_the_table_give_both_kinds_of_batches(name):
     entry = ENTRIES[name]
     world = World(name, entry.build(3, **entry.settings), seed=3, batch=entry.setup.batch)
-    assert world.kinds == ("tokens", "windows")
+    assert world.kinds == ("tokens", "windows", "both")
     tokens, following = next(world.batches("tokens", Cursor()))
     windows, _ = next(world.batches("windows", Cursor()))
     assert isinstance(tokens, Tokens) and isinstance(windows, Windows)

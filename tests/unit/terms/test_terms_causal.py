@@ -11,7 +11,7 @@ from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.causal import ablation_need, fisher_need, kl, metric, sampled
 from saelab.train.check_source import SparseSource
-from saelab.types import Cursor, Windows
+from saelab.types import Cursor, Tokens, Windows
 
 SOURCE = SparseSource()
 D = SOURCE.d_in
@@ -143,17 +143,14 @@ def test_kl_counts_and_replaces_kept_positions_only():
 def test_kl_on_a_share_of_the_windows_is_that_of_windows_drawn_anew():
     need = ablation_need(rows=500)
     step = a_step(needs=[need])
-    step = replace(step, x_hat=step.x + 0.3 * torch.randn(step.x.shape, generator=torch.Generator().manual_seed(1)))
-    count = len(step.batch.x)
-    each = []
-    for row in range(count):
-        rows = torch.tensor([row])
-        one = Windows(
-            *(part[rows] for part in (step.batch.x, step.batch.tokens, step.batch.doc, step.batch.pos, step.batch.keep))
-        )
-        own = step.in_windows(step.x_hat)[rows][one.keep]
-        each.append(float(kl(need.name)(replace(step, batch=one, x=one.flat * step.scale, x_hat=own))))
-    drawn = [float(kl(need.name, share=0.5 / count)(step)) for _ in range(30)]  # at least one window
+    step = replace(step, x_hat=step.sae(step.x))
+    windows, each = step.batch, []
+    for row in range(len(windows.x)):
+        part = slice(row, row + 1)
+        one = Windows(windows.x[part], windows.tokens[part], windows.doc[part], windows.pos[part], windows.keep[part])
+        x = one.flat * step.scale
+        each.append(float(kl(need.name)(replace(step, batch=one, x=x, x_hat=step.sae(x)))))
+    drawn = [float(kl(need.name, share=0.01)(step)) for _ in range(30)]  # at least one window
     assert len({round(value, 6) for value in drawn}) > 1
     assert all(min(abs(value - other) for other in each) < 1e-4 for value in drawn)
     many = [float(kl(need.name, share=0.5)(step)) for _ in range(200)]
@@ -161,6 +158,17 @@ def test_kl_on_a_share_of_the_windows_is_that_of_windows_drawn_anew():
     for share in (0.0, 1.5):
         with pytest.raises(ValueError, match=f"the share of windows with exact KL is {share:g}"):
             kl(need.name, share=share)
+
+
+def test_windows_beside_tokens_are_coded_by_the_same_sae():
+    need, other = ablation_need(rows=500), next(SOURCE.batches("windows", Cursor(batch=7)))[0]
+    beside = a_step(needs=[need], batch=Tokens(a_step().batch.flat, other))
+    on_windows = beside.on_windows()
+    assert on_windows.batch.tokens.shape == other.tokens.shape and on_windows.x.shape == (len(other.flat), D)
+    assert torch.allclose(on_windows.x_hat, beside.sae(on_windows.x), atol=1e-6)
+    expected = kl(need.name)(a_step(beside.sae(other.flat * beside.scale) / beside.scale, needs=[need], batch=other))
+    assert float(kl(need.name)(beside)) == pytest.approx(float(expected), rel=1e-4)
+    assert a_step().on_windows().x_hat is not None and (step := a_step()).on_windows() is step
 
 
 def test_a_model_without_gradient_is_refused():
@@ -181,9 +189,10 @@ def test_a_model_without_gradient_is_refused():
 
 
 def test_terms_that_run_the_model_say_what_they_lack():
-    for step in (replace(a_step(), lm=None), a_step(kind="tokens")):
-        with pytest.raises(TypeError, match=r"runs the model on windows; its variant must say batch=\"windows\" and lm=True"):
-            kl("any")(step)
+    with pytest.raises(TypeError, match="runs the model; its variant must say lm=True"):
+        kl("any")(replace(a_step(), lm=None))
+    with pytest.raises(TypeError, match=r"has no windows; a variant whose terms need some says batch=\"both\""):
+        kl("any")(a_step(kind="tokens"))
 
 
 def test_needs_say_what_they_lack():

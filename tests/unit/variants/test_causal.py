@@ -55,7 +55,7 @@ def test_the_model_is_asked_only_by_those_that_run_it():
     asked = {}
     for name, settings in [("causal", {}), ("causal", {"per_token": 1.0}), ("causal", {"finetune": 0.1}), ("end_to_end", {})]:
         variant = build(Spec(name, 64, 4.0, settings), 16, 0)
-        assert variant.needs and (variant.batch == "windows") == variant.lm
+        assert variant.needs and (variant.batch == "both") == variant.lm
         asked[name, *settings] = variant.lm
     assert asked == {("causal",): False, ("causal", "per_token"): True, ("causal", "finetune"): True, ("end_to_end",): True}
 
@@ -108,17 +108,22 @@ def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
         Spec("causal_on_standard", 64, 4.0, small | {"price": 0.3}),
         Spec("end_to_end", 64, 4.0),
         Spec("kl_finetune_25", 64, 4.0),
+        Spec("batch_topk", 64, 4.0),
     ]
 
     def training():
         stream = ActivationStream(lm, load_windows(source, lm, "train"), source)
         return Training([Run(spec, source, Optim(lr=3e-3, warmup=2)) for spec in specs], stream)
 
+    alone = Training([Run(Spec("batch_topk", 64, 4.0), source, Optim(lr=3e-3, warmup=2))], training().source)
+    list(alone)
     whole, resumed = training(), training()
     states = [whole.state() for _ in whole]
     resumed.load(states[4])
     list(resumed)
     assert all(torch.equal(value, resumed.state()[name]) for name, value in states[-1].items())
+    beside = whole.members[-1].sae.state_dict()  # a run's numbers do not depend on who trains beside it
+    assert all(torch.equal(tensor, beside[name]) for name, tensor in alone.members[0].sae.state_dict().items())
     assert all(result.measured.explained_variance > -1 for result in whole.results())
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 
