@@ -153,5 +153,5 @@ def test_what_cannot_be_priced():
 
 def test_a_price_without_a_model_is_refused():
     sae, price = measured({"zero": 1})
-    with pytest.raises(TypeError, match="runs the model on windows"):
+    with pytest.raises(TypeError, match="a price runs the model"):
         price.measure(sae, torch.optim.Adam(sae.parameters()), replace(a_step(sae), lm=None))
