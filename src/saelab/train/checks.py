@@ -19,10 +19,10 @@ from torch import Tensor
 from saelab.sae.io import load_sae, save_sae
 from saelab.sae.module import SAE
 from saelab.store import read_tensors, write_tensors
-from saelab.terms.base import Objective, Step, Term, Variant
+from saelab.terms.base import Need, Objective, Step, Term, Variant
 from saelab.train.check_source import SparseSource
 from saelab.train.loop import Build, Training
-from saelab.types import Hook, Optim, Run, Source, Spec, value_at
+from saelab.types import ActivationSource, Hook, Optim, Run, Source, Spec, value_at
 from saelab.variants import build as build_variant
 
 # The battery ---------------------------------------------------------------------------------------------------------
@@ -49,13 +49,23 @@ class Subject:
 
     def training(self, *runs: Run, build: Build | None = None) -> Training:
         """A training of these runs in lock-step."""
-        return Training(runs, SparseSource(d_in=D_IN, batch=BATCH), build=build or self.build)
+        return Training(runs, SparseSource(d_in=D_IN, batch=BATCH), build=build or self.build, meet=_once)
 
     def trained(self, steps: int) -> SAE:
         """The folded SAE after so many steps."""
         training = self.training(self.run(steps))
         list(training)
         return training.results()[0].sae
+
+
+_FOUND: dict[str, Mapping[str, Tensor]] = {}  # needs of `SparseSource`, by the name that says every number of theirs
+
+
+def _once(need: Need, source: ActivationSource) -> Mapping[str, Tensor]:
+    """The statistic, computed by the first check that asks for it."""
+    if need.name not in _FOUND:
+        _FOUND[need.name] = need.of(source)
+    return _FOUND[need.name]
 
 
 def variant_checks(

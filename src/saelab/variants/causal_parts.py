@@ -61,8 +61,9 @@ def with_price(
     sae, terms = base.sae, list(base.objective.terms)
     price = Price(sae.n_latents, mix, strength=strength, m=round(m), contexts=round(contexts))
     penalised = [i for i, term in enumerate(terms) if term.name == "sparsity"]
-    if type(sae.act) is BatchTopK and sae.first is None:
+    if type(sae.act) is BatchTopK:
         sae.act = Priced(sae.act.k, sae.n_latents)
+        sae.first = None if sae.first is None else Priced(sae.act.k, sae.n_latents)  # the first reading charges nothing
     elif isinstance(sae.act, ReLU) and penalised:
         fn = terms[penalised[0]].fn
         if isinstance(fn, Steered):
@@ -70,9 +71,7 @@ def with_price(
         else:
             terms[penalised[0]] = replace(terms[penalised[0]], fn=price.on(fn))
     else:
-        raise TypeError(
-            f"a price acts on BatchTopK without a refinement step, or on ReLU with a penalty; not on {sae.act.name}"
-        )
+        raise TypeError(f"a price acts on BatchTopK, or on ReLU with a penalty; not on {sae.act.name}")
     at = tuple((i + 1) / (round(updates) + 1) for i in range(round(updates)))
     objective = Objective(*terms, Term("nces", price, strength))
     return replace(base, objective=objective, events=(*base.events, Event(at, price.measure)), batch="both", lm=True)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelab.sae.activations import BatchTopK, JumpReLU, ReLU
+from saelab.sae.activations import BatchTopK, JumpReLU, ReLU, TopK
 from saelab.sae.module import SAE
 from saelab.sae.priced import Priced
 from saelab.synth.world import World
@@ -121,7 +121,7 @@ def test_price_zero_is_the_base_bit_for_bit():
         list(training)
         return training.state()
 
-    base, mine = trained("batch_topk", {}), trained("causal", {"weight": 0, "price": 0})
+    base, mine = trained("batch_topk", {}), trained("causal", {"weight": 0, "price": 0, "refine": 0})
     assert base.keys() == mine.keys() and all(torch.equal(base[name], mine[name]) for name in base)
     base, mine = trained("standard", {}), trained("causal_as_stated", {"price": 0})
     assert base.keys() == mine.keys() and all(torch.equal(base[name], mine[name]) for name in base)
@@ -134,8 +134,8 @@ def test_a_priced_variant_passes_the_battery(check):
 
 def test_what_cannot_be_priced():
     objective, counts = Objective(Term("mse", mse)), {"updates": 5, "m": 4, "contexts": 2}
-    for sae in (SAE(8, 16, JumpReLU(16)), SAE(8, 16, ReLU()), SAE(8, 16, BatchTopK(2), refine=0.3)):
-        with pytest.raises(TypeError, match="a price acts on BatchTopK without a refinement step"):
+    for sae in (SAE(8, 16, JumpReLU(16)), SAE(8, 16, ReLU()), SAE(8, 16, TopK(2))):
+        with pytest.raises(TypeError, match="a price acts on BatchTopK, or on ReLU"):
             with_price(Variant(sae, objective), 1.0, mix=EVERY, **counts)
     base = Variant(SAE(8, 16, BatchTopK(2)), objective)
     for changed, words in [

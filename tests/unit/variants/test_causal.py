@@ -26,8 +26,8 @@ def trained(variant, **settings):
 @pytest.mark.parametrize(
     ("variant", "settings"),
     [
-        ("causal", {"weight": 0}),
-        ("causal", {"weight": 0, "per_token": 1}),
+        ("causal", {"weight": 0, "refine": 0}),
+        ("causal", {"weight": 0, "refine": 0, "per_token": 1}),
         ("end_to_end", {"weight": 0}),
         ("kl_finetune_25", {"weight": 0}),
         ("kl_finetune_25", {"share": 0}),
@@ -65,11 +65,11 @@ def test_weights_follow_their_schedules():
         terms = build(Spec(variant, 64, 4.0, settings), 16, 0).objective.terms
         return value_at(next(t.weight for t in terms if t.name == term), progress)
 
-    assert [weight("causal", "metric", p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx([0, 2, 4, 4])
+    assert [weight("causal", "metric", p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx([0, 1, 2, 2])
     assert [weight("kl_finetune_25", "kl", p) for p in (0.0, 0.75, 0.775, 0.8, 1.0)] == pytest.approx([0, 0, 2, 4, 4])
     assert [weight("kl_finetune_5", "kl", p) for p in (0.94, 0.96)] == [0, 4]
     anchored = [weight("causal", term, 0.9, finetune=0.2, finetune_weight=3.0) for term in ("metric", "kl")]
-    assert anchored == [4, 3]  # the metric stays as an anchor
+    assert anchored == [2, 3]  # the metric stays as an anchor
     assert build(Spec("kl_finetune_5", 64, 4.0), 16, 0).restart == 0.05
     assert build(Spec("kl_finetune_25", 64, 4.0, {"restart": 0.0}), 16, 0).restart == 0
 
