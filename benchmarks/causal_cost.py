@@ -26,22 +26,25 @@ from saelab.train import Training
 from saelab.train.member import Record
 from saelab.types import ActivationSource, Batch, Optim, Run, Spec
 
-STEPS = 80
-UPDATES = 2.0  # of the price: 50 in 2,000 steps
+STEPS = 100
+UPDATES = 1.0  # of the price: 20 in 2,000 steps
 ROWS: dict[str, tuple[str, dict[str, float]]] = {
     "batch_topk": ("batch_topk", {}),
-    "metric": ("causal", {}),
-    "metric, 32 clusters": ("causal", {"clusters": 32, "rows": 100_000}),
-    "metric, 128 clusters": ("causal", {"clusters": 128, "rows": 100_000}),
-    "metric of rank 64": ("causal", {"rank": 64}),
-    "metric and price": ("causal", {"price": 0.3, "price_updates": UPDATES}),
-    "metric, price of 5 types": ("causal", {"price": 0.3, "price_updates": UPDATES, "price_resample": 1, "price_steer": 1}),
-    "metric, KL in the last tenth": ("causal", {"finetune": 0.1}),
-    "one g per token": ("causal", {"per_token": 1}),
+    "refinement": ("batch_topk", {"refine": 0.15}),
+    "metric, one M": ("causal", {"clusters": 1, "refine": 0}),
+    "metric, 32 clusters": ("causal", {"refine": 0}),
+    "metric, 256 clusters": ("causal", {"clusters": 256, "refine": 0}),
+    "metric, one M of rank 64": ("causal", {"clusters": 1, "rank": 64, "refine": 0}),
+    "causal (32 clusters and refinement)": ("causal", {}),
+    "metric, 32 clusters, and price": ("causal", {"refine": 0, "price": 0.3, "price_updates": UPDATES}),
+    "the same with all five types": (
+        "causal",
+        {"refine": 0, "price": 0.3, "price_updates": UPDATES, "price_resample": 1, "price_steer": 1},
+    ),
+    "one g per token": ("causal", {"per_token": 1, "refine": 0}),
     "kl_finetune_25": ("kl_finetune_25", {}),
     "end_to_end": ("end_to_end", {}),
     "end_to_end, quarter of the windows": ("end_to_end", {"kl_share": 0.25}),
-    "refinement": ("batch_topk", {"refine": 0.15}),
 }
 
 

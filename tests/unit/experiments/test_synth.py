@@ -14,6 +14,7 @@ from saelab.experiments.synth_run import measure_both, run_table
 from saelab.store import CorruptFile, read_json
 from saelab.synth.worlds import WORLDS
 from saelab.types import Run, WorldSource
+from saelab.variants import settings_of
 
 QUICK = {"steps": 40}
 
@@ -37,6 +38,14 @@ def test_rows_of_a_seed_share_stream_width_and_rate():
     assert [dict(run.spec.settings) for run in plan.runs[::2]] == [{}, {}, {"inner": 16}]
     assert {(c.baseline, c.treatment) for c in plan.contrasts} == {("batch_topk", "standard"), ("batch_topk", "matryoshka")}
     assert {c.metric for c in plan.contrasts} == set(WORLDS["s2"].headline)
+
+
+def test_a_world_may_set_numbers_of_a_single_variant():
+    rows = {run.spec.name: run.spec.settings for run in plan_of(table("causal", "end_to_end", "mine=causal:weight=8")).runs}
+    assert rows["causal"]["weight"] == 4 and rows["causal"]["refine"] == 0 and rows["mine"]["weight"] == 8
+    assert rows["end_to_end"] == {"anneal": 3}
+    for entry in WORLDS.values():
+        assert all(set(settings) <= set(settings_of(variant)) for variant, settings in entry.own.items())
 
 
 def test_several_l0s_make_a_row_each():
