@@ -49,7 +49,9 @@ class Step:
             raise TypeError('this step has no windows; a variant whose terms need some says batch="both", or "windows"')
         if share >= 1 and windows is self.batch:
             return self
-        rows = torch.randperm(len(windows.x), generator=self.generator)[: max(1, round(share * len(windows.x)))]
+        rows = windows.keep.any(1).nonzero().squeeze(1).cpu()  # the others have nothing to code
+        if share < 1:
+            rows = rows[torch.randperm(len(rows), generator=self.generator)[: max(1, round(share * len(rows)))]]
         fields = (windows.x, windows.tokens, windows.doc, windows.pos, windows.keep)
         picked = Windows(*(field[rows.to(field.device)] for field in fields))
         x = picked.flat.to(self.x.dtype) * self.scale
