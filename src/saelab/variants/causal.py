@@ -29,8 +29,8 @@ def causal(
     rows: float = 100_000,
     rank: float = 0,
     finetune: float = 0,
-    finetune_weight: float = 4,
-    restart: float = 1,
+    finetune_weight: float = 1,
+    restart: float = 0.3,
     kl_share: float = 1,
     price: float = 0,
     price_updates: float = 20,
@@ -48,14 +48,12 @@ def causal(
     """`batch_topk` whose error also pays by the Fisher metric; at `weight` 0 it is `batch_topk` of that `refine`, bit for bit.
 
     The defaults are what measured best on a language model; the worlds s1, s1b and s1d have their own (one metric, weight 4).
-
     `ramp`: share of training in which the weight rises from 0. `clusters`: one metric per cluster of x. `rows`: activations
     that it comes from; `rank` above 0: its leading directions only. `finetune`: last share of training in which exact KL
-    joins with `finetune_weight`, on the share `kl_share` of each batch's windows; `restart` above 0: with new moments and a
-    learning rate that rises to that multiple of the run's and falls again; 0: it goes on falling. `price` above 0: latents
-    without effect pay up to that multiple of the mean code before they are selected; measured `price_updates` times, on
-    `price_latents` latents and `price_contexts` positions each, by the types of weight above 0 (`terms.price`). `refine`: as
-    in `batch_topk`.
+    joins with `finetune_weight`, on `kl_share` of the windows; `restart`: the peak of its own learning rate over the run's; 0:
+    the rate goes on falling. `price` above 0: latents without effect pay up to that multiple of the mean code before they are
+    selected; measured `price_updates` times, on `price_latents` latents and `price_contexts` positions each, by the types of
+    weight above 0 (`terms.price`). `refine`: as in `batch_topk`.
 
     For ablations: `rotate` and `isotropic` 1 are metrics that know nothing, `shuffle` 1 gives every x the metric of another
     one's cluster, `data_labels` 1 takes labels from the text instead of the model, `per_token` 1 draws one gradient for
@@ -146,8 +144,8 @@ def kl_finetune_25(
     *,
     l0: float,
     share: float = 0.25,
-    weight: float = 4,
-    restart: float = 1,
+    weight: float = 1,
+    restart: float = 0.3,
     kl_share: float = 1,
     aux: float = 1 / 32,
     anneal: float = 1.0,
@@ -164,10 +162,17 @@ def kl_finetune_25(
 
 
 def kl_finetune_5(
-    d_in: int, n_latents: int, *, l0: float, weight: float = 4, aux: float = 1 / 32, anneal: float = 1.0
+    d_in: int,
+    n_latents: int,
+    *,
+    l0: float,
+    weight: float = 1,
+    restart: float = 0.3,
+    aux: float = 1 / 32,
+    anneal: float = 1.0,
 ) -> Variant:
     """`kl_finetune_25` with a twentieth of training."""
-    return kl_finetune_25(d_in, n_latents, l0=l0, share=0.05, weight=weight, aux=aux, anneal=anneal)
+    return kl_finetune_25(d_in, n_latents, l0=l0, share=0.05, weight=weight, restart=restart, aux=aux, anneal=anneal)
 
 
 def _check_causal(

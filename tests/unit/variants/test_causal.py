@@ -66,8 +66,8 @@ def test_weights_follow_their_schedules():
         return value_at(next(t.weight for t in terms if t.name == term), progress)
 
     assert [weight("causal", "metric", p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx([0, 1, 2, 2])
-    assert [weight("kl_finetune_25", "kl", p) for p in (0.0, 0.75, 0.775, 0.8, 1.0)] == pytest.approx([0, 0, 2, 4, 4])
-    assert [weight("kl_finetune_5", "kl", p) for p in (0.94, 0.96)] == [0, 4]
+    assert [weight("kl_finetune_25", "kl", p) for p in (0.0, 0.75, 0.775, 0.8, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert [weight("kl_finetune_5", "kl", p) for p in (0.94, 0.96)] == [0, 1]
     anchored = [weight("causal", term, 0.9, finetune=0.2, finetune_weight=3.0) for term in ("metric", "kl")]
     assert anchored == [2, 3]  # the metric stays as an anchor
     assert build(Spec("kl_finetune_5", 64, 4.0), 16, 0).restart == 0.05

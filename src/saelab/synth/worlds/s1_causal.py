@@ -236,7 +236,12 @@ def _gain(process: Causal | Gated, entropy: float, generator: torch.Generator) -
 
 _SETUP: dict[str, Any] = {"batch": 1_024, "lr": 1e-2, "decay": 0.33, "anneal": 3, "levels": 4}
 _SMALL = Setup(n_latents=64, k=4, steps=2_000, **_SETUP)
-_OWN = {"causal": {"weight": 4, "clusters": 1, "rows": 20_000, "refine": 0}}  # one metric, more of it, nothing else
+_OWN = {  # one metric, more of it, nothing else; KL as strong as the metric
+    "causal": {"weight": 4, "clusters": 1, "rows": 20_000, "refine": 0, "finetune_weight": 4, "restart": 1},
+    "kl_finetune_25": {"weight": 4, "restart": 1},
+    "kl_finetune_5": {"weight": 4, "restart": 1},
+    "end_to_end": {"weight": 4},
+}
 _HEADLINE = ("causal_mcc", "recovered_share", "kl_recovered", "explained_variance")
 _BLIND = Expectation("batch_topk", "causal_mcc", 0, 0.15, "reconstruction alone already finds the causal features")
 _MUTE = Expectation("batch_topk", "kl_recovered", -0.1, 0.1, "reconstruction alone already restores the model's predictions")
