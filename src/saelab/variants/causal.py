@@ -122,7 +122,7 @@ def end_to_end(
     n_latents: int,
     *,
     l0: float,
-    weight: float = 4,
+    weight: float = 0.25,
     ramp: float = 0.2,
     kl_share: float = 1,
     aux: float = 1 / 32,
