@@ -43,7 +43,7 @@ def test_rows_of_a_seed_share_stream_width_and_rate():
 def test_a_world_may_set_numbers_of_a_single_variant():
     rows = {run.spec.name: run.spec.settings for run in plan_of(table("causal", "end_to_end", "mine=causal:weight=8")).runs}
     assert rows["causal"]["weight"] == 4 and rows["causal"]["refine"] == 0 and rows["mine"]["weight"] == 8
-    assert rows["end_to_end"] == {"anneal": 3}
+    assert rows["end_to_end"] == {"anneal": 3, "weight": 4}
     for entry in WORLDS.values():
         assert all(set(settings) <= set(settings_of(variant)) for variant, settings in entry.own.items())
 
