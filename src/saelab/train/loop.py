@@ -82,11 +82,14 @@ class Training:
                 return
 
     def _meet_needs(self) -> None:
-        """Compute every need once, for all members that name it. It is recomputed, the same, by a resumed training."""
+        """Compute every need once, for all members that name it. It is recomputed, the same, by a resumed training.
+
+        Cloned, because a tensor that comes from a file may lie in memory where products round otherwise.
+        """
         needs = {need.name: need for member in self.members for need in member.variant.needs}
         device = self.source.stats.mean.device
         found = {
-            name: {f"{name}.{key}": tensor.to(device) for key, tensor in self.meet(need, self.source).items()}
+            name: {f"{name}.{key}": tensor.to(device).clone() for key, tensor in self.meet(need, self.source).items()}
             for name, need in needs.items()
         }
         for member in self.members:

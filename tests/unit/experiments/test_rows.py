@@ -5,6 +5,8 @@ import pytest
 from saelab.experiments.plan import run_id
 from saelab.experiments.rows import Row, parse_row
 from saelab.experiments.synth import Table, plan_of
+from saelab.synth.worlds import WORLDS
+from saelab.variants import settings_of
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,8 @@ def test_what_is_no_row(text, message):
 def test_a_tables_rows_carry_their_numbers_beside_the_worlds():
     plan = plan_of(Table("s1", ("batch_topk", "null=causal:rotate=1", "plain=batch_topk:anneal=1"), (0, 1)))
     settings = {run.spec.name: run.spec.settings for run in plan.runs}
-    assert settings == {"batch_topk": {"anneal": 3}, "null": {"anneal": 3, "rotate": 1}, "plain": {"anneal": 1}}
+    own = {name: value for name, value in WORLDS["s1"].own["causal"].items() if value != settings_of("causal")[name]}
+    assert settings == {"batch_topk": {"anneal": 3}, "null": {"anneal": 3, "rotate": 1, **own}, "plain": {"anneal": 1}}
     assert {(c.baseline, c.treatment) for c in plan.contrasts} == {("batch_topk", "null"), ("batch_topk", "plain")}
     again = plan_of(Table("s1", ("other_name=causal:rotate=1",), (0,)))
     assert run_id(again.runs[0]) == run_id(next(run for run in plan.runs if run.spec.name == "null"))  # a name is no content
