@@ -2,8 +2,7 @@
 
     saelab run plans/causal.py --reuse runs/lm_baselines
 
-The `batch_topk` rows are those of plans/lm_baselines.py. What was tried before, on seed 0, and what it gave:
-docs/variants/causal.md.
+The `batch_topk` rows are those of plans/lm_baselines.py. What was tried before, on seed 0, and what it gave: docs/lab-log.md.
 """
 
 from saelab.experiments.plan import Contrast, Plan
@@ -24,7 +23,7 @@ AGAINST = ("batch_topk", "refined", "rotated", "kl_finetune_25", "end_to_end")
 
 
 def plan() -> Plan:
-    """Every row at the rate of `batch_topk`, which was the best of those tried for the others too."""
+    """Every row at the best of four rates for `batch_topk`; only one M and its rotation were searched too, and agree."""
     optim = Optim(lr=RATES["batch_topk"])
     rows = [(name, 32.0) for name in NARROW] + [(name, 64.0) for name in WIDE]
     runs = [
