@@ -33,7 +33,7 @@ def causal(
     restart: float = 0.3,
     kl_share: float = 1,
     price: float = 0,
-    price_updates: float = 20,
+    price_updates: float = 10,
     price_latents: float = 32,
     price_contexts: float = 2,
     price_zero: float = 1,

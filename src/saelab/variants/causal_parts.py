@@ -45,7 +45,7 @@ def with_kl(base: Variant, weight: Number, share: float = 1.0) -> Variant:
 
 
 def with_price(
-    base: Variant, strength: float, *, mix: Mapping[str, float], updates: float = 20, m: float = 32, contexts: float = 2
+    base: Variant, strength: float, *, mix: Mapping[str, float], updates: float = 10, m: float = 32, contexts: float = 2
 ) -> Variant:
     """`base` in which latents pay for having no effect, measured `updates` times; at strength 0 it is `base` itself.
 
