@@ -153,8 +153,8 @@ class LanguageModel(Protocol):
         """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state; stops at the hook."""
         ...
 
-    def resume(self, x: "Tensor", state: Any) -> "Tensor":
-        """Activations `[B, T, D]` put in at the hook -> logits `[B, T, V]`; runs only what lies above the hook."""
+    def resume(self, x: "Tensor", state: Any, since: int = 0) -> "Tensor":
+        """Activations `[B, T, D]` at the hook -> logits `[B, T - since, V]` of positions `since` on; runs what is above."""
         ...
 
     def loss(self, logits: "Tensor", tokens: "Tensor") -> "Tensor":

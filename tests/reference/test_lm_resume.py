@@ -29,6 +29,7 @@ def test_resuming_what_was_captured_gives_the_models_own_logits(lm, site):
         x, state = here.capture(TOKENS)
         assert x.shape == (3, 20, 32)
         torch.testing.assert_close(here.resume(x, state), own, rtol=0, atol=1e-5)
+        torch.testing.assert_close(here.resume(x, state, 17), own[:, 17:], rtol=0, atol=1e-5)
         changed = here.resume(x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), state)
         assert (changed - own).abs().max() > 0.05, f"layer {layer}: what is put in does not reach the logits"
     torch.testing.assert_close(lm.logits(TOKENS), own, rtol=0, atol=0)  # no hook left behind

@@ -71,10 +71,10 @@ class NoiseModel:
         """Activations `[B, T, D]` of tokens `[B, T]`."""
         return self.table[tokens % WORDS], None
 
-    def resume(self, x: Tensor, state: None) -> Tensor:
-        """Logits `[B, T, WORDS]`."""
+    def resume(self, x: Tensor, state: None, since: int = 0) -> Tensor:
+        """Logits `[B, T - since, WORDS]`."""
         del state
-        return x @ self.readout
+        return x[:, since:] @ self.readout
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Next-token cross-entropy `[B, T - 1]`, nats."""

@@ -33,7 +33,8 @@ from saelab.types import LanguageModel, Windows
 TYPES = ("zero", "mean", "resample", "noise", "steer")
 ON_SILENT = ("steer",)  # types for positions on which the latent is silent
 FOLLOWING = 16  # positions after the changed one whose predictions count
-MAX_BYTES = 1 << 25  # logits in memory at a time; much larger ones cost more in fresh memory than they save in calls
+MAX_BYTES = 1 << 25  # in memory at a time; much larger ones cost more in fresh memory than they save in calls
+WIDTHS = 8  # numbers that a forward holds per position, over the model's width: an MLP's layer and what surrounds it
 NUMBERS_AT_ONCE = 1 << 22  # changes drawn in one block; part of what a seed means, unlike MAX_BYTES
 SMALLEST = -100.0  # log-probability under which a token counts as impossible
 CLIP, WIDEST, CLIPPINGS = 5.0, 5.0, 3  # of the control's covariance, see `control_covariance`
@@ -168,8 +169,8 @@ def intervene(
 ) -> Effects:
     """Effects of changing each pair's code by `amounts [S, M]` along unit `directions [L, D]`, and those of its controls.
 
-    Pairs share forwards, as many rows as `max_bytes` of logits allow, sorted by position so that windows can be cut behind
-    the last one that counts. What is drawn depends on `seed` and not on `max_bytes`.
+    Pairs share forwards, as many rows as `max_bytes` of logits allow, sorted by position: windows are cut behind the last one
+    that counts, and logits are made from the first one on. What is drawn depends on `seed` and not on `max_bytes`.
     """
     if amounts.ndim != 2 or amounts.shape[1] != len(pairs.row):
         raise ValueError(f"amounts are {list(amounts.shape)}; give one row per type, [S, {len(pairs.row)}]")
@@ -194,16 +195,18 @@ def _divergences(text: Text, rows: Tensor, delta: Tensor, following: int, max_by
     kl, at = torch.zeros(delta.shape[:2], dtype=torch.float32), 0
     while at < len(rows):
         length = min(text.context, int(position[at]) + following + 1)
-        part = slice(at, at + max(1, max_bytes // (2 * 4 * vocabulary * length)))
+        n = fitting(length - position[at:], vocabulary, WIDTHS * length * text.lm.d_in, max_bytes)
+        part = slice(at, at + n)
+        since = int(position[at + n - 1])  # the first position whose predictions count
         x, state = text.read(window[part], length)  # [n, length, D]
         row = torch.arange(len(x), device=x.device)
         place = position[part].to(x.device)
         counted = place.unsqueeze(1) + torch.arange(following + 1, device=x.device)  # [n, 1 + following]
         inside = counted < length
-        counted = counted.clamp(max=length - 1)
+        counted = counted.clamp(max=length - 1) - since
 
         def log_p(x: Tensor) -> Tensor:
-            logits = text.lm.resume(x, state)[row.unsqueeze(1), counted]  # noqa: B023
+            logits = text.lm.resume(x, state, since)[row.unsqueeze(1), counted]  # noqa: B023
             return logits.float().log_softmax(-1).clamp(min=SMALLEST)
 
         clean = log_p(x)
@@ -213,6 +216,16 @@ def _divergences(text: Text, rows: Tensor, delta: Tensor, following: int, max_by
             here.copy_((divergence(clean, log_p(changed)) * inside).sum(1))
         at += len(x)
     return kl
+
+
+def fitting(counted: Tensor, vocabulary: int, inner: int, max_bytes: int) -> int:
+    """How many rows share a forward, at least 1: rows of rising `counted` positions with logits, `inner` numbers within each.
+
+    Clean and changed logits, or activations within the model where those are more, fill at most `max_bytes`.
+    """
+    rows = torch.arange(1, len(counted) + 1)
+    needed = 2 * 4 * rows * (counted * vocabulary).clamp(min=inner)
+    return max(1, int((needed <= max_bytes).sum()))
 
 
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.lm.intervene import MAX_BYTES, SMALLEST, Text, divergence
+from saelab.lm.intervene import MAX_BYTES, SMALLEST, WIDTHS, Text, divergence, fitting
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,14 @@ def set_effects(text: Text, rows: Tensor, delta: Tensor, members: Tensor, *, max
     at = 0
     while at < n:
         length = int(position[order[at]]) + 1
-        part = order[at : at + max(1, max_bytes // (2 * 4 * vocabulary * length))]
+        rows_at_once = fitting(length - position[order[at:]], vocabulary, WIDTHS * length * text.lm.d_in, max_bytes)
+        part = order[at : at + rows_at_once]
+        since = int(position[part[-1]])
         x, state = text.read(window[part], length)  # [b, length, D]
         row, place = torch.arange(len(part), device=x.device), position[part].to(x.device)
 
         def log_p(x: Tensor) -> Tensor:
-            logits = text.lm.resume(x, state)[row, place]  # noqa: B023
+            logits = text.lm.resume(x, state, since)[row, place - since]  # noqa: B023
             return logits.float().log_softmax(-1).clamp(min=SMALLEST).cpu()
 
         clean = log_p(x)

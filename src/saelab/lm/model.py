@@ -79,10 +79,11 @@ class HFModel:
                 self.model(input_ids=tokens, use_cache=False)
         return [seen[i] for i in range(len(sites))]
 
-    def resume(self, x: Tensor, state: State) -> Tensor:
-        """Activations `[B, T, D]` put in at the hook -> logits `[B, T, V]`; runs only the blocks above, differentiable in x.
+    def resume(self, x: Tensor, state: State, since: int = 0) -> Tensor:
+        """Activations `[B, T, D]` put in at the hook -> logits of positions `since` on, `[B, T - since, V]`.
 
-        For `mlp_out` and `attn_out` the block itself runs again on its own input with `x` as that sublayer's output.
+        Runs only the blocks above, and the unembedding only where it is asked for; differentiable in x. For `mlp_out` and
+        `attn_out` the block itself runs again on its own input with `x` as that sublayer's output.
         """
         x = x.to(self.device, self.dtype)
         above = self.hook.layer + (self.hook.site == "resid_post")  # first block that runs
@@ -95,7 +96,8 @@ class HFModel:
                 stack.enter_context(feeding(self.blocks[0], stream))
             if state.block_input is not None:
                 stack.enter_context(replacing(self.module(self.hook), x))
-            return self.model(input_ids=state.tokens, use_cache=False).logits
+            wanted = {"logits_to_keep": x.shape[1] - since} if since else {}
+            return self.model(input_ids=state.tokens, use_cache=False, **wanted).logits
 
     def logits(self, tokens: Tensor) -> Tensor:
         """The model's own forward: token ids `[B, T]` -> logits `[B, T, V]`."""

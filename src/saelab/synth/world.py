@@ -208,10 +208,10 @@ class WorldModel:
         batches = {int(i): self.world.sample(self.world.batch, int(i)).x for i in (tokens[:, 0] // per_batch).unique()}
         return torch.stack([batches[int(i) // per_batch][int(i) % per_batch] for i in tokens[:, 0]]), None
 
-    def resume(self, x: Tensor, state: None) -> Tensor:
-        """Logits `[B, T, V]` of activations `[B, T, D]`."""
+    def resume(self, x: Tensor, state: None, since: int = 0) -> Tensor:
+        """Logits of positions `since` on `[B, T - since, V]`, from activations `[B, T, D]`."""
         del state
-        return self.process.logits(x)
+        return self.process.logits(x[:, since:])
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Next-token cross-entropy `[B, T-1]`, nats."""

@@ -65,10 +65,10 @@ class SparseModel:
         found = {i: self.source.numbered(i).view(per_batch, WINDOW, -1) for i in set((tokens[:, 0] // per_batch).tolist())}
         return torch.stack([found[i // per_batch][i % per_batch] for i in tokens[:, 0].tolist()]), None
 
-    def resume(self, x: Tensor, state: None) -> Tensor:
-        """Logits `[B, T, V]`."""
+    def resume(self, x: Tensor, state: None, since: int = 0) -> Tensor:
+        """Logits `[B, T - since, V]`."""
         del state
-        return torch.relu(x @ self.V) @ self.U
+        return torch.relu(x[:, since:] @ self.V) @ self.U
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Next-token cross-entropy `[B, T - 1]`, nats."""

@@ -42,8 +42,9 @@ class Reader:
         x[..., TRUE] = x[..., COPY] = strength
         return x, tokens
 
-    def resume(self, x: Tensor, state: Tensor) -> Tensor:
+    def resume(self, x: Tensor, state: Tensor, since: int = 0) -> Tensor:
         assert x.shape[:2] == state.shape
+        x = x[:, since:]
         logits = torch.zeros(*x.shape[:2], V)
         logits[..., DECIDED] = self.weight * x[..., [TRUE]]
         return logits

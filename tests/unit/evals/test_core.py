@@ -68,8 +68,8 @@ def test_an_all_zero_stream_is_run_once_and_only_where_it_is_the_same_everywhere
     class Positional(ToyLM):
         """A model whose layers above the hook see the position (as they do at `mlp_out`)."""
 
-        def resume(self, x, state):
-            return super().resume(x, state) + torch.arange(x.shape[1]).view(-1, 1) * torch.arange(11) * 0.1
+        def resume(self, x, state, since=0):
+            return super().resume(x, state, since) + torch.arange(since, x.shape[1]).view(-1, 1) * torch.arange(11) * 0.1
 
     for lm, calls_expected in ((ToyLM(), 3 * 3 + 1), (Positional(), 3 * 4)):
         calls = []

@@ -38,8 +38,8 @@ class Reads(ToyLM):
         super().__init__(**settings)
         self.n = n
 
-    def resume(self, x: Tensor, state: Any) -> Tensor:
-        return super().resume(x * (torch.arange(D) < self.n), state)
+    def resume(self, x: Tensor, state: Any, since: int = 0) -> Tensor:
+        return super().resume(x * (torch.arange(D) < self.n), state, since)
 
 
 @pytest.fixture(scope="module")

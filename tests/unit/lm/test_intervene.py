@@ -38,7 +38,8 @@ class Readout:
     def capture(self, tokens: Tensor) -> tuple[Tensor, Any]:
         return self.table[tokens] + torch.sin(torch.arange(tokens.shape[1] * D).view(-1, D) * 1.3), None
 
-    def resume(self, x: Tensor, state: Any) -> Tensor:
+    def resume(self, x: Tensor, state: Any, since: int = 0) -> Tensor:
+        x = x[:, since:]
         self.most = max(self.most, 4 * x.shape[0] * x.shape[1] * V)
         return x @ self.out
 
@@ -330,8 +331,8 @@ def test_what_gives_no_effect_or_no_gradient_is_refused():
         Text(UNIT, lambda rows, length: (UNIT, None), LATENTS, LATENTS, 1)  # pyright: ignore[reportArgumentType]
 
     class Frozen(Readout):
-        def resume(self, x: Tensor, state: Any) -> Tensor:
-            return super().resume(x.detach(), state)
+        def resume(self, x: Tensor, state: Any, since: int = 0) -> Tensor:
+            return super().resume(x.detach(), state, since)
 
     lm = Frozen(torch.randn(D, V))
     with pytest.raises(ValueError, match=r"no gradient reaches blocks.0.hook_resid_post.*not differentiable"):

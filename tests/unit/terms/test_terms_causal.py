@@ -181,8 +181,8 @@ def test_a_model_without_gradient_is_refused():
             return SOURCE.lm.capture(tokens)
 
         @torch.no_grad()
-        def resume(self, x, state):
-            return SOURCE.lm.resume(x, state)
+        def resume(self, x, state, since=0):
+            return SOURCE.lm.resume(x, state, since)
 
     need = ablation_need(rows=500)
     step = replace(a_step(needs=[need]), lm=Frozen())
