@@ -5,6 +5,8 @@ has variance. Loss: that of the base plus weight * e' M e / E[(x - mean)' M (x -
 and exact KL through the model as the comparison. Data: activations with the model behind them.
 """
 
+from math import inf
+
 from saelab.terms.base import Variant
 from saelab.terms.causal import Null
 from saelab.terms.schedules import linear
@@ -59,7 +61,7 @@ def causal(
     one's cluster, `data_labels` 1 takes labels from the text instead of the model, `per_token` 1 draws one gradient for
     every position in every step instead of a mean metric. Raises `ValueError` for numbers out of range.
     """
-    _check_causal(weight, ramp, clusters, rows, rank, finetune, restart)
+    _check_causal(weight=weight, ramp=ramp, clusters=clusters, rows=rows, rank=rank, finetune=finetune, restart=restart)
     _check_switches(shuffle=shuffle, data_labels=data_labels)
     null = _null(rotate, isotropic, per_token)
     base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
@@ -87,7 +89,7 @@ def causal_on_standard(
     price: float = 0,
 ) -> Variant:
     """`standard` whose error also pays by the Fisher metric, and whose L1 penalty grows by `price`; numbers as in `causal`."""
-    _check_causal(weight, ramp, clusters, rows, 0, 0)
+    _check_causal(weight=weight, ramp=ramp, clusters=clusters, rows=rows)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
     variant = with_metric(standard(d_in, n_latents, l0=l0), rising, rows=rows, clusters=clusters)
     return with_price(variant, price, mix={"zero": 1, "mean": 1, "noise": 1})
@@ -112,7 +114,7 @@ def causal_on_frontier(
     rows: float = 20_000,
 ) -> Variant:
     """`frontier` whose error also pays by the Fisher metric; numbers as in `causal`."""
-    _check_causal(weight, ramp, clusters, rows, 0, 0)
+    _check_causal(weight=weight, ramp=ramp, clusters=clusters, rows=rows)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
     return with_metric(frontier(d_in, n_latents, l0=l0), rising, rows=rows, clusters=clusters)
 
@@ -133,7 +135,7 @@ def end_to_end(
 
     `kl_share`: of each batch's windows that the model runs on.
     """
-    _check_causal(weight, ramp, 1, 1, 0, 0)
+    _check_causal(weight=weight, ramp=ramp)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
     return with_kl(batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine), rising, kl_share)
 
@@ -156,7 +158,7 @@ def kl_finetune_25(
     `restart`: its peak over the run's; 0: the rate goes on falling instead. `kl_share`: of each batch's windows that the
     model runs on.
     """
-    _check_causal(weight, 0, 1, 1, 0, share, restart)
+    _check_causal(weight=weight, share=share, restart=restart)
     base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
     return finetuned(base, share, weight, windows=kl_share, restart=restart)
 
@@ -175,15 +177,14 @@ def kl_finetune_5(
     return kl_finetune_25(d_in, n_latents, l0=l0, share=0.05, weight=weight, restart=restart, aux=aux, anneal=anneal)
 
 
-def _check_causal(
-    weight: float, ramp: float, clusters: float, rows: float, rank: float, finetune: float, restart: float = 0.0
-) -> None:
-    least = {"weight": (weight, 0), "ramp": (ramp, 0), "clusters": (clusters, 1), "rows": (rows, 1), "rank": (rank, 0)}
-    for name, (value, low) in (least | {"finetune": (finetune, 0), "restart": (restart, 0)}).items():
-        if not value >= low:
-            raise ValueError(f"{name} is {value:g}; it must be at least {low}")
-    for name, value in (("ramp", ramp), ("finetune", finetune)):
-        if value > 1:
+def _check_causal(**numbers: float) -> None:
+    for name, value in numbers.items():
+        low = 1 if name in ("clusters", "rows") else 0
+        if not low <= value < inf:
+            raise ValueError(f"{name} is {value:g}; it must be at least {low}, and finite")
+        if name in ("clusters", "rows", "rank") and value % 1:
+            raise ValueError(f"{name} is {value:g}; it is a count, a whole number")
+        if name in ("ramp", "finetune", "share") and value > 1:
             raise ValueError(f"{name} is {value:g}; it is a share of training, at most 1")
 
 

@@ -136,6 +136,8 @@ def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
         ({"ramp": 1.5}, "ramp is 1.5; it is a share of training, at most 1"),
         ({"clusters": 0}, "clusters is 0; it must be at least 1"),
         ({"rows": 0}, "rows is 0; it must be at least 1"),
+        ({"clusters": 1.5}, "clusters is 1.5; it is a count, a whole number"),
+        ({"restart": float("inf")}, "restart is inf; it must be at least 0, and finite"),
         ({"finetune": 2}, "finetune is 2; it is a share of training"),
         ({"rotate": 0.5}, r"rotate is 0.5; it is 1 \(on\) or 0 \(off\)"),
         ({"rotate": 1, "isotropic": 1}, "each replace the metric; switch on one of them at most"),
@@ -145,6 +147,11 @@ def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
 def test_numbers_out_of_range(settings, words):
     with pytest.raises(ValueError, match=words):
         build(Spec("causal", 64, 4.0, settings), 16, 0)
+
+
+def test_a_share_is_named_as_it_was_given():
+    with pytest.raises(ValueError, match=r"^share is 2; it is a share of training"):
+        build(Spec("kl_finetune_25", 64, 4.0, {"share": 2.0}), 16, 0)
 
 
 def test_a_late_kl_phase_starts_gently():
