@@ -8,9 +8,10 @@ from typing import Any
 
 from saelab.report import plots, tables, worlds
 from saelab.report.latents import latents_section
+from saelab.report.metrics import METRICS, metric
 from saelab.report.nces import measured_somewhere, nces_section
 from saelab.report.read import Results, RunRecord, mapping, number, read_results
-from saelab.report.text import METRICS, MISSING, esc, fact, metric, show, signed
+from saelab.report.text import MISSING, esc, fact, show, signed
 from saelab.report.world_features import features_section
 from saelab.store import write_bytes
 

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from saelab.report.metrics import METRICS, Metric, metric
 from saelab.report.plots import colour
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import METRICS, MISSING, Metric, esc, fact, interval, metric, score, show, signed, undefined
+from saelab.report.text import MISSING, esc, fact, interval, score, show, signed, undefined
 
 VERDICTS = {
     "better": ("better", "\N{BLACK UP-POINTING TRIANGLE}"),

@@ -3,8 +3,9 @@
 from typing import Any
 
 from saelab.report import tables
+from saelab.report.metrics import BATCH, WORLD_METRICS, world_metric
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import BATCH, MISSING, WORLD_METRICS, esc, fact, score, show, undefined, world_metric
+from saelab.report.text import MISSING, esc, fact, score, show, undefined
 
 ALWAYS = ("l0", "explained_variance")  # stand before the headline: no metric means anything without them
 TOLD = ("tests", "headline", "sanity")  # facts that this section shows; the others stand in the table of facts

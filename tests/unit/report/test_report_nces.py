@@ -240,7 +240,7 @@ def test_the_page_has_the_section_where_some_run_was_measured(tmp_path: Path) ->
     assert "Effects of the latents of standard, batch_topk, all_zero: not measured" in page.text("effects")
     assert "eval/nces.json is not there" in page.text("facts") and "eval/nces.json cannot be read" in page.text("facts")
     run_metrics = next(run for run in read_results(folder).runs if run.variant == "topk").metrics
-    assert run_metrics["causal_mass"] == {"value": 0.75} and "causal mass causal_mass" in page.text("summary")
+    assert run_metrics["causal_mass"] == {"value": 0.75} and "Causal mass causal_mass" in page.text("summary")
 
 
 def test_unhealthy_seeds_are_drawn_last_and_not_counted() -> None:

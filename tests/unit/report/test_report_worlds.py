@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from saelab.report import write_report
+from saelab.report.metrics import WORLD_METRICS, world_metric
 from saelab.report.read import read_results
-from saelab.report.text import WORLD_METRICS, world_metric
 from saelab.report.world_plots import Heat, heats
 from saelab.report.worlds import _best
 from unit.report.fixture import HOSTILE
