@@ -126,3 +126,29 @@ def test_loss_is_next_token_cross_entropy_in_nats():
     assert loss.shape == (1, 2)
     log_z = torch.tensor(257 + torch.e**5).log().item()
     assert loss[0].tolist() == pytest.approx([log_z - 5.0, torch.tensor(258.0).log().item()], abs=1e-5)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_a_split_window_goes_on_as_the_whole_one(lm, site):
+    noise = torch.randn(3, 32, generator=torch.Generator().manual_seed(2))
+    for layer in range(4):
+        here = lm.at(Hook(layer, site))
+        assert here.splits()
+        x, state = here.capture(TOKENS)
+        for at in (0, 1, 11, 19):  # gemma2 and gpt_neo see 8 positions in some layers
+            changed = x.clone()
+            changed[:, at] += noise
+            tail = here.tail(x, state, at)
+            for _ in range(2):  # what was kept is not used up
+                both = tail(torch.cat([x, changed])[:, at:])
+                whole = torch.cat([here.resume(x, state, at), here.resume(changed, state, at)])
+                torch.testing.assert_close(both, whole, rtol=0, atol=3e-5)
+
+
+def test_a_model_that_cannot_split_says_so(monkeypatch):
+    lm = build("gpt2")
+    assert lm.splits()
+    own = lm.model.transformer.h[2].attn.forward  # pyright: ignore
+    ignoring = lambda *args, **kwargs: own(*args, **(kwargs | {"past_key_values": None}))  # noqa: E731
+    monkeypatch.setattr(lm.model.transformer.h[2].attn, "forward", ignoring)  # pyright: ignore
+    assert not lm.splits()

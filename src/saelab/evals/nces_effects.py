@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from saelab.evals.fold import decoder_norms
-from saelab.lm.intervene import FOLLOWING, MAX_BYTES, ON_SILENT, Text, changes, check_types, intervene
+from saelab.lm.intervene import FOLLOWING, ON_SILENT, changes, check_types, intervene
 from saelab.lm.intervene_pairs import MIN_CONTEXTS, Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
+from saelab.lm.reactions import MAX_BYTES, Text
 from saelab.types import Dictionary
 
 N_BOOT = 500  # resamples of a latent's contexts

@@ -28,49 +28,15 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from saelab.lm.intervene_pairs import Codes, Pairs
-from saelab.types import LanguageModel, Windows
+from saelab.lm.reactions import MAX_BYTES, Text, check_model, divergence, reactions
+from saelab.types import LanguageModel
 
 TYPES = ("zero", "mean", "resample", "noise", "steer")
 ON_SILENT = ("steer",)  # types for positions on which the latent is silent
 FOLLOWING = 16  # positions after the changed one whose predictions count
-MAX_BYTES = 1 << 25  # in memory at a time; much larger ones cost more in fresh memory than they save in calls
-WIDTHS = 8  # numbers that a forward holds per position, over the model's width: an MLP's layer and what surrounds it
 NUMBERS_AT_ONCE = 1 << 22  # changes drawn in one block; part of what a seed means, unlike MAX_BYTES
-SMALLEST = -100.0  # log-probability under which a token counts as impossible
 CLIP, WIDEST, CLIPPINGS = 5.0, 5.0, 3  # of the control's covariance, see `control_covariance`
 RIDGE = 1e-6  # of the mean variance, added to each dimension of it
-
-
-@dataclass(frozen=True)
-class Text:
-    """A text as interventions see it: its kept positions, and how to read any of its windows again."""
-
-    lm: LanguageModel
-    read: Callable[[Tensor, int], tuple[Tensor, Any]]  # windows [n], length T -> x [n, T, D] and the model's state
-    window: Tensor  # [N]
-    position: Tensor  # [N] in the window
-    context: int  # positions per window
-
-    def __post_init__(self) -> None:
-        check_model(self.lm)
-
-
-def check_model(lm: object) -> None:
-    """Raise `TypeError` for what is no language model: a dictionary alone has no effects."""
-    if not isinstance(lm, LanguageModel):
-        raise TypeError(
-            f"{type(lm).__name__} is no language model (capture, resume, loss): an effect is what a change does to a "
-            "model's predictions, and a dictionary alone predicts nothing"
-        )
-
-
-def captured_text(lm: LanguageModel, windows: Sequence[Windows]) -> Text:
-    """The kept positions of captured windows, in order; windows are captured again when they are changed."""
-    check_model(lm)
-    tokens = torch.cat([w.tokens for w in windows])  # [W, T]
-    window, position = torch.cat([w.keep.cpu() for w in windows]).nonzero(as_tuple=True)
-    read = lambda rows, length: lm.capture(tokens[rows.to(tokens.device), :length])  # noqa: E731
-    return Text(lm, read, window, position, tokens.shape[1])
 
 
 # What is changed -----------------------------------------------------------------------------------------------------
@@ -169,8 +135,7 @@ def intervene(
 ) -> Effects:
     """Effects of changing each pair's code by `amounts [S, M]` along unit `directions [L, D]`, and those of its controls.
 
-    Pairs share forwards, as many rows as `max_bytes` of logits allow, sorted by position: windows are cut behind the last one
-    that counts, and logits are made from the first one on. What is drawn depends on `seed` and not on `max_bytes`.
+    What is drawn depends on `seed` and not on `max_bytes`.
     """
     if amounts.ndim != 2 or amounts.shape[1] != len(pairs.row):
         raise ValueError(f"amounts are {list(amounts.shape)}; give one row per type, [S, {len(pairs.row)}]")
@@ -184,59 +149,10 @@ def intervene(
         u = control_directions(d.expand(n_types, draws, *d.shape), root, generator)  # [S, K, n, D]
         along = torch.cat([d.expand(n_types, 1, *d.shape), u], 1)
         delta = (amounts[:, None, block, None] * along).flatten(0, 1)  # [S (1 + K), n, D]
-        kl[:, :, block] = _divergences(text, pairs.row[block], delta, following, max_bytes).view(n_types, 1 + draws, -1)
+        for found in reactions(text, pairs.row[block], delta, following, max_bytes):
+            effect = (divergence(found.clean.unsqueeze(0), found.changed).cpu() * found.inside).sum(-1)  # [c, n]
+            kl.flatten(0, 1)[found.changes.unsqueeze(1), block[found.pairs]] = effect
     return Effects(kl[:, 0], kl[:, 1:].mean(1))
-
-
-def _divergences(text: Text, rows: Tensor, delta: Tensor, following: int, max_bytes: int) -> Tensor:
-    """KL `[C, n]` of the model after each of C changes `delta [C, n, D]` at positions `[n]`, given in falling order."""
-    window, position = text.window[rows], text.position[rows]
-    vocabulary = text.lm.resume(*text.read(window[:1], 1)).shape[-1]
-    kl, at = torch.zeros(delta.shape[:2], dtype=torch.float32), 0
-    while at < len(rows):
-        length = min(text.context, int(position[at]) + following + 1)
-        n = fitting(length - position[at:], vocabulary, WIDTHS * length * text.lm.d_in, max_bytes)
-        part = slice(at, at + n)
-        since = int(position[at + n - 1])  # the first position whose predictions count
-        x, state = text.read(window[part], length)  # [n, length, D]
-        row = torch.arange(len(x), device=x.device)
-        place = position[part].to(x.device)
-        counted = place.unsqueeze(1) + torch.arange(following + 1, device=x.device)  # [n, 1 + following]
-        inside = counted < length
-        counted = counted.clamp(max=length - 1) - since
-
-        def log_p(x: Tensor) -> Tensor:
-            logits = text.lm.resume(x, state, since)[row.unsqueeze(1), counted]  # noqa: B023
-            return logits.float().log_softmax(-1).clamp(min=SMALLEST)
-
-        clean = log_p(x)
-        for change, here in zip(delta[:, part], kl[:, part], strict=True):
-            changed = x.clone()
-            changed[row, place] += change.to(x)
-            here.copy_((divergence(clean, log_p(changed)) * inside).sum(1))
-        at += len(x)
-    return kl
-
-
-def fitting(counted: Tensor, vocabulary: int, inner: int, max_bytes: int) -> int:
-    """How many rows share a forward, at least 1: rows of rising `counted` positions with logits, `inner` numbers within each.
-
-    Clean and changed logits, or activations within the model where those are more, fill at most `max_bytes`.
-    """
-    rows = torch.arange(1, len(counted) + 1)
-    needed = 2 * 4 * rows * (counted * vocabulary).clamp(min=inner)
-    return max(1, int((needed <= max_bytes).sum()))
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) over the last dimension, nats: sum p (e^r - 1 - r) with r = log q - log p.
-
-    The same as sum -p r, for both are distributions, but without its rounding error, which drowns small effects: no term
-    is negative, and none is anything but 0 where q is p.
-    """
-    p, ratio = log_p.exp(), log_q - log_p
-    near = p * (ratio.clamp(max=1).expm1() - ratio)
-    return near.where(ratio < 1, log_q.exp() - p * (1 + ratio)).sum(-1)
 
 
 def sampled_gradients(lm: LanguageModel, x: Tensor, state: Any, generator: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.lm.intervene import MAX_BYTES, SMALLEST, WIDTHS, Text, divergence, fitting
+from saelab.lm.reactions import MAX_BYTES, Text, divergence, reactions, vocabulary_of
 
 
 @dataclass(frozen=True)
@@ -24,40 +24,20 @@ class SetEffects:
 def set_effects(text: Text, rows: Tensor, delta: Tensor, members: Tensor, *, max_bytes: int = MAX_BYTES) -> SetEffects:
     """Effects of adding `delta [C, n, D]` at the positions `rows [n]` of `text` on the set of token ids `members [m]`.
 
-    One change at a time, the rest of the window as it is; windows are cut behind the changed position, for only its own
-    prediction counts. A change of 0 is the untouched model. Raises `ValueError` for shapes that do not fit, an empty set of
-    tokens, or ids that the model does not have.
+    One change at a time, the rest of the window as it is; only the changed position's own prediction counts. A change of 0 is
+    the untouched model. Raises `ValueError` for shapes that do not fit, an empty set of tokens, or ids that the model does
+    not have.
     """
     if delta.ndim != 3 or delta.shape[1] != len(rows):
         raise ValueError(f"delta is {list(delta.shape)}; give changes for {len(rows)} positions, [C, {len(rows)}, D]")
     n_changes, n = delta.shape[:2]
     found = SetEffects(*(torch.zeros(shape, dtype=torch.float32) for shape in ((n,), (n_changes, n), (n_changes, n))))
-    window, position = text.window[rows], text.position[rows]
-    order = position.argsort(descending=True, stable=True)
-    vocabulary = text.lm.resume(*text.read(text.window[:1], 1)).shape[-1]
-    _check_members(members, vocabulary)
-    at = 0
-    while at < n:
-        length = int(position[order[at]]) + 1
-        rows_at_once = fitting(length - position[order[at:]], vocabulary, WIDTHS * length * text.lm.d_in, max_bytes)
-        part = order[at : at + rows_at_once]
-        since = int(position[part[-1]])
-        x, state = text.read(window[part], length)  # [b, length, D]
-        row, place = torch.arange(len(part), device=x.device), position[part].to(x.device)
-
-        def log_p(x: Tensor) -> Tensor:
-            logits = text.lm.resume(x, state, since)[row, place - since]  # noqa: B023
-            return logits.float().log_softmax(-1).clamp(min=SMALLEST).cpu()
-
-        clean = log_p(x)
-        found.clean[part] = clean[:, members].logsumexp(-1)
-        for c in range(n_changes):
-            changed = x.clone()
-            changed[row, place] += delta[c, part].to(x)
-            log_q = log_p(changed)
-            found.changed[c, part] = log_q[:, members].logsumexp(-1)
-            found.kl[c, part] = divergence(clean, log_q)
-        at += len(part)
+    _check_members(members, vocabulary_of(text))
+    for part in reactions(text, rows, delta, 0, max_bytes):
+        clean, changed, at = part.clean[:, 0], part.changed[:, :, 0], (part.changes.unsqueeze(1), part.pairs)
+        found.clean[part.pairs] = clean[:, members].logsumexp(-1).cpu()
+        found.changed[at] = changed[..., members].logsumexp(-1).cpu()
+        found.kl[at] = divergence(clean.unsqueeze(0), changed).cpu()
     return found
 
 

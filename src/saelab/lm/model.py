@@ -8,6 +8,7 @@ import contextlib
 import functools
 import hashlib
 import platform
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +17,10 @@ import tokenizers
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import Cache, PreTrainedModel
 
 from saelab.lm.hooks import Layout, layout_of, parse_hook
+from saelab.lm.prefix import splits, tail_of
 from saelab.lm.splice import feeding, passing, reading, replacing
 from saelab.lm.weights import load_weights, locate
 from saelab.store import file_hash
@@ -35,6 +37,7 @@ class State:
 
     tokens: Tensor  # [B, T]
     block_input: Tensor | None  # [B, T, D] for mlp_out and attn_out: the residual stream they are added to
+    past: Cache | None = None  # keys and values of the positions before, see `lm.prefix`
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +100,16 @@ class HFModel:
             if state.block_input is not None:
                 stack.enter_context(replacing(self.module(self.hook), x))
             wanted = {"logits_to_keep": x.shape[1] - since} if since else {}
-            return self.model(input_ids=state.tokens, use_cache=False, **wanted).logits
+            cache = {"use_cache": state.past is not None, "past_key_values": state.past}
+            return self.model(input_ids=state.tokens, **cache, **wanted).logits
+
+    def splits(self) -> bool:
+        """Whether `tail` gives what `resume` does, tried on a few tokens."""
+        return splits(self)
+
+    def tail(self, x: Tensor, state: State, at: int) -> Callable[[Tensor], Tensor]:
+        """`resume` from position `at` on, `[c n, T - at, D]` -> logits, what comes before run once (`lm.prefix.tail_of`)."""
+        return tail_of(self, x, state, at)
 
     def logits(self, tokens: Tensor) -> Tensor:
         """The model's own forward: token ids `[B, T]` -> logits `[B, T, V]`."""

@@ -14,17 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from saelab.lm.intervene import (
-    ON_SILENT,
-    TYPES,
-    Effects,
-    captured_text,
-    changes,
-    control_covariance,
-    intervene,
-    sampled_gradients,
-)
+from saelab.lm.intervene import ON_SILENT, TYPES, Effects, changes, control_covariance, intervene, sampled_gradients
 from saelab.lm.intervene_pairs import Codes, Pairs, active_pairs, silent_pairs, sparse_codes
+from saelab.lm.reactions import captured_text
 from saelab.sae.kernels import products_on_support
 from saelab.sae.module import SAE
 from saelab.sae.priced import Priced

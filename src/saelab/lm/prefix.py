@@ -1,0 +1,73 @@
+"""Windows split at one position: what comes before runs once, what comes after reads its keys and values.
+
+A change at a position reaches nothing before it. Many changes of one position, each counted over a few positions behind it,
+then cost those positions and not whole windows.
+"""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+
+if TYPE_CHECKING:
+    from saelab.lm.model import HFModel, State
+
+CLOSE = 1e-3, 0.05  # of the logits' spread, in float32 and below: how far a split window may be from the whole one
+
+
+@torch.no_grad()
+def tail_of(lm: "HFModel", x: Tensor, state: "State", at: int) -> Callable[[Tensor], Tensor]:
+    """Run the blocks above the hook on the first `at` positions of windows as captured, x `[n, T, D]`.
+
+    What comes back takes activations `[c n, T - at, D]` from position `at` on, c versions of the n windows, to their logits
+    `[c n, T - at, V]`.
+    """
+    before, after = _part(state, slice(at)), _part(state, slice(at, None))
+    first = lm.hook.layer + (lm.hook.site == "resid_post")  # the first block that runs
+    if at > 0 and first < lm.n_layers:
+        past = DynamicCache(config=lm.model.config)
+        lm.resume(x[:, :at], replace(before, past=past), at - 1)
+        nothing = x.new_zeros(len(x), 1, at, 1)
+        for layer in range(first):  # blocks that do not run: only the length of what they hold is ever read
+            past.update(nothing, nothing, layer)
+        after = replace(after, past=past)
+    n = len(x)
+
+    def logits(x: Tensor) -> Tensor:
+        rows = torch.arange(n, device=after.tokens.device).repeat(len(x) // n)
+        block_input = None if after.block_input is None else after.block_input[rows]
+        past = None if after.past is None else _rows(after.past, rows)
+        return lm.resume(x, replace(after, tokens=after.tokens[rows], block_input=block_input, past=past))
+
+    return logits
+
+
+@torch.no_grad()
+def splits(lm: "HFModel") -> bool:
+    """Whether windows of this model can be split: it goes on from kept keys and values as its own forward does."""
+    tokens = torch.arange(1, 13, device=lm.device)[None] % lm.model.config.get_text_config().vocab_size
+    x, state = lm.capture(tokens)
+    whole = lm.resume(x, state, 7)
+    try:
+        split = tail_of(lm, x, state, 7)(x[:, 7:])
+    except Exception:  # noqa: BLE001
+        return False  # an architecture whose cache is of another kind
+    return bool((split - whole).abs().max() <= CLOSE[lm.dtype != torch.float32] * whole.float().std())
+
+
+def _part(state: "State", part: slice) -> "State":
+    """The state of some positions."""
+    block_input = None if state.block_input is None else state.block_input[:, part]
+    return replace(state, tokens=state.tokens[:, part], block_input=block_input)
+
+
+def _rows(past: Cache, rows: Tensor) -> Cache:
+    """Keys and values of some windows, to be added to: the ones given stay as they are."""
+    mine = copy.copy(past)
+    mine.layers = [copy.copy(layer) for layer in past.layers]
+    mine.batch_select_indices(rows)
+    return mine
