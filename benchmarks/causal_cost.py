@@ -26,8 +26,8 @@ from saelab.train import Training
 from saelab.train.member import Record
 from saelab.types import ActivationSource, Batch, Optim, Run, Spec
 
-STEPS = 100
-UPDATES = 1.0  # of the price: 20 in 2,000 steps
+STEPS = 200
+UPDATES = 1.0  # of the price: 10 in 2,000 steps
 ROWS: dict[str, tuple[str, dict[str, float]]] = {
     "batch_topk": ("batch_topk", {}),
     "refinement": ("batch_topk", {"refine": 0.15}),

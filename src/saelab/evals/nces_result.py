@@ -1,4 +1,7 @@
-"""What the NCES of single latents says of a whole dictionary: scores with intervals over documents, a row per latent."""
+"""What the NCES of single latents says of a whole dictionary: scores, and a row per latent.
+
+Intervals are over documents and over which latents were drawn to stand for the rest.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -97,9 +100,8 @@ def _excluded(found: Measured) -> Score:
 
 
 def _of_type(name: str, contexts: Contexts, low: Tensor, found: Measured) -> dict[str, Score]:
-    """The scores of one type, effects resampled by document."""
-    sums = contexts.sums(found.doc)
-    resampling = Resampling(sums[sums.any(1)])  # documents with a context
+    """The scores of one type, resampled by document and by which latents were drawn."""
+    resampling = _resampled(contexts.sums(found.doc), found.weight)
     activity = (found.weight * found.latents.codes.frequency[found.latent]).double()
     undefined = "no measured latent has an effect or a control's"
     weighted = resampling.score(_over_latents(_mean, activity), better="higher", undefined=undefined)
@@ -110,15 +112,32 @@ def _of_type(name: str, contexts: Contexts, low: Tensor, found: Measured) -> dic
 
 
 def _over_latents(statistic: Callable[[Tensor, Tensor], Tensor], weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """A statistic of sums `[R, 3 m]`: NCES of each latent, then over the latents that have one in the resample."""
+    """A statistic of sums `[R, 4 m]`: NCES of each latent, then over the latents that have one in the resample."""
 
     def of(sums: Tensor) -> Tensor:
-        own, control, _ = sums.unflatten(1, (3, -1)).unbind(1)
+        own, control, _, times = sums.unflatten(1, (4, -1)).unbind(1)
         value = nces(own, control)  # [R, m]
         there = value.isfinite()
-        return statistic(value.where(there, 2.0), weight * there)  # 2: sorted behind all values
+        return statistic(value.where(there, 2.0), weight * times * there)  # 2: sorted behind all values
 
     return of
+
+
+def _resampled(sums: Tensor, weight: Tensor, n_boot: int = 1000) -> Resampling:
+    """Sums `[C, 3 m]` by document, and behind them how often each latent counts `[m]`.
+
+    Once in the sample. In a resample, latents that stand for others (weight above 1) were drawn, and are drawn again with
+    replacement; those that stand for themselves are in every one.
+    """
+    resampling = Resampling(sums[sums.any(1)], n_boot=n_boot)  # documents with a context
+    times = torch.ones(len(resampling.samples), len(weight), dtype=torch.double)
+    (drawn,) = (weight > 1).nonzero(as_tuple=True)
+    if len(drawn):
+        again = torch.randint(len(drawn), (len(times), len(drawn)), generator=torch.Generator().manual_seed(1))
+        times[:, drawn] = torch.zeros_like(again, dtype=torch.double).scatter_add_(1, again, torch.ones_like(times[:, drawn]))
+    resampling.total = torch.cat([resampling.total, torch.ones_like(times[:1])], 1)
+    resampling.samples = torch.cat([resampling.samples, times], 1)
+    return resampling
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:
@@ -134,19 +153,18 @@ def _median(value: Tensor, weight: Tensor) -> Tensor:
 
 
 def _summed(frequency: Tensor) -> Callable[[Tensor], Tensor]:
-    """Sum over latents of frequency times mean effect, nats per token, of sums `[R, 3 m]`."""
+    """Sum over latents of frequency times mean effect, nats per token, of sums `[R, 4 m]`."""
 
     def of(sums: Tensor) -> Tensor:
-        own, _, count = sums.unflatten(1, (3, -1)).unbind(1)
-        return (frequency.double() * (own / count).nan_to_num()).sum(1)
+        own, _, count, times = sums.unflatten(1, (4, -1)).unbind(1)
+        return (frequency.double() * times * (own / count).nan_to_num()).sum(1)
 
     return of
 
 
 def _mass(found: Measured, contexts: Contexts) -> Score:
-    sums = contexts.sums(found.doc)
     each = found.weight * found.latents.codes.frequency[found.latent]
-    return Resampling(sums[sums.any(1)]).score(_summed(each), better="higher")
+    return _resampled(contexts.sums(found.doc), found.weight).score(_summed(each), better="higher")
 
 
 def _estimated(found: Measured) -> dict[str, Score]:
@@ -156,7 +174,7 @@ def _estimated(found: Measured) -> dict[str, Score]:
     parts = torch.stack([guess.effect, guess.control, guess.count])[:, :, live]  # [3, C, live]
     group = torch.arange(parts.shape[1]) % GROUPS
     sums = torch.zeros(3, int(group.max()) + 1, len(live), dtype=torch.double).index_add_(1, group, parts)
-    resampling = Resampling(sums.transpose(0, 1).flatten(1), n_boot=N_BOOT)
+    resampling = _resampled(sums.transpose(0, 1).flatten(1), torch.ones(len(live)), N_BOOT)
     activity = found.latents.codes.frequency[live]
     exact = found.exact.get(MASS_TYPE)
     value = None if exact is None else rank_correlation(guess.mean_effect[found.latent], exact.effect)

@@ -167,7 +167,23 @@ def _frontier(results: Results) -> str:
     note = '<p class="note">Up and to the left is better: more kept with fewer active latents. Bars are 95 % intervals.</p>'
     if results.in_world:
         note = '<p class="note">A point is a run; rows that are compared stand at one L0.</p>'
-    return _legend(results) + f"<figure>{svg}</figure>{note}" + tables.not_drawn(absent)
+    return _legend(results) + f"<figure>{svg}</figure>{note}" + tables.not_drawn(absent) + _trade(results)
+
+
+def _trade(results: Results) -> str:
+    """What a dictionary keeps of the activations against what it does to the model's predictions."""
+    x, y, points = metric("explained_variance"), metric("kl_div_with_sae"), []
+    for run in results.runs:
+        kept, kl = (number(run.metrics.get(name, {}).get("value")) for name in ("explained_variance", "kl_div_with_sae"))
+        if kept is not None and kl is not None and kl > 0 and run.l0 is not None and not run.problems:
+            points.append(plots.Point(results.variants.index(run.variant), kept, kl))
+    if len({point.variant for point in points}) < 2:
+        return ""
+    svg = plots.trade(
+        points, x.label, f"{y.label}, {y.meaning}", "Divergence of the model's predictions against explained variance"
+    )
+    note = "Down and to the right is better. Compare at one L0: every score improves with more active latents."
+    return f'<figure>{svg}</figure><p class="note">{note}</p>'
 
 
 def _training(results: Results) -> str:

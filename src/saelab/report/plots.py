@@ -78,6 +78,9 @@ class Panel:
     dead: Sequence[float]
 
 
+WIDE = 3  # a span, as a ratio, from which on an axis is logarithmic
+
+
 def colour(index: int) -> str:
     """The colour of the variant with this index, the same in every figure and table."""
     return PALETTE[index % len(PALETTE)]
@@ -99,6 +102,19 @@ def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
                 ax.set_xlim(left - room, right + room)
             else:
                 _empty(ax)
+        return svg_of(figure, label)
+
+
+def trade(points: Sequence[Point], x: str, y: str, label: str) -> str:
+    """One score against another, a point a run; the second on a log scale where it spans much. `x`, `y`: names of the axes."""
+    with figure_of(1, 1, 9.4, 3.4) as (figure, (ax,)):
+        ax.set(xlabel=x, ylabel=y)
+        low, high = min(point.y for point in points), max(point.y for point in points)
+        if high > WIDE * low:
+            log_axis(ax, "y", (low, high))
+        for point in points:
+            style: dict[str, Any] = {"color": colour(point.variant), "marker": MARKERS[point.variant % len(MARKERS)]}
+            ax.plot([point.x], [point.y], linestyle="none", markersize=6.5, markeredgecolor="white", alpha=0.95, **style)
         return svg_of(figure, label)
 
 

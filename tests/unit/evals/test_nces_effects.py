@@ -266,3 +266,14 @@ def test_an_effect_without_a_model_is_a_type_error():
     broken = [(Windows(w.x * torch.nan, w.tokens, w.doc, w.pos, w.tokens != BOS), state) for w, state in windows(lm)]
     with pytest.raises(ValueError, match=r"activations at blocks.1.hook_resid_post are not finite"):
         prepare(lm, broken)
+
+
+def test_intervals_know_that_latents_were_drawn(data, found):
+    """What other draws of latents say lies within the interval, mostly; over documents alone it would not."""
+    whole = value(found, "nces_zero")
+    parts = [measure(sided(), data, n_latents=8, seed=seed, types=("zero",)) for seed in range(12)]
+    inside = [part.scores["nces_zero"].low <= whole <= part.scores["nces_zero"].high for part in parts]  # pyright: ignore
+    fixed = [measure(sided(), data, chosen=[row["latent"] for row in part.latents], types=("zero",)) for part in parts]
+    width = lambda each: each.scores["nces_zero"].high - each.scores["nces_zero"].low  # noqa: E731  # pyright: ignore
+    assert sum(inside) >= 9
+    assert sum(map(width, parts)) > 1.2 * sum(map(width, fixed))

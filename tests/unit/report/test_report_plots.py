@@ -41,3 +41,10 @@ def test_bars_scale_to_the_tallest() -> None:
     svg = plots.bars([0.0, 1.0, 2.0], [9, 0])
     assert svg.count("<rect") == 1 and 'height="44.0"' in svg
     assert math.isclose(float(svg.split('y="')[1].split('"')[0]), 2.0) or "46.5" in svg
+
+
+def test_one_score_against_another_has_plain_ticks():
+    points = [plots.Point(0, 0.92, 0.09), plots.Point(1, 0.93, 0.1)]
+    near = plots.trade(points, "Explained variance", "KL", "trade")
+    far = plots.trade([*points, plots.Point(2, 0.5, 1.2)], "Explained variance", "KL", "trade")
+    assert "Explained variance" in near and "mathdefault" not in far  # a logarithm's ticks are numbers too
