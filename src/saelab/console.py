@@ -27,6 +27,7 @@ LABELS = {
     "explained_variance": "EV",
     "ce_loss_score": "CE recovered",
     "kl_div_score": "KL rec.",
+    "kl_div_with_sae": "KL",
     "dead": "dead",
     "concepts_auroc_best_latent": "concept AUROC",
     "concepts_auroc_token": "token rule",
