@@ -27,12 +27,12 @@ LABELS = {
     "explained_variance": "EV",
     "ce_loss_score": "CE recovered",
     "kl_div_score": "KL rec.",
-    "kl_div_with_sae": "KL",
     "dead": "dead",
     "concepts_auroc_best_latent": "concept AUROC",
     "concepts_auroc_token": "token rule",
     "concepts_auroc_probe": "probe on x",
 }
+CONTRASTED = LABELS | {"kl_div_with_sae": "KL"}  # too many for the table of runs
 TYPES, WHO = ("zero", "mean", "steer"), ("carriers", "control", "others")  # the other types are in the json
 OF_CONCEPTS = {
     "best_latent": "best latent",
@@ -198,7 +198,7 @@ def _show_contrasts(console: Console, summary: Summary) -> None:
         for entry in summary.contrasts:
             claim = f"{entry['treatment']} against {entry['baseline']}"
             reason = f" ({entry['reason']})" if entry["verdict"] == "not comparable" else ""
-            metric = LABELS.get(entry["metric"], entry["metric"])
+            metric = CONTRASTED.get(entry["metric"], entry["metric"])
             table.add_row(claim, metric, _cell(entry, interval=True), entry["verdict"] + reason)
         console.print(table)
 
