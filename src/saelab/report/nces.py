@@ -140,7 +140,7 @@ def _mass_row(index: int, variant: str, runs: Sequence[RunRecord], orders: Seque
     """Causal mass and how many latents carry parts of it: means over seeds."""
     masses = [_mean([run.metrics.get(name, {}).get("value") for run in runs]) for name in ("causal_mass", "causal_mass_fisher")]
     counts = [_mean([nces_numbers.reached(shares, part) for shares in seeds]) for part in PARTS for seeds in orders]
-    texts = [MISSING if v is None else show(v) for v in masses] + [fact(v) for v in counts]
+    texts = [MISSING if v is None else show(v) for v in masses] + [fact(None if v is None else round(v)) for v in counts]
     cells = "".join(f"<td>{text}</td>" for text in texts)
     return f'<tr><th scope="row">{tables.swatch(index)}{esc(variant)}</th>{cells}</tr>'
 
