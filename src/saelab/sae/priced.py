@@ -30,8 +30,10 @@ class Priced(BatchTopK):
         """Codes by selection over the batch."""
         rows = pre.numel() // pre.shape[-1]
         count = min(pre.numel(), max(1, round(value_at(self.k, progress) * rows)))
-        rank = self._rank(pre)
-        return support_only(pre.relu() * (rank >= kth_largest(rank, count)))
+        rank = pre.detach() - self.price
+        worth = rank[pre > 0]  # what could be active, however cheap the rest is
+        least = kth_largest(worth, count) if len(worth) > count else -torch.inf
+        return support_only(pre.relu() * (rank >= least))
 
     def rescale_(self, factor: float) -> None:
         """Threshold and prices are in units of pre-activations."""
