@@ -16,7 +16,7 @@ from transformers import Cache, DynamicCache
 if TYPE_CHECKING:
     from saelab.lm.model import HFModel, State
 
-CLOSE = 1e-3, 0.05  # of the logits' spread, in float32 and below: how far a split window may be from the whole one
+CLOSE, CLOSE_HALF = 1e-3, 0.05  # of the logits' spread: how far a split window may be from the whole one, in half precision too
 
 
 @torch.no_grad()
@@ -56,7 +56,8 @@ def splits(lm: "HFModel") -> bool:
         split = tail_of(lm, x, state, 7)(x[:, 7:])
     except Exception:  # noqa: BLE001
         return False  # an architecture whose cache is of another kind
-    return bool((split - whole).abs().max() <= CLOSE[lm.dtype != torch.float32] * whole.float().std())
+    close = CLOSE_HALF if lm.dtype in (torch.float16, torch.bfloat16) else CLOSE
+    return bool((split - whole).abs().max() <= close * whole.float().std())
 
 
 def _part(state: "State", part: slice) -> "State":
