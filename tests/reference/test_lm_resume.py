@@ -152,3 +152,17 @@ def test_a_model_that_cannot_split_says_so(monkeypatch):
     ignoring = lambda *args, **kwargs: own(*args, **(kwargs | {"past_key_values": None}))  # noqa: E731
     monkeypatch.setattr(lm.model.transformer.h[2].attn, "forward", ignoring)  # pyright: ignore
     assert not lm.splits()
+
+
+def test_logits_of_some_positions_without_the_models_help(monkeypatch):
+    """An architecture that gives logits everywhere, whatever is asked: the last ones are taken."""
+    lm = build("gpt2")
+    x, state = lm.capture(TOKENS)
+    expected = lm.resume(x, state)[:, 13:]
+    own = lm.model.forward
+
+    def forward(input_ids, **kwargs):
+        return own(input_ids=input_ids, **{key: value for key, value in kwargs.items() if key != "logits_to_keep"})
+
+    monkeypatch.setattr(lm.model, "forward", forward)
+    assert torch.equal(build("gpt2").resume(x, state)[:, 13:], expected) and torch.equal(lm.resume(x, state, 13), expected)

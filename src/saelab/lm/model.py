@@ -7,6 +7,7 @@ below the hook passing their input through, so that embedding scale, positions, 
 import contextlib
 import functools
 import hashlib
+import inspect
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -99,9 +100,14 @@ class HFModel:
                 stack.enter_context(feeding(self.blocks[0], stream))
             if state.block_input is not None:
                 stack.enter_context(replacing(self.module(self.hook), x))
-            wanted = {"logits_to_keep": x.shape[1] - since} if since else {}
+            wanted = {"logits_to_keep": x.shape[1] - since} if since and self._keeps_logits else {}
             cache = {"use_cache": state.past is not None, "past_key_values": state.past}
-            return self.model(input_ids=state.tokens, **cache, **wanted).logits
+            logits = self.model(input_ids=state.tokens, **cache, **wanted).logits
+        return logits[:, -(x.shape[1] - since) :]  # an architecture may not know `logits_to_keep` and give all
+
+    @functools.cached_property
+    def _keeps_logits(self) -> bool:
+        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
     def splits(self) -> bool:
         """Whether `tail` gives what `resume` does, tried on a few tokens."""
