@@ -7,30 +7,21 @@ seed 0, and what it gave: docs/lab-log.md.
 """
 
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.reference import N_LATENTS, SEEDS, SOURCE, reference_runs
+from saelab.experiments.reference import CAUSAL, N_LATENTS, SEEDS, SOURCE, reference_runs
 from saelab.types import Optim, Run, Spec
 
 RATE = 4e-3  # of every row here and of `batch_topk`: the lowest KL of each on seed 0 at L0 32
 REFERENCE = ("standard", "batch_topk", "matryoshka", "frontier", "frozen")
-NARROW = {  # at L0 32: the row, and what it changes
-    "refined": ("batch_topk", {"refine": 0.15}),
-    "causal": ("causal", {}),
-    "rotated": ("causal", {"rotate": 1.0}),
-    "metric": ("causal", {"refine": 0.0}),
-    "rotated_metric": ("causal", {"refine": 0.0, "rotate": 1.0}),
-    "kl_finetune_25": ("kl_finetune_25", {"weight": 1.0, "restart": 0.3}),
-    "end_to_end": ("end_to_end", {"weight": 0.25, "kl_share": 0.25}),
-}
-WIDE = ("refined", "causal", "rotated")  # at L0 64 too
+WIDE = ("refined", "causal", "rotated")  # at L0 64 too; all at 32
 METRICS = ("kl_div_with_sae", "explained_variance", "ce_loss_score")
 AGAINST = ("batch_topk", "refined", "rotated", "kl_finetune_25", "end_to_end")
 
 
 def plan() -> Plan:
     """Every row at both L0s or at 32, three seeds each, and `causal` against the others."""
-    rows = [(name, 32.0) for name in NARROW] + [(name, 64.0) for name in WIDE]
+    rows = [(name, 32.0) for name in CAUSAL] + [(name, 64.0) for name in WIDE]
     runs = [
-        Run(Spec(NARROW[name][0], N_LATENTS, l0, NARROW[name][1], f"{name}-l0_{l0:g}"), SOURCE, Optim(lr=RATE), seed)
+        Run(Spec(CAUSAL[name][0], N_LATENTS, l0, CAUSAL[name][1], f"{name}-l0_{l0:g}"), SOURCE, Optim(lr=RATE), seed)
         for name, l0 in rows
         for seed in SEEDS
     ]

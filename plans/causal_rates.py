@@ -1,4 +1,4 @@
-"""The search behind the learning rates of plans/causal.py: its rows at other rates than .004, seed 0, L0 32.
+"""The search behind the learning rates of plans/causal.py: its rows at three rates, seed 0, L0 32.
 
     saelab run plans/causal_rates.py --reuse runs/causal
 
@@ -6,20 +6,11 @@ The rate with the lowest KL is the row's, at both L0s.
 """
 
 from saelab.experiments.plan import Plan
-from saelab.experiments.reference import N_LATENTS, SOURCE
+from saelab.experiments.reference import CAUSAL, N_LATENTS, SOURCE
 from saelab.types import Optim, Run, Spec
 
 RATES = (2e-3, 4e-3, 8e-3)
-ROWS: dict[str, tuple[str, dict[str, float]]] = {
-    "batch_topk": ("batch_topk", {}),
-    "refined": ("batch_topk", {"refine": 0.15}),
-    "causal": ("causal", {}),
-    "rotated": ("causal", {"rotate": 1.0}),
-    "metric": ("causal", {"refine": 0.0}),
-    "rotated_metric": ("causal", {"refine": 0.0, "rotate": 1.0}),
-    "kl_finetune_25": ("kl_finetune_25", {"weight": 1.0, "restart": 0.3}),
-    "end_to_end": ("end_to_end", {"weight": 0.25, "kl_share": 0.25}),
-}
+ROWS = {"batch_topk": ("batch_topk", {}), **CAUSAL}
 
 
 def plan() -> Plan:

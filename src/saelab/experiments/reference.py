@@ -25,6 +25,16 @@ RATES: dict[str, float] = {  # the highest held-out explained variance of that s
     "frozen": 2e-3,
 }
 
+CAUSAL: dict[str, tuple[str, dict[str, float]]] = {  # the causal rows: variant and what it changes
+    "refined": ("batch_topk", {"refine": 0.15}),
+    "causal": ("causal", {}),
+    "rotated": ("causal", {"rotate": 1.0}),
+    "metric": ("causal", {"refine": 0.0}),
+    "rotated_metric": ("causal", {"refine": 0.0, "rotate": 1.0}),
+    "kl_finetune_25": ("kl_finetune_25", {"weight": 1.0, "restart": 0.3}),
+    "end_to_end": ("end_to_end", {"weight": 0.25, "kl_share": 0.25}),
+}
+
 
 def reference_runs(variants: Sequence[str] = tuple(RATES)) -> tuple[Run, ...]:
     """The runs of these rows at both L0s, three seeds each, called `<variant>-l0_<L0>`."""
