@@ -1,5 +1,9 @@
-"""20-step float64 loss traces, one per variant. `python tests/golden/make.py` writes them anew; commit them with the reason."""
+"""20-step float64 loss traces, one per variant. `python tests/golden/make.py NAME ...` writes some anew; commit them with the reason.
 
+Without a name, all: also those that differ in the last bits alone, for machines differ there.
+"""
+
+import argparse
 import json
 from pathlib import Path
 
@@ -40,5 +44,10 @@ def stored(variant: str) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    for name in VARIANTS:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(VARIANTS))
+    names = parser.parse_args().names
+    if unknown := [name for name in names if name not in VARIANTS]:
+        parser.error(f"no variant {', '.join(unknown)}; there are {', '.join(VARIANTS)}")
+    for name in names or VARIANTS:
         write_json(FOLDER / f"{name}.json", trace(name))
