@@ -1,4 +1,4 @@
-"""20-step float64 loss traces, one per variant. `python tests/golden/make.py NAME ...` writes some anew; commit them with the reason.
+"""20-step float64 loss traces, one per variant. `python tests/golden/make.py NAME ...` writes some anew; say why.
 
 Without a name, all: also those that differ in the last bits alone, for machines differ there.
 """
