@@ -146,8 +146,8 @@ def test_a_split_window_goes_on_as_the_whole_one(lm, site):
 
 
 def test_a_model_that_cannot_split_says_so(monkeypatch):
+    assert build("gpt2").splits()
     lm = build("gpt2")
-    assert lm.splits()
     own = lm.model.transformer.h[2].attn.forward  # pyright: ignore
     ignoring = lambda *args, **kwargs: own(*args, **(kwargs | {"past_key_values": None}))  # noqa: E731
     monkeypatch.setattr(lm.model.transformer.h[2].attn, "forward", ignoring)  # pyright: ignore

@@ -109,9 +109,13 @@ class HFModel:
     def _keeps_logits(self) -> bool:
         return "logits_to_keep" in inspect.signature(self.model.forward).parameters
 
-    def splits(self) -> bool:
-        """Whether `tail` gives what `resume` does, tried on a few tokens."""
+    @functools.cached_property
+    def _splits(self) -> bool:
         return splits(self)
+
+    def splits(self) -> bool:
+        """Whether `tail` gives what `resume` does; tried once, on a few tokens."""
+        return self._splits
 
     def tail(self, x: Tensor, state: State, at: int) -> Callable[[Tensor], Tensor]:
         """`resume` from position `at` on, `[c n, T - at, D]` -> logits, what comes before run once (`lm.prefix.tail_of`)."""
