@@ -92,10 +92,7 @@ def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
         for ax, (title, points) in zip(axes, panels, strict=True):
             ax.set(title=title, xlabel="L0 (active latents per token)")
             for point in points:
-                style: dict[str, Any] = {"color": colour(point.variant), "marker": MARKERS[point.variant % len(MARKERS)]}
-                if point.low is not None and point.high is not None:
-                    ax.vlines(point.x, point.low, point.high, color=style["color"], linewidth=1.2, alpha=0.7)
-                ax.plot([point.x], [point.y], linestyle="none", markersize=6.5, markeredgecolor="white", alpha=0.95, **style)
+                _mark(ax, point)
             if points:
                 left, right = min(p.x for p in points), max(p.x for p in points)
                 room = max(0.08 * (right - left), 0.06 * right, 1e-9)  # runs at one L0 must not look far apart
@@ -103,6 +100,14 @@ def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
             else:
                 _empty(ax)
         return svg_of(figure, label)
+
+
+def _mark(ax: "Axes", point: Point) -> None:
+    """A run in its variant's colour and shape, with its interval where it has one."""
+    style: dict[str, Any] = {"color": colour(point.variant), "marker": MARKERS[point.variant % len(MARKERS)]}
+    if point.low is not None and point.high is not None:
+        ax.vlines(point.x, point.low, point.high, color=style["color"], linewidth=1.2, alpha=0.7)
+    ax.plot([point.x], [point.y], linestyle="none", markersize=6.5, markeredgecolor="white", alpha=0.95, **style)
 
 
 def trade(points: Sequence[Point], x: str, y: str, label: str) -> str:
@@ -113,8 +118,7 @@ def trade(points: Sequence[Point], x: str, y: str, label: str) -> str:
         if high > WIDE * low:
             log_axis(ax, "y", (low, high))
         for point in points:
-            style: dict[str, Any] = {"color": colour(point.variant), "marker": MARKERS[point.variant % len(MARKERS)]}
-            ax.plot([point.x], [point.y], linestyle="none", markersize=6.5, markeredgecolor="white", alpha=0.95, **style)
+            _mark(ax, point)
         return svg_of(figure, label)
 
 
