@@ -42,10 +42,6 @@ class Priced(BatchTopK):
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
         """The threshold between the last entry kept and the first one dropped, prices paid; it may be negative."""
-        rank = self._rank(pre)
+        rank = (pre - self.price).masked_fill(pre <= 0, -torch.inf)  # no price makes these active
         kept, dropped = (kth_largest(rank, count) for count in counts_at(rank, l0))
         self.threshold.copy_((kept + dropped) / 2)
-
-    def _rank(self, pre: Tensor) -> Tensor:
-        """What entries are ranked by; one that is not positive cannot be active, however cheap it is."""
-        return (pre.detach() - self.price).masked_fill(pre <= 0, -torch.inf)
