@@ -3,6 +3,7 @@
 Every interval is at 95 %. An interval that cannot be had (one document, one seed) is None with the reason, never a guess.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 
@@ -35,6 +36,12 @@ class Resampling:
         step = max(1, RESAMPLED_AT_ONCE // self.n)
         drawn = [_weights(self.n, min(step, n_boot - at), generator) @ sums for at in range(0, n_boot, step)]
         self.samples = torch.cat(drawn)  # [n_boot, S]
+
+    def beside(self, total: Tensor, samples: Tensor) -> "Resampling":
+        """The same with further columns `[1, K]` and `[n_boot, K]`, of something resampled otherwise than by cluster."""
+        both = copy.copy(self)
+        both.total, both.samples = torch.cat([self.total, total], 1), torch.cat([self.samples, samples], 1)
+        return both
 
     def score(self, fn: Callable[[Tensor], Tensor], *, better: Better = "neither", undefined: str = "") -> Score:
         """The statistic `fn` with its interval; `fn` maps sums `[R, S]` to values `[R]`, non-finite where undefined.

@@ -135,9 +135,7 @@ def _resampled(sums: Tensor, weight: Tensor, n_boot: int = 1000) -> Resampling:
     if len(drawn):
         again = torch.randint(len(drawn), (len(times), len(drawn)), generator=torch.Generator().manual_seed(1))
         times[:, drawn] = torch.zeros_like(again, dtype=torch.double).scatter_add_(1, again, torch.ones_like(times[:, drawn]))
-    resampling.total = torch.cat([resampling.total, torch.ones_like(times[:1])], 1)
-    resampling.samples = torch.cat([resampling.samples, times], 1)
-    return resampling
+    return resampling.beside(torch.ones_like(times[:1]), times)
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:
