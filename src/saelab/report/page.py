@@ -182,7 +182,7 @@ def _trade(results: Results) -> str:
     svg = plots.trade(
         points, x.label, f"{y.label}, {y.meaning}", "Divergence of the model's predictions against explained variance"
     )
-    note = "Down and to the right is better. Compare at one L0: every score improves with more active latents."
+    note = "Down and to the right is better, among rows of one L0."
     return f'<figure>{svg}</figure><p class="note">{note}</p>'
 
 

@@ -197,10 +197,10 @@ def test_number_refuses_what_is_none(value: object) -> None:
 def test_what_is_kept_stands_against_what_the_model_says(tmp_path):
     """A figure once two variants have both scores; otherwise none, and no empty axes."""
     folder = write_folder(tmp_path / "demo")
-    assert "every score improves with more active latents" not in Page(write_report(folder).read_text()).text("frontier")
+    assert "among rows of one L0" not in Page(write_report(folder).read_text()).text("frontier")
     summary = json.loads((folder / "summary.json").read_text())
     for i, row in enumerate(summary["rows"]):
         row["metrics"]["kl_div_with_sae"] = {"value": 0.1 + 0.01 * i}
     (folder / "summary.json").write_text(json.dumps(summary))
     text = Page(write_report(folder).read_text()).text("frontier")
-    assert "every score improves with more active latents" in text and "KL with the SAE, nats per token" in text
+    assert "among rows of one L0" in text and "KL with the SAE, nats per token" in text
