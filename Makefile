@@ -1,15 +1,22 @@
 # Two commands: `make demo` runs the main job on the embedded model, `make test` passes the tests.
 # Both install into .venv first; everything an install needs is written here.
 PYTHON ?= python3
-BIN := .venv/bin
-STAMP := .venv/.installed
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PIP := -m pip --disable-pip-version-check --quiet install
 
-.PHONY: demo test lint types unit install format pylm clean
+.PHONY: demo test lint types unit install format lock newest oldest pylm clean
 
-$(STAMP): pyproject.toml constraints.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+# $(call install,PYTHON OF A NEW VENV,CONSTRAINTS): setuptools first, so that it is pinned too and not fetched for the build.
+define install
+	$(1) $(PIP) --constraint $(2) setuptools torch
+	$(1) $(PIP) --constraint $(2) --no-build-isolation --editable '.[dev]'
+endef
+
+$(STAMP): pyproject.toml constraints.txt constraints-torch.txt
+	$(PYTHON) -m venv $(VENV)
+	$(call install,$(BIN)/python,constraints.txt)
 	touch $(STAMP)
 
 install: $(STAMP)
@@ -33,9 +40,34 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+# constraints.txt anew: what pip chooses today in an empty environment, torch aside.
+lock:
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	$(call install,.venv-lock/bin/python,constraints-torch.txt)
+	sed '/^-c /q' constraints.txt > constraints.new
+	.venv-lock/bin/python -m pip freeze --all --exclude-editable --exclude pip --exclude torch >> constraints.new
+	mv constraints.new constraints.txt
+	rm -rf .venv-lock
+
+# The suite with the newest packages, torch aside, to see what is coming.
+newest:
+	rm -rf .venv-newest
+	$(PYTHON) -m venv .venv-newest
+	$(call install,.venv-newest/bin/python,constraints-torch.txt)
+	.venv-newest/bin/python -m pytest
+
+# The suite with the oldest packages that pyproject.toml allows.
+oldest:
+	rm -rf .venv-oldest
+	$(PYTHON) -m venv .venv-oldest
+	(echo '-c ../constraints-torch.txt'; sed -n 's/^    "\([a-z-]*\)>=\([0-9.]*\)",/\1==\2/p' pyproject.toml) > .venv-oldest/constraints.txt
+	$(call install,.venv-oldest/bin/python,.venv-oldest/constraints.txt)
+	.venv-oldest/bin/python -m pytest
+
 # The embedded language model, from scratch: about an hour on two cores, resumable, writes runs/pylm/pylm.
 pylm: $(STAMP)
-	$(BIN)/python -m saelab.lm.pylm.train --out runs/pylm
+	OMP_WAIT_POLICY=PASSIVE $(BIN)/python -m saelab.lm.pylm.train --out runs/pylm
 
 clean:
-	rm -rf .venv build src/*.egg-info
+	rm -rf .venv .venv-lock .venv-newest .venv-oldest build src/*.egg-info

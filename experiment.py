@@ -11,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 try:
-    import saelab  # noqa: F401  (is it there?)
+    from saelab.threads import calm
 except ModuleNotFoundError:
     python = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
     if python.exists() and "SAELAB_REEXEC" not in os.environ:
         os.environ["SAELAB_REEXEC"] = "1"
         os.execv(python, [str(python), *sys.argv])
     sys.exit("saelab is not installed for this Python; run `make demo` once, then this command again")
+
+calm()  # threads sleep while they wait, so that other programs on this machine slow this one down less; before torch loads
 
 import torch
 from torch import Tensor
@@ -71,6 +73,8 @@ if __name__ == "__main__":
     from saelab.console import listener, open_console
     from saelab.experiments.bench import run_script
     from saelab.report import write_report
+    from saelab.threads import use_threads
 
+    use_threads()
     folder = run_script(globals(), listener(open_console()))
     print(f"results  {folder / 'final_info.json'}\nreport   {write_report(folder)}")

@@ -9,14 +9,14 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "saelab"
 ROWS = (
     ("types",),
-    ("store", "stats"),
+    ("store", "stats", "threads"),
     ("lm", "synth", "sae"),
     ("terms",),
     ("variants",),
     ("train", "evals"),
     ("experiments", "interop"),
     ("report",),
-    ("cli", "cli_synth", "console", "doctor"),
+    ("cli", "cli_synth", "console", "doctor", "__main__"),
 )
 ROW = {part: row for row, parts in enumerate(ROWS) for part in parts}
 

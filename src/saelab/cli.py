@@ -16,6 +16,7 @@ from tyro.conf import Positional, arg
 
 from saelab import __version__
 from saelab.cli_synth import synth
+from saelab.threads import use_threads
 from saelab.types import Optim, Run, Source, Spec
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
 Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
+Threads = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Settings = Annotated[tuple[str, ...], arg(metavar="NAME=NUMBER ...", help_behavior_hint="")]
 DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate and compare them.
 
@@ -39,15 +41,16 @@ Start with `saelab demo`: a few minutes, no download. A command that was stopped
 command: saelab train --help. With --debug (or SAELAB_DEBUG=1) an error shows its traceback."""
 
 
-def demo(*, out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo")) -> None:
+def demo(*, out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo"), threads: Threads = None) -> None:
     """Train and compare four kinds of SAE on the embedded language model, and write a report.
 
     Args:
         out: where results go
+        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.experiments.demo import plan
 
-    _carry_out(plan(), out)
+    _carry_out(plan(), out, threads=threads)
 
 
 def train(
@@ -72,6 +75,7 @@ def train(
     evals: Evals = ("core",),
     out: OutFolder = None,
     cache: OutFolder = None,
+    threads: Threads = None,
 ) -> None:
     """Train one variant of SAE on a model and a text, evaluate it, and write a report.
 
@@ -97,6 +101,7 @@ def train(
         evals: evaluations to make
         out: where results go (default: runs/<variant>-<id>)
         cache: keep the activations in this folder; commands that need the same ones read them there (default: none kept)
+        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.experiments.plan import Plan, run_name
     from saelab.store import content_id
@@ -106,8 +111,8 @@ def train(
     spec = Spec(variant, n_latents, l0, dict(map(_setting, settings)))
     runs = tuple(Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds)
     names = [run_name(run) for run in runs]
-    name = names[0] if len(names) == 1 else f"{variant}-{content_id(names, 8)}"
-    _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name, cache)
+    name = f"{variant}-{content_id(names, 8)}" if names[1:] else names[0]
+    _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name, cache, threads=threads)
 
 
 def evaluate(
@@ -118,6 +123,7 @@ def evaluate(
     hook: Known = None,
     evals: Evals = ("core",),
     out: OutFolder = None,
+    threads: Threads = None,
 ) -> None:
     """Evaluate an SAE that is on disk, anew, and write a report.
 
@@ -128,11 +134,13 @@ def evaluate(
         hook: where in the model
         evals: evaluations to make
         out: where results go (default: the run folder, or <SAE folder>-eval)
+        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.console import listener, open_console, show_concepts, show_consistency
     from saelab.experiments import evaluate as evaluation
     from saelab.experiments.score import concept_table
 
+    use_threads(threads)
     given = {key: value for key, value in (("model", model), ("corpus", corpus), ("hook", hook)) if value is not None}
     source = evaluation.source_of(folder, given) if given else None
     hear = listener(open_console())
@@ -150,6 +158,7 @@ def run(
     out: OutFolder = None,
     cache: OutFolder = None,
     reuse: OutFolder = None,
+    threads: Threads = None,
 ) -> None:
     """Carry out a plan: a Python file with a function `plan() -> Plan`. What is done already is skipped.
 
@@ -158,11 +167,12 @@ def run(
         out: where results go (default: runs/<name of the plan>)
         cache: keep the activations in this folder; commands that need the same ones read them there (default: none kept)
         reuse: another output folder; runs of this plan that are finished there are taken over, not trained again
+        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.experiments.load import load_plan
 
     plan = load_plan(plan_file)
-    _carry_out(plan, out or Path("runs") / plan.name, cache, reuse)
+    _carry_out(plan, out or Path("runs") / plan.name, cache, reuse, threads=threads)
 
 
 def report(folder: Annotated[Positional[Path], arg(metavar="FOLDER")]) -> None:
@@ -180,6 +190,7 @@ def doctor() -> None:
     """Say what this machine has: versions, threads, GPU, memory, disk, the embedded model."""
     from saelab.doctor import findings
 
+    use_threads()
     for name, value in findings():
         print(f"{name:18} {value}")
 
@@ -252,10 +263,11 @@ def _exports() -> list[Any]:
     return [saebench]
 
 
-def _carry_out(plan: "Plan", out: Path, cache: Path | None = None, reuse: Path | None = None) -> None:
+def _carry_out(plan: "Plan", out: Path, cache: Path | None = None, reuse: Path | None = None, *, threads: int | None) -> None:
     from saelab.console import listener, open_console
     from saelab.experiments.execute import execute
 
+    use_threads(threads)
     hear = listener(open_console())
     _finish(execute(plan, out, listener=hear, exports=_exports(), cache=cache, reuse=reuse))
 

@@ -45,7 +45,7 @@ def synth(
         length: times the world's standard number of steps
         tune: choose each row's learning rate on seeds 0 to 2 of the family's head world first
         rates: use the learning rates that --tune wrote into this file (learning_rates.json)
-        jobs: processes, one seed each (default: one per core). Results do not depend on it
+        jobs: processes of one thread, one seed each (default: one per core). Results do not depend on it
         out: where results go (default: runs/synth-<world>)
     """
     from saelab.experiments.synth import Table, plan_of
@@ -64,9 +64,10 @@ def _carry_out(table: "Table", out: Path, jobs: int | None, *, tune: bool, rates
     from dataclasses import replace
 
     from saelab.console import listener, open_console, show_table
-    from saelab.experiments.synth_run import cores, run_table
+    from saelab.experiments.synth_run import run_table
     from saelab.experiments.tune import choose_rates, read_rates
     from saelab.report import write_report
+    from saelab.threads import cores
 
     console = open_console()
     hear, jobs = listener(console), cores() if jobs is None else jobs

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from saelab.experiments.summary import versions
+from saelab.threads import cores, waiting
 
 
 def findings() -> Iterator[tuple[str, str]]:
@@ -15,7 +16,8 @@ def findings() -> Iterator[tuple[str, str]]:
     import torch
 
     yield from versions().items()
-    yield "torch threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores"
+    yield "torch threads", f"{torch.get_num_threads()}; this process may use {cores()} of {os.cpu_count()} cores"
+    yield "waiting threads", waiting()
     yield "GPU", torch.cuda.get_device_name() if torch.cuda.is_available() else "none (everything runs on the CPU)"
     pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     yield "memory", f"{pages / 2**30:.1f} GiB"

@@ -1,6 +1,5 @@
 """Carry out a table on a world: seeds side by side in processes, rows of a seed in lock-step on one stream."""
 
-import os
 import queue
 import time
 from collections.abc import Sequence
@@ -26,6 +25,7 @@ from saelab.experiments.synth import Table, check_batches, facts, plan_of
 from saelab.store import write_json
 from saelab.synth.world import World
 from saelab.synth.worlds import build_world
+from saelab.threads import calm_workers
 from saelab.train import Progress
 from saelab.types import Dictionary, Run, WorldSource
 from saelab.variants import build, check_spec
@@ -100,7 +100,8 @@ def _in_processes(plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, lis
     """One task a group. A worker that is told to stop saves a checkpoint; then the error or the interruption goes up."""
     context = get_context("spawn")
     messages: Any = context.Manager().Queue()
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(THREADS,)) as pool:
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(THREADS,))
+    with calm_workers(), pool:
         tasks = [
             pool.submit(_train_and_evaluate, [run.config for run in group], plan.evals, str(out), i, messages)
             for i, group in enumerate(members)
@@ -218,8 +219,3 @@ def measure_both(name: str, dictionary: Dictionary, data: Any) -> WorldResult:
         return result
     batch = WORLD_EVALS[name].measure(selected, data).scores
     return replace(result, scores={**result.scores, **{f"{key}_batch": score for key, score in batch.items()}})
-
-
-def cores() -> int:
-    """Processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

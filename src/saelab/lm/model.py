@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from saelab.lm.hooks import Layout, layout_of, parse_hook
-from saelab.lm.prefix import splits, tail_of
+from saelab.lm.prefix import cache_argument, splits, tail_of
 from saelab.lm.splice import feeding, passing, reading, replacing
 from saelab.lm.weights import load_weights, locate
 from saelab.store import file_hash
@@ -101,13 +101,20 @@ class HFModel:
             if state.block_input is not None:
                 stack.enter_context(replacing(self.module(self.hook), x))
             wanted = {"logits_to_keep": x.shape[1] - since} if since and self._keeps_logits else {}
-            cache = {"use_cache": state.past is not None, "past_key_values": state.past}
-            logits = self.model(input_ids=state.tokens, **cache, **wanted).logits
+            logits = self.model(input_ids=state.tokens, **self._cached(state.past), **wanted).logits
         return logits[:, -(x.shape[1] - since) :]  # an architecture may not know `logits_to_keep` and give all
 
     @functools.cached_property
     def _keeps_logits(self) -> bool:
         return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+
+    @functools.cached_property
+    def _cache_argument(self) -> str:
+        return cache_argument(self.model)
+
+    def _cached(self, past: Cache | None) -> dict[str, Any]:
+        """Arguments of the model's forward that make it go on from `past`, or read whole windows where that is None."""
+        return {"use_cache": False} if past is None else {"use_cache": True, self._cache_argument: past}
 
     @functools.cached_property
     def _splits(self) -> bool:

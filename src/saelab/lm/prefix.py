@@ -5,13 +5,14 @@ then cost those positions and not whole windows.
 """
 
 import copy
+import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 
 if TYPE_CHECKING:
     from saelab.lm.model import HFModel, State
@@ -58,6 +59,18 @@ def splits(lm: "HFModel") -> bool:
         return False  # an architecture whose cache is of another kind
     close = CLOSE_HALF if lm.dtype in (torch.float16, torch.bfloat16) else CLOSE
     return bool((split - whole).abs().max() <= close * whole.float().std())
+
+
+def cache_argument(model: PreTrainedModel) -> str:
+    """What the forward of this model calls its keys and values: transformers 5.24 renamed the argument of most models.
+
+    Raises `TypeError` where it takes none.
+    """
+    names = inspect.signature(model.forward).parameters
+    for name in ("cache", "past_key_values"):
+        if name in names:
+            return name
+    raise TypeError(f"the forward of {type(model).__name__} takes neither `cache` nor `past_key_values`")
 
 
 def _part(state: "State", part: slice) -> "State":

@@ -1,0 +1,92 @@
+"""How many threads, and how they wait: set by commands where the user did not, never by a library import."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from saelab import threads
+
+FREE = {name: value for name, value in os.environ.items() if name not in (*threads.SET_BY_USER, "OMP_NUM_THREADS")}
+WAITING = "waiting threads"
+
+
+def run(*words, **env):
+    """Standard output of a Python process that inherits nothing about threads but `env`."""
+    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, env=FREE | env).stdout
+
+
+def waiting(text):
+    return next(line.removeprefix(WAITING).strip() for line in text.splitlines() if line.startswith(WAITING))
+
+
+@pytest.fixture
+def unset(monkeypatch):
+    for name in (*threads.SET_BY_USER, "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def kept():
+    """Threads as they were, after a test that changes them."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_a_command_makes_threads_calm_before_torch_loads():
+    code = "from saelab.threads import calm; print(calm()); import torch; print(calm())"
+    assert run("-c", code).split() == ["True", "False"]
+    assert waiting(run("-m", "saelab", "doctor")) == "OMP_WAIT_POLICY=PASSIVE"
+
+
+@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1000"}])
+def test_what_the_user_says_of_waiting_is_kept(own):
+    ((name, value),) = own.items()
+    code = "from saelab.threads import calm, waiting; calm(); print(waiting())"
+    assert run("-c", code, **own) == f"{name}={value}\n"
+
+
+def test_importing_the_library_changes_nothing():
+    code = "import os, saelab, torch; n = torch.get_num_threads(); saelab.execute, saelab.SAE; "
+    code += "print('OMP_WAIT_POLICY' in os.environ, torch.get_num_threads() == n)"
+    assert run("-c", code).split() == ["False", "True"]
+
+
+def test_workers_are_calm_and_their_parent_stays_as_it_was(unset, monkeypatch):
+    with threads.calm_workers():
+        assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+    assert "OMP_WAIT_POLICY" not in os.environ
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    with threads.calm_workers():
+        assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_number_of_threads(unset, kept, monkeypatch):
+    """The user's number; else OMP_NUM_THREADS; else torch's default within this process's share of the cores."""
+    assert threads.use_threads(3) == 3 == torch.get_num_threads()
+    monkeypatch.setattr(threads, "cores", lambda: 8)
+    torch.set_num_threads(6)
+    assert threads.use_threads() == 6  # torch knows about physical cores
+    assert threads.use_threads(processes=4) == 2
+    assert threads.use_threads(processes=40) == 1
+    torch.set_num_threads(6)
+    monkeypatch.setattr(threads, "cores", lambda: 1)  # a container's quota
+    monkeypatch.setenv("OMP_NUM_THREADS", "6")
+    assert threads.use_threads() == 6
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    assert threads.use_threads() == 1
+    with pytest.raises(ValueError, match="threads is 0; it is the number of threads of torch and must be at least 1"):
+        threads.use_threads(0)
+
+
+def test_cores_follow_the_affinity():
+    if not hasattr(os, "sched_setaffinity"):
+        pytest.skip("this system has no affinity")
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from saelab.threads import cores; print(cores())"
+    )
+    assert run("-c", code) == "1\n"
