@@ -1,0 +1,77 @@
+"""What calm threads cost on an idle machine and win beside busy processes: any command, both ways, taking turns.
+
+    python benchmarks/calm_threads.py --competitors 0 6 --rounds 3 -- saelab demo --out /tmp/demo
+
+Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE and PASSIVE, and their ratio, for every number of
+competing processes. Without a command it times training steps of `batch_topk`, in tokens per second.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import time
+
+POLICIES = ("ACTIVE", "PASSIVE")
+BUSY = "while True: pass"
+STEP = """
+import sys, time
+from saelab.train import Training
+from saelab.experiments.dry_run import Noise
+from saelab.types import Hook, Run, Source, Spec
+from saelab.variants import build
+import saelab.experiments.dry_run as noise
+noise.ROWS = 1024
+steps = int(sys.argv[1])
+run = Run(Spec("batch_topk", n_latents=1024, l0=32), Source(tokens=steps * 1024, batch=1024))
+started, n = None, 0
+for _ in Training([run], Noise(Hook(1), 256, 100), build=build):
+    n += 1
+    if n == 5:
+        started = time.perf_counter()
+print((n - 5) * 1024 / (time.perf_counter() - started))
+"""
+
+
+def measured(policy: str, command: list[str], limit: float) -> float:
+    """Seconds of the command, or the number that it printed when there is no command."""
+    env = os.environ | {"OMP_WAIT_POLICY": policy}
+    started = time.monotonic()
+    own = command or [sys.executable, "-c", STEP, "60"]
+    try:
+        done = subprocess.run(own, env=env, capture_output=True, text=True, timeout=limit)
+    except subprocess.TimeoutExpired:
+        return float("inf")
+    if done.returncode:
+        sys.exit(f"{' '.join(own[:3])} ended with {done.returncode}:\n{done.stderr}")
+    return time.monotonic() - started if command else float(done.stdout)
+
+
+def main() -> None:
+    """Time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--competitors", type=int, nargs="+", default=[0, 6])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--limit", type=float, default=1_200, help="seconds after which a command is stopped: inf")
+    parser.add_argument("command", nargs="*")
+    args = parser.parse_args()
+    unit = "s" if args.command else "tokens/s"
+    for competitors in args.competitors:
+        busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(competitors)]
+        try:
+            rounds = [{policy: measured(policy, args.command, args.limit) for policy in POLICIES} for _ in range(args.rounds)]
+        finally:
+            for process in busy:
+                process.kill()
+        median = {policy: statistics.median(values[policy] for values in rounds) for policy in POLICIES}
+        all_values = "; ".join(" ".join(f"{values[policy]:,.0f}" for values in rounds) for policy in POLICIES)
+        print(
+            f"{competitors} competitors: ACTIVE {median['ACTIVE']:,.1f} {unit}, PASSIVE {median['PASSIVE']:,.1f} {unit}, "
+            f"PASSIVE / ACTIVE {median['PASSIVE'] / median['ACTIVE']:.3f}  ({all_values})",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
