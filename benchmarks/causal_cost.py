@@ -20,7 +20,7 @@ from torch import Tensor
 from saelab.experiments.reference import N_LATENTS, SOURCE
 from saelab.lm.activations import ActivationStream
 from saelab.lm.model import load_model
-from saelab.lm.text import load_windows
+from saelab.text.windows import load_windows
 from saelab.terms.base import Need
 from saelab.train import Training
 from saelab.train.member import Record

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 import saelab.lm.pylm
 from saelab.lm.model import load_model
 from saelab.lm.pylm.card import card_text, held_out_bits
-from saelab.lm.pylm.corpus import stdlib_corpus
+from saelab.text.stdlib import stdlib_corpus
 from saelab.store import read_json
 
 FOLDER = Path(saelab.lm.pylm.__file__).parent / "weights"

@@ -7,7 +7,7 @@ from typing import Any
 
 from saelab.evals import composition, concepts, consistency, core, disentangle, nces, nces_lm, spurious, temporal, truth
 from saelab.evals.world_result import WorldResult
-from saelab.lm.text import TokenWindows
+from saelab.text.windows import TokenWindows
 from saelab.types import Dictionary, LanguageModel, Source, Windows
 
 __all__ = ["EVALS", "WORLD_EVALS", "Evaluation", "WorldEvaluation", "check_evals"]

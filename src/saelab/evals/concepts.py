@@ -34,9 +34,9 @@ from saelab.evals.concept_scores import (
     token_rule,
     whitening,
 )
-from saelab.lm.labels import Concept, TokenLabels, at_windows, label_tokens, missing_files, stdlib_labels
-from saelab.lm.labels_sets import split_by_file
-from saelab.lm.text import TokenWindows
+from saelab.text.labels.labelled import Concept, TokenLabels, at_windows, label_tokens, missing_files, stdlib_labels
+from saelab.text.labels.sets import split_by_file
+from saelab.text.windows import TokenWindows
 from saelab.store import plain
 from saelab.types import Better, Dictionary, LanguageModel, Score, Source, Windows
 

@@ -26,9 +26,9 @@ from saelab.evals.consistency_result import ConsistencyResult, Effect, Finding, 
 from saelab.evals.consistency_tokens import Halves, Question, halves_of, questions_of
 from saelab.evals.nces_effects import latents_of
 from saelab.lm.intervene import ON_SILENT, TYPES, check_types, control_covariance
-from saelab.lm.labels import TokenLabels, label_tokens, missing_files, stdlib_labels
+from saelab.text.labels.labelled import TokenLabels, label_tokens, missing_files, stdlib_labels
 from saelab.lm.reactions import MAX_BYTES, Text, captured_text, check_model
-from saelab.lm.text import TokenWindows
+from saelab.text.windows import TokenWindows
 from saelab.types import Dictionary, LanguageModel, Source, Windows
 
 MIN_TOUCHED = 10  # decided positions on which a carrier must be active

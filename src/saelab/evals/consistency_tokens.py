@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from saelab.evals.concepts import BY_FILE
-from saelab.lm.labels import Concept, TokenLabels, at_windows
-from saelab.lm.labels_sets import split_by_file
-from saelab.lm.text import TokenWindows
+from saelab.text.labels.labelled import Concept, TokenLabels, at_windows
+from saelab.text.labels.sets import split_by_file
+from saelab.text.windows import TokenWindows
 
 RATIO = 4.0  # P(next | concept) / P(next | not) from which a token counts as decided
 MIN_NEXT = 20  # times it follows the concept in the training files

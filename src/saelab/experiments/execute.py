@@ -17,7 +17,7 @@ from saelab.experiments.summary import Summary, summarise
 from saelab.lm.activations import ActivationStream
 from saelab.lm.cache import CachedStream
 from saelab.lm.model import HFModel, load_model
-from saelab.lm.text import load_windows
+from saelab.text.windows import load_windows
 from saelab.terms.base import Need
 from saelab.train.loop import Build
 from saelab.types import Run, Source

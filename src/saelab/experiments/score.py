@@ -11,7 +11,7 @@ from saelab.evals.core import CoreResult
 from saelab.evals.examples import latent_examples
 from saelab.lm.activations import capture_windows
 from saelab.lm.model import HFModel
-from saelab.lm.text import load_windows
+from saelab.text.windows import load_windows
 from saelab.store import CorruptFile, read_json, write_json
 from saelab.train import Health
 from saelab.types import Dictionary, Score, Source

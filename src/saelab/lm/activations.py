@@ -16,7 +16,7 @@ from torch import Tensor
 
 from saelab.lm.batching import cut_block, following, seeded
 from saelab.lm.model import HFModel, State
-from saelab.lm.text import TokenWindows, load_windows
+from saelab.text.windows import TokenWindows, load_windows
 from saelab.types import Batch, BatchKind, Cursor, InputStats, Source, Windows
 
 log = logging.getLogger("saelab.lm")

@@ -1,6 +1,6 @@
 """What can be refused before a language model loads is refused here, in one sentence with the numbers."""
 
-from saelab.lm.corpora import check_corpus
+from saelab.text.corpora import check_corpus
 from saelab.lm.hooks import parse_hook
 from saelab.lm.weights import load_config
 from saelab.types import Source

@@ -14,7 +14,7 @@ from saelab.evals.concept_latents import auroc_of_latents, f1_of_firing, mean_di
 from saelab.evals.concept_scores import TestFiles as Files  # pytest must not collect it
 from saelab.evals.concept_scores import best_cut, metrics, probe_logits, resamples, token_rule, whitening
 from saelab.evals.concepts import measure, prepare_labelled
-from saelab.lm.labels import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows
+from saelab.text.labels.labelled import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows
 from saelab.types import Hook, Source, Windows
 from toy_lm import ToyDictionary
 

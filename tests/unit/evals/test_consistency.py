@@ -15,7 +15,7 @@ from saelab.evals.consistency import measure, prepare_labelled
 from saelab.evals.consistency_tokens import MAX_CONCEPTS, decided_tokens
 from saelab.lm.intervene import TYPES
 from saelab.lm.intervene_sets import set_effects
-from saelab.lm.labels import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows
+from saelab.text.labels.labelled import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows
 from saelab.lm.reactions import captured_text
 from saelab.types import Hook, LanguageModel, Source, Windows
 from toy_lm import ToyDictionary, ToyLM, windows

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from saelab.lm.pylm.corpus import MIN_BYTES, SourceFile, stdlib_corpus
+from saelab.text.stdlib import MIN_BYTES, SourceFile, stdlib_corpus
 from saelab.lm.pylm.recipe import Batches, Recipe, build_model, build_optimizers, encode_files, train_tokenizer
 
 RECIPE = Recipe(steps=100, sequences=4, context=16, vocab=300, width=64, layers=2, warmup=10, decay=0.5)

@@ -6,7 +6,7 @@ import torch
 from helpers import byte_tokenizer, tiny_corpus, tiny_model
 from saelab.lm.activations import ActivationStream
 from saelab.lm.model import wrap
-from saelab.lm.text import load_windows
+from saelab.text.windows import load_windows
 from saelab.terms.base import Objective
 from saelab.train import Training
 from saelab.train.checks import BATCH, SparseSource, Subject

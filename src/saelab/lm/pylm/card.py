@@ -17,7 +17,7 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
-from saelab.lm.pylm.corpus import SourceFile, stdlib_corpus
+from saelab.text.stdlib import SourceFile, stdlib_corpus
 from saelab.lm.pylm.recipe import BOS, Recipe, encode_files
 from saelab.store import atomic_folder, write_bytes, write_json, write_text
 

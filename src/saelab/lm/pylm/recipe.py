@@ -13,7 +13,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from saelab.lm.pylm.corpus import SourceFile
+from saelab.text.stdlib import SourceFile
 
 BOS = "<|bos|>"
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
 from saelab.lm.pylm.card import held_out_bits, write_folder
-from saelab.lm.pylm.corpus import stdlib_corpus
+from saelab.text.stdlib import stdlib_corpus
 from saelab.lm.pylm.recipe import Batches, Recipe, build_model, build_optimizers, encode_files, train_tokenizer
 from saelab.store import append_line, read_json, read_lines, read_tensors, write_json, write_tensors, write_text
 

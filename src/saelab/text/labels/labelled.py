@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.lm.corpora import EMBEDDED, read_documents
-from saelab.lm.labels_python import FAMILIES, VALUES, python_labels
-from saelab.lm.pylm.corpus import Split, stdlib_corpus
-from saelab.lm.text import TokenWindows, split_documents, start_token
+from saelab.text.corpora import EMBEDDED, read_documents
+from saelab.text.labels.python import FAMILIES, VALUES, python_labels
+from saelab.text.stdlib import Split, stdlib_corpus
+from saelab.text.windows import TokenWindows, split_documents, start_token
 from saelab.store import read_json
 from saelab.types import Source
 

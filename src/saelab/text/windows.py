@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.lm.corpora import EMBEDDED, MARK, Document, corpus_hash, read_documents
-from saelab.lm.pylm.corpus import HELD_OUT_ONE_IN, Split
+from saelab.text.corpora import EMBEDDED, MARK, Document, corpus_hash, read_documents
+from saelab.text.stdlib import HELD_OUT_ONE_IN, Split
 from saelab.types import Source
 
 FEW_DOCUMENTS = 200

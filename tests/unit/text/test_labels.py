@@ -15,12 +15,12 @@ import torch
 
 from helpers import byte_tokenizer
 from saelab.lm import labels as labels_module
-from saelab.lm.labels import HIERARCHY, Concept, at_windows, label_tokens, labelled_windows, stdlib_labels
-from saelab.lm.labels_files import read_labels
-from saelab.lm.labels_python import FAMILIES, VALUES, python_labels
-from saelab.lm.labels_sets import balanced, cells, labelled, spans, split_by_file
-from saelab.lm.pylm.corpus import SourceFile, StdlibCorpus
-from saelab.lm.text import load_windows
+from saelab.text.labels.labelled import HIERARCHY, Concept, at_windows, label_tokens, labelled_windows, stdlib_labels
+from saelab.text.labels.files import read_labels
+from saelab.text.labels.python import FAMILIES, VALUES, python_labels
+from saelab.text.labels.sets import balanced, cells, labelled, spans, split_by_file
+from saelab.text.stdlib import SourceFile, StdlibCorpus
+from saelab.text.windows import load_windows
 from saelab.types import Source
 
 TOKENIZER = byte_tokenizer()
@@ -153,7 +153,7 @@ def library(monkeypatch):
     files = [SourceFile(f"{'test' if i % 2 else 'json'}/m{i}.py", text) for i, text in enumerate(texts)]
     files += [SourceFile("old.py", "print 'two'\n" * 9)]
     corpus = StdlibCorpus((), tuple(files), {})
-    monkeypatch.setattr("saelab.lm.corpora.stdlib_corpus", lambda: corpus)
+    monkeypatch.setattr("saelab.text.corpora.stdlib_corpus", lambda: corpus)
     monkeypatch.setattr(labels_module, "stdlib_corpus", lambda: corpus)
     return corpus
 

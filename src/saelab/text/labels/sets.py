@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.lm.labels import TokenLabels
+from saelab.text.labels.labelled import TokenLabels
 from saelab.types import Labelled
 
 

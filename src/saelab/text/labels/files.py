@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from saelab.lm.labels import Family, LabelledCorpus, LabelledText
+from saelab.text.labels.labelled import Family, LabelledCorpus, LabelledText
 
 MAX_VALUES = 32_767  # of one column
 READERS = (".csv", ".tsv", ".jsonl", ".parquet")

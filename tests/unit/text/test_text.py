@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_corpus
-from saelab.lm.corpora import corpus_hash, read_documents
-from saelab.lm.text import load_windows
+from saelab.text.corpora import corpus_hash, read_documents
+from saelab.text.windows import load_windows
 from saelab.types import Source
 
 TOKENIZER = byte_tokenizer()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from saelab.lm.pylm.corpus import Split, stdlib_corpus
+from saelab.text.stdlib import Split, stdlib_corpus
 from saelab.store import content_id, file_hash
 from saelab.types import Source
 
