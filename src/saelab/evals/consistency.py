@@ -25,9 +25,9 @@ from saelab.evals.consistency_effects import Chosen, Subject, auroc_at, carriers
 from saelab.evals.consistency_result import ConsistencyResult, Effect, Finding, summarise
 from saelab.evals.consistency_tokens import Halves, Question, halves_of, questions_of
 from saelab.evals.nces_effects import latents_of
-from saelab.lm.intervene import ON_SILENT, TYPES, check_types, control_covariance
+from saelab.effects.intervene import ON_SILENT, TYPES, check_types, control_covariance
 from saelab.text.labels.labelled import TokenLabels, label_tokens, missing_files, stdlib_labels
-from saelab.lm.reactions import MAX_BYTES, Text, captured_text, check_model
+from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
 from saelab.text.windows import TokenWindows
 from saelab.types import Dictionary, LanguageModel, Source, Windows
 

@@ -20,10 +20,10 @@ from torch.nn.functional import normalize
 from saelab.evals.concept_latents import auroc_of_latents
 from saelab.evals.concept_scores import Array
 from saelab.evals.nces_effects import Latents
-from saelab.lm.intervene import ON_SILENT, changes
-from saelab.lm.intervene_pairs import MIN_CONTEXTS, Pairs
-from saelab.lm.intervene_sets import set_effects
-from saelab.lm.reactions import MAX_BYTES, Text
+from saelab.effects.intervene import ON_SILENT, changes
+from saelab.effects.pairs import MIN_CONTEXTS, Pairs
+from saelab.effects.sets import set_effects
+from saelab.effects.reactions import MAX_BYTES, Text
 
 GROUPS = ("carriers", "control", "others")
 CHANCE = 0.5  # AUROC

@@ -12,8 +12,8 @@ from saelab.evals.nces_effects import Budget, Contexts, Estimate, Latents, estim
 from saelab.evals.nces_result import estimates_of
 from saelab.evals.world_result import exact as exact_score
 from saelab.evals.world_result import undefined
-from saelab.lm.intervene import TYPES, control_covariance, sampled_gradients
-from saelab.lm.reactions import Text
+from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
+from saelab.effects.reactions import Text
 from saelab.types import LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature

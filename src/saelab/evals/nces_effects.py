@@ -1,6 +1,6 @@
 """Effects of latents on a model's predictions, exact and estimated, and NCES = (E - C) / (E + C) of them.
 
-E is the mean effect of a latent over positions (`lm.intervene`), C that of random directions of the activations' covariance,
+E is the mean effect of a latent over positions (`effects.intervene`), C that of random directions of the activations' covariance,
 of the same length and on the same positions. NCES lies in [-1, 1]: -1 inert, 0 no more causal than such a direction.
 
 Estimate without a forward, from the gradient g of sampled labels: E = E[f^2 (d . g)^2] / 2 over the positions on which the
@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from saelab.evals.fold import decoder_norms
-from saelab.lm.intervene import FOLLOWING, ON_SILENT, changes, check_types, intervene
-from saelab.lm.intervene_pairs import MIN_CONTEXTS, Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
-from saelab.lm.reactions import MAX_BYTES, Text
+from saelab.effects.intervene import FOLLOWING, ON_SILENT, changes, check_types, intervene
+from saelab.effects.pairs import MIN_CONTEXTS, Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
+from saelab.effects.reactions import MAX_BYTES, Text
 from saelab.types import Dictionary
 
 N_BOOT = 500  # resamples of a latent's contexts

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from saelab.evals.nces_effects import Budget, estimate, exact, latents_of
 from saelab.evals.nces_result import Measured, NcesResult, summarise
-from saelab.lm.intervene import TYPES, control_covariance, sampled_gradients
-from saelab.lm.intervene_pairs import check_latents
-from saelab.lm.reactions import MAX_BYTES, Text, captured_text, check_model
+from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
+from saelab.effects.pairs import check_latents
+from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
 from saelab.types import Dictionary, LanguageModel, Windows
 
 CODES_AT_ONCE = 1 << 22  # numbers

@@ -11,8 +11,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saelab.lm.moments import Labels, differentiable, fisher, mean_ablation, nearest, quadratic, score
-from saelab.lm.moments import kl as kl_of
+from saelab.effects.moments import Labels, differentiable, fisher, mean_ablation, nearest, quadratic, score
+from saelab.effects.moments import kl as kl_of
 from saelab.terms.base import Need, Step, TermFunction
 from saelab.types import ActivationSource, Cursor, LanguageModel, Windows
 
@@ -23,7 +23,7 @@ Null = Literal["none", "rotated", "isotropic"]
 def fisher_need(
     *, rows: int = 20_000, clusters: int = 1, rank: int = 0, labels: Labels = "model", null: Null = "none", seed: int = 0
 ) -> Need:
-    """The Fisher metric of the model behind the stream, from its first windows; `lm.moments.fisher` says what the numbers are.
+    """The Fisher metric of the model behind the stream, from its first windows; `effects.moments.fisher` says what the numbers are.
 
     `null`: the metric through a random rotation, or the identity, for controls that must not help.
     """

@@ -1,7 +1,7 @@
 """A price on latents that the model does not use: interventions during training, without a gradient.
 
 Every so often some latents are changed where they are active and the model's reaction is compared with that to random
-directions of the same length (`lm.intervene`). Running means of both give each latent's NCES = (E - C) / (E + C), and a latent
+directions of the same length (`effects.intervene`). Running means of both give each latent's NCES = (E - C) / (E + C), and a latent
 pays (1 - NCES) / 2: 0 when it is all-important, 1 when it is inert. The price decides who is active, never where a decoder row
 points: rewarding effect by gradient would turn rows into directions that the model is sensitive to, whatever the data say.
 
@@ -14,9 +14,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from saelab.lm.intervene import ON_SILENT, TYPES, Effects, changes, control_covariance, intervene, sampled_gradients
-from saelab.lm.intervene_pairs import Codes, Pairs, active_pairs, silent_pairs, sparse_codes
-from saelab.lm.reactions import captured_text
+from saelab.effects.intervene import ON_SILENT, TYPES, Effects, changes, control_covariance, intervene, sampled_gradients
+from saelab.effects.pairs import Codes, Pairs, active_pairs, silent_pairs, sparse_codes
+from saelab.effects.reactions import captured_text
 from saelab.sae.kernels import products_on_support
 from saelab.sae.module import SAE
 from saelab.sae.priced import Priced

@@ -13,10 +13,10 @@ from helpers import byte_tokenizer
 from saelab.evals import EVALS, check_evals
 from saelab.evals.consistency import measure, prepare_labelled
 from saelab.evals.consistency_tokens import MAX_CONCEPTS, decided_tokens
-from saelab.lm.intervene import TYPES
-from saelab.lm.intervene_sets import set_effects
+from saelab.effects.intervene import TYPES
+from saelab.effects.sets import set_effects
 from saelab.text.labels.labelled import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows
-from saelab.lm.reactions import captured_text
+from saelab.effects.reactions import captured_text
 from saelab.types import Hook, LanguageModel, Source, Windows
 from toy_lm import ToyDictionary, ToyLM, windows
 

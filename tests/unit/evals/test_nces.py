@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.nces import NO_INERT, NOT_FINITE, CausalData, measure, prepare
-from saelab.lm.intervene import TYPES
+from saelab.effects.intervene import TYPES
 from saelab.synth.directions import orthonormal, unit_rows
 from saelab.synth.world import Sample, World
 from saelab.synth.worlds.s1_causal import ENTRIES, VOCAB, Causal, Gated, build_causal

@@ -12,7 +12,7 @@ from saelab.evals import EVALS
 from saelab.evals.nces_effects import Budget, Contexts, estimate, latents_of, nces, rank_correlation
 from saelab.evals.nces_lm import NcesData, measure, prepare
 from saelab.evals.nces_result import NcesResult, _median
-from saelab.lm.intervene import TYPES
+from saelab.effects.intervene import TYPES
 from saelab.types import Hook, Windows
 from toy_lm import BOS, D, ToyDictionary, ToyLM, identity, windows, zero
 

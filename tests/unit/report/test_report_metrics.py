@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from saelab.lm.intervene import TYPES
+from saelab.effects.intervene import TYPES
 from saelab.report import metrics
 
 RESULTS = sorted((Path(__file__).parents[3] / "docs" / "results").glob("*.json"))

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelab.lm.moments import fisher
+from saelab.effects.moments import fisher
 from saelab.sae.activations import TopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Step

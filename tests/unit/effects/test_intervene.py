@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from helpers import byte_tokenizer, tiny_model
-from saelab.lm.intervene import TYPES, changes, control_covariance, control_directions, intervene, sampled_gradients
-from saelab.lm.intervene_pairs import Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
+from saelab.effects.intervene import TYPES, changes, control_covariance, control_directions, intervene, sampled_gradients
+from saelab.effects.pairs import Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
 from saelab.lm.model import wrap
-from saelab.lm.reactions import Text, captured_text, divergence
+from saelab.effects.reactions import Text, captured_text, divergence
 from saelab.types import Hook, LanguageModel, Windows
 from toy_lm import BOS, D, ToyLM, V
 

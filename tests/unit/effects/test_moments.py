@@ -7,7 +7,7 @@ import torch
 
 from helpers import tiny_model
 from saelab.lm.model import wrap
-from saelab.lm.moments import Fisher, fisher, kl, mean_ablation, nearest, quadratic, score
+from saelab.effects.moments import Fisher, fisher, kl, mean_ablation, nearest, quadratic, score
 from saelab.types import Hook, Windows
 from toy_lm import BOS, D, ToyLM, windows
 
@@ -105,7 +105,7 @@ def test_equal_seeds_give_equal_metrics():
 def test_streaming_in_pieces_adds_up(monkeypatch):
     lm = Softmax()
     whole = of(lm, 3_000)
-    monkeypatch.setattr("saelab.lm.moments.SAMPLE", 700)  # the rest is streamed
+    monkeypatch.setattr("saelab.effects.moments.SAMPLE", 700)  # the rest is streamed
     parts = of(lm, 3_000)
     assert torch.allclose(moment(whole), moment(parts), rtol=1e-5) and len(parts.sample) == 1_020
 

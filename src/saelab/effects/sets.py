@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.lm.reactions import MAX_BYTES, Text, divergence, reactions, vocabulary_of
+from saelab.effects.reactions import MAX_BYTES, Text, divergence, reactions, vocabulary_of
 
 
 @dataclass(frozen=True)

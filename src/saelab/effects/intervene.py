@@ -27,8 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from saelab.lm.intervene_pairs import Codes, Pairs
-from saelab.lm.reactions import MAX_BYTES, Text, check_model, divergence, reactions
+from saelab.effects.pairs import Codes, Pairs
+from saelab.effects.reactions import MAX_BYTES, Text, check_model, divergence, reactions
 from saelab.types import LanguageModel
 
 TYPES = ("zero", "mean", "resample", "noise", "steer")

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_model
-from saelab.lm.intervene_sets import set_effects
+from saelab.effects.sets import set_effects
 from saelab.lm.model import HFModel, wrap
-from saelab.lm.reactions import Text, divergence, reactions
+from saelab.effects.reactions import Text, divergence, reactions
 
 TOKENS = torch.randint(2, 258, (5, 24), generator=torch.Generator().manual_seed(1))
 PLACES = torch.randint(0, 5 * 24, (17,), generator=torch.Generator().manual_seed(2))
