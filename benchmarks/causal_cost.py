@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from saelab.experiments.reference import N_LATENTS, SOURCE
-from saelab.lm.activations import ActivationStream
+from saelab.ground.stream import ActivationStream
 from saelab.lm.model import load_model
 from saelab.text.windows import load_windows
 from saelab.terms.base import Need

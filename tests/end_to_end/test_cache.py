@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.cli import main
 from saelab.lm import cache as lm_cache
-from saelab.lm.activations import ActivationStream
+from saelab.ground.stream import ActivationStream
 from saelab.store import file_hash, read_json
 
 PLAN = """

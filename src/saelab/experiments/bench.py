@@ -23,7 +23,7 @@ from saelab.experiments.final_info import final_info, write_notes
 from saelab.experiments.folders import OtherContent
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan, check_plan
-from saelab.lm.preflight import check_source
+from saelab.ground.preflight import check_source
 from saelab.store import content_id, read_json, write_json, write_text
 from saelab.terms.base import Variant
 from saelab.train import UnhealthyRun

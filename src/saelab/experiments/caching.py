@@ -1,6 +1,6 @@
 """Activations on disk for an experiment: say what it costs, write what is missing, read.
 
-<cache>/<id of the source>/              shards, `cache.json`, `stats.safetensors`: one folder per source, see `lm.cache`
+<cache>/<id of the source>/              shards, `cache.json`, `stats.safetensors`: one folder per source, see `ground.cache`
 <cache>/<id of the source>/needs/        what variants need of the stream (a Fisher metric, for instance), by its name
 """
 
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from saelab.experiments.group import Interrupted
 from saelab.experiments.listen import Listener
-from saelab.lm.activations import ActivationStream
-from saelab.lm.cache import CachedStream, is_cached, plan_cache, write_cache
+from saelab.ground.stream import ActivationStream
+from saelab.ground.cache import CachedStream, is_cached, plan_cache, write_cache
 from saelab.store import content_id, read_tensors, write_tensors
 from saelab.terms.base import Need
 from saelab.train.loop import CALIBRATION_ROWS, Meet

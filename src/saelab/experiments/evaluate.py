@@ -15,7 +15,7 @@ from saelab.experiments.plan import run_from_config
 from saelab.experiments.score import Export, evaluate_into, prepare_bench, with_scores
 from saelab.experiments.summary import Summary, peak_rss, versions, write_summary
 from saelab.lm.model import load_model
-from saelab.lm.preflight import check_source
+from saelab.ground.preflight import check_source
 from saelab.sae.io import load_sae
 from saelab.store import CorruptFile, content_id, read_json, write_json
 from saelab.train import Health

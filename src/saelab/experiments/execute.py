@@ -14,8 +14,8 @@ from saelab.experiments.plan import Plan
 from saelab.experiments.preflight import check_disk, preflight, sources
 from saelab.experiments.score import Export, evaluate_into, facts_of, prepare_bench
 from saelab.experiments.summary import Summary, summarise
-from saelab.lm.activations import ActivationStream
-from saelab.lm.cache import CachedStream
+from saelab.ground.stream import ActivationStream
+from saelab.ground.cache import CachedStream
 from saelab.lm.model import HFModel, load_model
 from saelab.text.windows import load_windows
 from saelab.terms.base import Need

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from saelab.evals import check_evals
 from saelab.experiments.plan import Plan, check_plan
-from saelab.lm.preflight import check_source
+from saelab.ground.preflight import check_source
 from saelab.types import Run, Source
 from saelab.variants import VARIANTS, check_spec
 

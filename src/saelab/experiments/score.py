@@ -9,7 +9,7 @@ from typing import Any
 from saelab.evals import EVALS
 from saelab.evals.core import CoreResult
 from saelab.evals.examples import latent_examples
-from saelab.lm.activations import capture_windows
+from saelab.ground.stream import capture_windows
 from saelab.lm.model import HFModel
 from saelab.text.windows import load_windows
 from saelab.store import CorruptFile, read_json, write_json

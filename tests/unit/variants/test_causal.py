@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_corpus, tiny_model
-from saelab.lm.activations import ActivationStream
+from saelab.ground.stream import ActivationStream
 from saelab.lm.model import wrap
 from saelab.text.windows import load_windows
 from saelab.terms.base import Objective

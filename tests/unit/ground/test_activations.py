@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_corpus, tiny_model
-from saelab.lm.activations import ActivationStream, BrokenModelError, capture_windows
-from saelab.lm.cache import CachedStream, plan_cache, shard_name, write_cache
+from saelab.ground.stream import ActivationStream, BrokenModelError, capture_windows
+from saelab.ground.cache import CachedStream, plan_cache, shard_name, write_cache
 from saelab.lm.model import HFModel, load_model, wrap
 from saelab.text.windows import load_windows
 from saelab.store import CorruptFile

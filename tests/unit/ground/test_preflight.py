@@ -4,7 +4,7 @@ import pytest
 
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.lm import weights
-from saelab.lm.preflight import check_source
+from saelab.ground.preflight import check_source
 from saelab.types import Source
 
 

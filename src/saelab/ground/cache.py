@@ -15,8 +15,8 @@ from typing import Any
 
 import torch
 
-from saelab.lm.activations import ActivationStream
-from saelab.lm.batching import cut_block, following, windows_per_batch
+from saelab.ground.stream import ActivationStream
+from saelab.ground.batching import cut_block, following, windows_per_batch
 from saelab.text.corpora import corpus_hash
 from saelab.store import CorruptFile, file_hash, read_json, read_tensors, write_json, write_tensors
 from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Source, Windows

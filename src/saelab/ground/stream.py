@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.lm.batching import cut_block, following, seeded
+from saelab.ground.batching import cut_block, following, seeded
 from saelab.lm.model import HFModel, State
 from saelab.text.windows import TokenWindows, load_windows
 from saelab.types import Batch, BatchKind, Cursor, InputStats, Source, Windows
