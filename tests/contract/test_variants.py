@@ -8,7 +8,7 @@ import torch
 from saelab.sae.activations import Activation, TopK
 from saelab.terms.base import Event, Variant
 from saelab.train import checks
-from saelab.train.checks import BATCH, CHECKS, N_LATENTS, SparseSource, Subject, variant_checks
+from saelab.testing.variants import BATCH, CHECKS, N_LATENTS, SparseSource, Subject, variant_checks
 from saelab.types import Cursor, Hook, Spec
 from saelab.variants import VARIANTS, build, check_spec, settings_of
 

@@ -11,7 +11,7 @@ import torch
 
 from saelab.store import write_json
 from saelab.train import Training
-from saelab.train.checks import SparseSource
+from saelab.testing.variants import SparseSource
 from saelab.types import Optim, Run, Source, Spec
 from saelab.variants import VARIANTS
 

@@ -8,7 +8,7 @@ from saelab.store import CorruptFile, read_tensors
 from saelab.terms.base import Need
 from saelab.terms.causal import fisher_need
 from saelab.train import Training
-from saelab.train.checks import BATCH, SparseSource
+from saelab.testing.variants import BATCH, SparseSource
 from saelab.types import Optim, Run, Source, Spec
 
 

@@ -15,7 +15,7 @@ from saelab.terms.price import Price
 from saelab.terms.reconstruct import mse
 from saelab.terms.sparsity import l1
 from saelab.train import Training
-from saelab.train.checks import BATCH, SparseSource, variant_checks
+from saelab.testing.variants import BATCH, SparseSource, variant_checks
 from saelab.types import Cursor, Optim, Run, Source, Spec
 from saelab.variants import build
 from saelab.variants.causal_parts import with_price

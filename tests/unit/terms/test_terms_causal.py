@@ -10,7 +10,7 @@ from saelab.sae.activations import TopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.causal import ablation_need, fisher_need, kl, metric, sampled
-from saelab.train.check_source import SparseSource
+from saelab.testing.sources import SparseSource
 from saelab.types import Cursor, Tokens, Windows
 
 SOURCE = SparseSource()

@@ -9,7 +9,7 @@ import torch
 from saelab.terms.base import Event, Need, Objective, Term
 from saelab.train import NonFiniteTraining, Training
 from saelab.train import loop as loop_module
-from saelab.train.checks import BATCH, SparseSource
+from saelab.testing.variants import BATCH, SparseSource
 from saelab.types import Cursor, InputStats, Optim, Run, Source, Spec, Tokens
 from saelab.variants import VARIANTS, build
 

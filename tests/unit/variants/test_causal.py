@@ -9,7 +9,7 @@ from saelab.lm.model import wrap
 from saelab.text.windows import load_windows
 from saelab.terms.base import Objective
 from saelab.train import Training
-from saelab.train.checks import BATCH, SparseSource, Subject
+from saelab.testing.variants import BATCH, SparseSource, Subject
 from saelab.types import Optim, Run, Source, Spec, value_at
 from saelab.variants import build
 from saelab.variants.baselines import batch_topk

@@ -11,7 +11,7 @@ from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.reconstruct import mse, prefix_mse, tilted_mean
 from saelab.train import Training
-from saelab.train.checks import BATCH, SparseSource, variant_checks
+from saelab.testing.variants import BATCH, SparseSource, variant_checks
 from saelab.types import Optim, Run, Source, Spec, Tokens
 from saelab.variants import build, settings_of
 from saelab.variants.frontier import level_widths
