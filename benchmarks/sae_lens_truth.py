@@ -1,4 +1,4 @@
-"""What sae-lens makes of a few drawn SAEs with known true features: the values that `saelab.evals.truth` must equal.
+"""What sae-lens makes of a few drawn SAEs with known true features: the values that `saelab.evals.truth.measure` must equal.
 
 Run as `python benchmarks/sae_lens_truth.py` in an environment of its own, with torch 2.13, sae-lens 6.54 and no saelab.
 Writes `tests/reference/sae_lens_truth.safetensors` (what was fed) and `.json` (what came back). `--out` writes elsewhere.

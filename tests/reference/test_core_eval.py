@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from saelab.evals.core import measure, prepare
+from saelab.evals.core.measure import measure, prepare
 from toy_lm import D, ToyDictionary, ToyLM, constant, identity, random_dictionary, windows, zero
 
 LM = ToyLM()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from saelab.evals.truth import Totals, truth_scores
+from saelab.evals.truth.measure import Totals, truth_scores
 from saelab.store import read_tensors
 
 STORED = Path(__file__).with_name("sae_lens_truth.json")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from saelab.evals import composition, concepts, consistency, core, disentangle, nces, nces_lm, spurious, temporal, truth
-from saelab.evals.world_result import WorldResult
+from saelab.evals.common.world_result import WorldResult
 from saelab.text.windows import TokenWindows
 from saelab.types import Dictionary, LanguageModel, Source, Windows
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from saelab.evals import EVALS
-from saelab.evals.core import CoreResult
-from saelab.evals.examples import latent_examples
+from saelab.evals.core.measure import CoreResult
+from saelab.evals.core.examples import latent_examples
 from saelab.ground.stream import capture_windows
 from saelab.lm.model import HFModel
 from saelab.text.windows import load_windows

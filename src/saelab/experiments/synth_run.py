@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from saelab.evals import WORLD_EVALS
-from saelab.evals.selected import batch_selected
-from saelab.evals.world_result import WorldResult
+from saelab.evals.common.selected import batch_selected
+from saelab.evals.common.world_result import WorldResult
 from saelab.experiments.checkpoint import groups
 from saelab.experiments.folders import claim, run_folder
 from saelab.experiments.group import Interrupted, train_together

@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from saelab.evals.core import CoreResult
+from saelab.evals.core.measure import CoreResult
 from saelab.store import plain, write_json
 
 CATEGORIES: dict[str, tuple[str, ...]] = {

@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from saelab.evals.nces_effects import rank_correlation
+from saelab.evals.nces.effects import rank_correlation
 from saelab.report.nces_plots import BINS, Agreement, Cloud, Curve, Histogram, Point
 from saelab.report.read import RunRecord, items, mapping, number
 

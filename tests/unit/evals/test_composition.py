@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from saelab.evals.composition import measure, prepare
-from saelab.evals.composition_edges import best_coverage, f1, lifts, nonnegative_lasso, tree_edges
-from saelab.evals.composition_removal import enriched
+from saelab.evals.composition.measure import measure, prepare
+from saelab.evals.composition.edges import best_coverage, f1, lifts, nonnegative_lasso, tree_edges
+from saelab.evals.composition.removal import enriched
 from saelab.synth.world import World
 from saelab.synth.worlds.s2_tree import tree
 from saelab.types import Hook

@@ -10,10 +10,10 @@ from scipy.sparse import csc_array
 
 from helpers import byte_tokenizer
 from saelab.evals import EVALS, check_evals
-from saelab.evals.concept_latents import auroc_of_latents, f1_of_firing, mean_differences
-from saelab.evals.concept_scores import TestFiles as Files  # pytest must not collect it
-from saelab.evals.concept_scores import best_cut, metrics, probe_logits, resamples, token_rule, whitening
-from saelab.evals.concepts import measure, prepare_labelled
+from saelab.evals.concepts.latents import auroc_of_latents, f1_of_firing, mean_differences
+from saelab.evals.concepts.scores import TestFiles as Files  # pytest must not collect it
+from saelab.evals.concepts.scores import best_cut, metrics, probe_logits, resamples, token_rule, whitening
+from saelab.evals.concepts.measure import measure, prepare_labelled
 from saelab.text.labels.labelled import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows
 from saelab.types import Hook, Source, Windows
 from toy_lm import ToyDictionary

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from helpers import byte_tokenizer
 from saelab.evals import EVALS, check_evals
-from saelab.evals.consistency import measure, prepare_labelled
-from saelab.evals.consistency_tokens import MAX_CONCEPTS, decided_tokens
+from saelab.evals.consistency.measure import measure, prepare_labelled
+from saelab.evals.consistency.tokens import MAX_CONCEPTS, decided_tokens
 from saelab.effects.intervene import TYPES
 from saelab.effects.sets import set_effects
 from saelab.text.labels.labelled import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows

@@ -6,9 +6,9 @@ import torch
 
 from saelab.evals import EVALS, Evaluation, check_evals
 from saelab.evals import core as core_module
-from saelab.evals.core import CoreResult, measure, prepare
-from saelab.evals.core_latents import max_cosine
-from saelab.evals.fold import fold_decoder_norms
+from saelab.evals.core.measure import CoreResult, measure, prepare
+from saelab.evals.core.latents import max_cosine
+from saelab.evals.common.fold import fold_decoder_norms
 from saelab.sae.activations import Gated, TopK
 from saelab.sae.module import SAE
 from saelab.types import Dictionary, Hook, LanguageModel, Source

@@ -7,8 +7,8 @@ import torch
 from sklearn.metrics import mutual_info_score
 from torch.nn.functional import pad
 
-from saelab.evals.disentangle import DisentangleData, measure, prepare
-from saelab.evals.disentangle_formulas import (
+from saelab.evals.disentangle.measure import DisentangleData, measure, prepare
+from saelab.evals.disentangle.formulas import (
     Items,
     bins,
     correlation_ceiling,

@@ -4,8 +4,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from saelab.evals.core import prepare
-from saelab.evals.examples import latent_examples
+from saelab.evals.core.measure import prepare
+from saelab.evals.core.examples import latent_examples
 from toy_lm import D, ToyDictionary, ToyLM, V, windows, zero
 
 LM = ToyLM()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saelab.evals.matching import cosines, match
+from saelab.evals.common.matching import cosines, match
 
 
 def test_permuted_flipped_and_scaled_features_are_found_again():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from saelab.evals.nces import NO_INERT, NOT_FINITE, CausalData, measure, prepare
+from saelab.evals.nces.on_worlds import NO_INERT, NOT_FINITE, CausalData, measure, prepare
 from saelab.effects.intervene import TYPES
 from saelab.synth.directions import orthonormal, unit_rows
 from saelab.synth.world import Sample, World

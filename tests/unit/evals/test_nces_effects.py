@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from saelab.evals import EVALS
-from saelab.evals.nces_effects import Budget, Contexts, estimate, latents_of, nces, rank_correlation
-from saelab.evals.nces_lm import NcesData, measure, prepare
-from saelab.evals.nces_result import NcesResult, _median
+from saelab.evals.nces.effects import Budget, Contexts, estimate, latents_of, nces, rank_correlation
+from saelab.evals.nces.on_models import NcesData, measure, prepare
+from saelab.evals.nces.result import NcesResult, _median
 from saelab.effects.intervene import TYPES
 from saelab.types import Hook, Windows
 from toy_lm import BOS, D, ToyDictionary, ToyLM, identity, windows, zero

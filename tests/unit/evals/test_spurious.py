@@ -4,8 +4,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from saelab.evals.spurious import measure, prepare
-from saelab.evals.spurious_probes import accuracy, best_accuracy, leace, linear_probe, mlp_probe
+from saelab.evals.spurious.measure import measure, prepare
+from saelab.evals.spurious.probes import accuracy, best_accuracy, leace, linear_probe, mlp_probe
 from saelab.synth.world import World
 from saelab.synth.worlds.s5_spurious import build
 from saelab.types import Dictionary

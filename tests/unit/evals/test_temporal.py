@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saelab.evals.temporal import TemporalData, measure, prepare
-from saelab.evals.temporal_codes import column_correlation, explained_share, lag_correlation, position_share, smooth
+from saelab.evals.temporal.measure import TemporalData, measure, prepare
+from saelab.evals.temporal.codes import column_correlation, explained_share, lag_correlation, position_share, smooth
 from saelab.synth.world import Sample, World
 from saelab.synth.worlds.s3_persistence import ENTRIES
 from saelab.types import Hook

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals import truth
-from saelab.evals.truth import TruthData, measure, prepare
+from saelab.evals.truth.measure import TruthData, measure, prepare
 from saelab.synth.directions import orthonormal
 from saelab.synth.world import Sample, World
 

@@ -4,7 +4,7 @@ import uuid
 import pytest
 import torch
 
-from saelab.evals.core import measure, prepare
+from saelab.evals.core.measure import measure, prepare
 from saelab.interop.saebench import Labels, core_to_saebench, file_name, write_core
 from toy_lm import ToyLM, random_dictionary, windows, zero
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from saelab.evals.core_result import CoreResult, LatentProfile
-from saelab.evals.examples import Context, LatentExample
+from saelab.evals.core.result import CoreResult, LatentProfile
+from saelab.evals.core.examples import Context, LatentExample
 from saelab.report import write_report
 from saelab.store import append_line, write_json
 from saelab.types import Run, Score, Source, Spec

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from saelab.evals.nces_effects import nces
+from saelab.evals.nces.effects import nces
 from saelab.report import nces_numbers, nces_plots, write_report
 from saelab.report.nces import measured_somewhere, nces_section
 from saelab.report.nces_numbers import DOTS, band, curve, reached, thinned

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from saelab.evals.selected import batch_selected
+from saelab.evals.common.selected import batch_selected
 from saelab.sae import kernels
 from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
 from saelab.sae.io import load_sae, save_sae

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from saelab.evals import WORLD_EVALS
-from saelab.evals.matching import match
+from saelab.evals.common.matching import match
 from saelab.synth.worlds import WORLDS, build_world, configure, entry_of, parameters
 from saelab.types import Cursor, Spec, WorldSource
 from saelab.variants import build, check_spec, settings_of

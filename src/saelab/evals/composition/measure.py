@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.composition_edges import Coverage, best_coverage, f1, lasso_edges, tree_edges
-from saelab.evals.composition_removal import Target, removal
-from saelab.evals.matching import Matched, cosines, match
-from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.evals.composition.edges import Coverage, best_coverage, f1, lasso_edges, tree_edges
+from saelab.evals.composition.removal import Target, removal
+from saelab.evals.common.matching import Matched, cosines, match
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.world import World
 from saelab.synth.worlds.s2_tree import TreeProcess
 from saelab.types import Dictionary, Score

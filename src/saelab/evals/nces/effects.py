@@ -15,7 +15,7 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from saelab.evals.fold import decoder_norms
+from saelab.evals.common.fold import decoder_norms
 from saelab.effects.intervene import FOLLOWING, ON_SILENT, changes, check_types, intervene
 from saelab.effects.pairs import MIN_CONTEXTS, Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
 from saelab.effects.reactions import MAX_BYTES, Text

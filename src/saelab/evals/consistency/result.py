@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.consistency_tokens import Question
-from saelab.evals.nces_effects import rank_correlation
+from saelab.evals.consistency.tokens import Question
+from saelab.evals.nces.effects import rank_correlation
 from saelab.stats import Resampling, bootstrap_ratio
 from saelab.store import plain
 from saelab.types import Better, Score

@@ -22,8 +22,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.matching import Matched, cosines, match
-from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.evals.common.matching import Matched, cosines, match
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.world import SparseProcess, SparseSample, World
 from saelab.types import Dictionary, Score
 

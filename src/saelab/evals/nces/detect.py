@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.matching import match
-from saelab.evals.nces_effects import Budget, Contexts, Estimate, Latents, estimate, exact, nces, rank_correlation
-from saelab.evals.nces_result import estimates_of
-from saelab.evals.world_result import exact as exact_score
-from saelab.evals.world_result import undefined
+from saelab.evals.common.matching import match
+from saelab.evals.nces.effects import Budget, Contexts, Estimate, Latents, estimate, exact, nces, rank_correlation
+from saelab.evals.nces.result import estimates_of
+from saelab.evals.common.world_result import exact as exact_score
+from saelab.evals.common.world_result import undefined
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.reactions import Text
 from saelab.types import LanguageModel, Score

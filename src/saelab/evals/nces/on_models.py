@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.nces_effects import Budget, estimate, exact, latents_of
-from saelab.evals.nces_result import Measured, NcesResult, summarise
+from saelab.evals.nces.effects import Budget, estimate, exact, latents_of
+from saelab.evals.nces.result import Measured, NcesResult, summarise
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.pairs import check_latents
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model

@@ -20,11 +20,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.core_effects import Effect, ablations, effect, join
-from saelab.evals.core_formulas import CORRECTED, compatible, score_columns, shipped_bias
-from saelab.evals.core_latents import Firings, latent_scores, normalized_frequent
-from saelab.evals.core_result import CoreResult, LatentProfile
-from saelab.evals.fold import decoder_norms
+from saelab.evals.core.losses import Effect, ablations, effect, join
+from saelab.evals.core.formulas import CORRECTED, compatible, score_columns, shipped_bias
+from saelab.evals.core.latents import Firings, latent_scores, normalized_frequent
+from saelab.evals.core.result import CoreResult, LatentProfile
+from saelab.evals.common.fold import decoder_norms
 from saelab.types import Dictionary, LanguageModel, Score, Windows
 
 __all__ = ["CoreData", "CoreResult", "Effect", "LatentProfile", "Positions", "codes", "measure", "prepare"]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.evals.concept_scores import Array, best_cut
+from saelab.evals.concepts.scores import Array, best_cut
 from saelab.types import Dictionary
 
 CANDIDATES = 8  # latents by AUROC, and as many by F1 of firing, whose F1 is computed at every threshold

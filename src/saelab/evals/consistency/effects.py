@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from saelab.evals.concept_latents import auroc_of_latents
-from saelab.evals.concept_scores import Array
-from saelab.evals.nces_effects import Latents
+from saelab.evals.concepts.latents import auroc_of_latents
+from saelab.evals.concepts.scores import Array
+from saelab.evals.nces.effects import Latents
 from saelab.effects.intervene import ON_SILENT, changes
 from saelab.effects.pairs import MIN_CONTEXTS, Pairs
 from saelab.effects.sets import set_effects

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.concepts import BY_FILE
+from saelab.evals.concepts.measure import BY_FILE
 from saelab.text.labels.labelled import Concept, TokenLabels, at_windows
 from saelab.text.labels.sets import split_by_file
 from saelab.text.windows import TokenWindows

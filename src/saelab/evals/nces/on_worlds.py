@@ -6,10 +6,10 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from saelab.evals.matching import match
-from saelab.evals.nces_detect import Known, detection, known
-from saelab.evals.nces_effects import latents_of
-from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.evals.common.matching import match
+from saelab.evals.nces.detect import Known, detection, known
+from saelab.evals.nces.effects import latents_of
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.world import World, WorldModel
 from saelab.synth.worlds.s1_causal import Causal, Gated
 from saelab.types import Dictionary

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.evals.concept_latents import choose, column, mean_differences, sparse_codes, top_columns
-from saelab.evals.concept_scores import (
+from saelab.evals.concepts.latents import choose, column, mean_differences, sparse_codes, top_columns
+from saelab.evals.concepts.scores import (
     METRICS,
     Array,
     Counts,

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from saelab.evals.core_result import LatentProfile
-from saelab.evals.fold import decoder_norms
+from saelab.evals.core.result import LatentProfile
+from saelab.evals.common.fold import decoder_norms
 from saelab.stats import Resampling
 from saelab.types import Dictionary, Score
 

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from saelab.evals import concepts as detection
-from saelab.evals.concept_scores import Array, TestFiles
-from saelab.evals.consistency_effects import Chosen, Subject, auroc_at, carriers_of, effects_of, subject
-from saelab.evals.consistency_result import ConsistencyResult, Effect, Finding, summarise
-from saelab.evals.consistency_tokens import Halves, Question, halves_of, questions_of
-from saelab.evals.nces_effects import latents_of
+from saelab.evals.concepts.scores import Array, TestFiles
+from saelab.evals.consistency.effects import Chosen, Subject, auroc_at, carriers_of, effects_of, subject
+from saelab.evals.consistency.result import ConsistencyResult, Effect, Finding, summarise
+from saelab.evals.consistency.tokens import Halves, Question, halves_of, questions_of
+from saelab.evals.nces.effects import latents_of
 from saelab.effects.intervene import ON_SILENT, TYPES, check_types, control_covariance
 from saelab.text.labels.labelled import TokenLabels, label_tokens, missing_files, stdlib_labels
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.disentangle_formulas import Items, dci_d, factor_vae, items, mig, sap, value_information
-from saelab.evals.matching import cosines
-from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.evals.disentangle.formulas import Items, dci_d, factor_vae, items, mig, sap, value_information
+from saelab.evals.common.matching import cosines
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.world import World
 from saelab.synth.worlds.s4_factors import VALUES, Factors
 from saelab.types import Better, Dictionary, Score

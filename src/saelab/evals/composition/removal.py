@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.composition_edges import tree_edges
+from saelab.evals.composition.edges import tree_edges
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from saelab.evals.spurious_probes import LinearProbe, accuracy, best_accuracy, leace, linear_probe, mlp_probe
-from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.evals.spurious.probes import LinearProbe, accuracy, best_accuracy, leace, linear_probe, mlp_probe
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.directions import unit_rows
 from saelab.synth.world import World
 from saelab.synth.worlds.s5_spurious import Mode, SpuriousFactor

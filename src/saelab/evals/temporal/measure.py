@@ -19,15 +19,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.matching import cosines, match
-from saelab.evals.temporal_codes import (
+from saelab.evals.common.matching import cosines, match
+from saelab.evals.temporal.codes import (
     column_correlation,
     explained_share,
     lag_correlation,
     position_share,
     smooth,
 )
-from saelab.evals.world_result import WorldResult, exact, undefined
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.world import World
 from saelab.synth.worlds.s3_persistence import Persistence
 from saelab.types import Dictionary, Score

@@ -16,8 +16,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from saelab.evals.core import CoreData, codes
-from saelab.evals.fold import Folded, fold_decoder_norms
+from saelab.evals.core.measure import CoreData, codes
+from saelab.evals.common.fold import Folded, fold_decoder_norms
 from saelab.types import Dictionary, Windows
 
 DENSITIES = (1e-4, 0.2)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.nces_effects import Contexts, Estimate, Latents, nces, rank_correlation
+from saelab.evals.nces.effects import Contexts, Estimate, Latents, nces, rank_correlation
 from saelab.stats import Resampling
 from saelab.store import plain
 from saelab.types import Score
