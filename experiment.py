@@ -71,7 +71,7 @@ def build(d_in: int) -> Variant:
 
 if __name__ == "__main__":
     from saelab.console import listener, open_console
-    from saelab.experiments.bench import run_script
+    from saelab.experiments.script.bench import run_script
     from saelab.report import write_report
     from saelab.threads import use_threads
 

@@ -18,10 +18,10 @@ BUSY = "while True: pass"
 STEP = """
 import sys, time
 from saelab.train import Training
-from saelab.experiments.dry_run import Noise
+from saelab.experiments.script.dry_run import Noise
 from saelab.types import Hook, Run, Source, Spec
 from saelab.variants import build
-import saelab.experiments.dry_run as noise
+import saelab.experiments.script.dry_run as noise
 noise.ROWS = 1024
 steps = int(sys.argv[1])
 run = Run(Spec("batch_topk", n_latents=1024, l0=32), Source(tokens=steps * 1024, batch=1024))

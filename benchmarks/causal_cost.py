@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from saelab.experiments.reference import N_LATENTS, SOURCE
+from saelab.experiments.tables.reference import N_LATENTS, SOURCE
 from saelab.ground.stream import ActivationStream
 from saelab.lm.model import load_model
 from saelab.text.windows import load_windows

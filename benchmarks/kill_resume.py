@@ -31,7 +31,7 @@ def child(out: Path, model: str, steps: int) -> None:
     import torch
 
     from saelab.experiments import group
-    from saelab.experiments.execute import execute
+    from saelab.experiments.run.execute import execute
 
     torch.set_num_threads(1)
     group.CHECKPOINT_SECONDS = 0.5

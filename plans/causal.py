@@ -7,7 +7,7 @@ seed 0, and what it gave: docs/lab-log.md.
 """
 
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.reference import CAUSAL, N_LATENTS, SEEDS, SOURCE, reference_runs
+from saelab.experiments.tables.reference import CAUSAL, N_LATENTS, SEEDS, SOURCE, reference_runs
 from saelab.types import Optim, Run, Spec
 
 RATE = 4e-3  # of every row here and of `batch_topk`: the lowest KL of each on seed 0 at L0 32

@@ -6,7 +6,7 @@ The frontier rows themselves are those of plans/lm_baselines.py.
 """
 
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.reference import N_LATENTS, RATES, SEEDS, SOURCE, reference_runs
+from saelab.experiments.tables.reference import N_LATENTS, RATES, SEEDS, SOURCE, reference_runs
 from saelab.types import Optim, Run, Spec
 
 OFF = {  # what each row changes; docs/variants/frontier.md says what the settings are

@@ -5,7 +5,7 @@ saelab run plans/lm_baselines.py
 """
 
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.reference import L0S, RATES, reference_runs
+from saelab.experiments.tables.reference import L0S, RATES, reference_runs
 
 
 def plan() -> Plan:

@@ -2,11 +2,11 @@
 
     saelab run plans/lm_baselines_rates.py
 
-The rate with the highest held-out explained variance is the row's, at both L0s (`saelab.experiments.reference.RATES`).
+The rate with the highest held-out explained variance is the row's, at both L0s (`saelab.experiments.tables.reference.RATES`).
 """
 
 from saelab.experiments.plan import Plan
-from saelab.experiments.reference import GRID, N_LATENTS, RATES, SOURCE, WIDER
+from saelab.experiments.tables.reference import GRID, N_LATENTS, RATES, SOURCE, WIDER
 from saelab.types import Optim, Run, Spec
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from saelab.experiments.api import Result, train_sae
-    from saelab.experiments.evaluate import evaluate
-    from saelab.experiments.execute import execute
+    from saelab.experiments.evaluate.evaluate import evaluate
+    from saelab.experiments.run.execute import execute
     from saelab.experiments.plan import Contrast, Plan
     from saelab.lm.model import load_model
     from saelab.sae.io import load_sae, save_sae
@@ -28,8 +28,8 @@ _HOMES = {
     **dict.fromkeys(("Contrast", "Plan"), "saelab.experiments.plan"),
     **dict.fromkeys(("Result", "train_sae"), "saelab.experiments.api"),
     "SAE": "saelab.sae.module",
-    "evaluate": "saelab.experiments.evaluate",
-    "execute": "saelab.experiments.execute",
+    "evaluate": "saelab.experiments.evaluate.evaluate",
+    "execute": "saelab.experiments.run.execute",
     "load_model": "saelab.lm.model",
     "load_sae": "saelab.sae.io",
     "save_sae": "saelab.sae.io",

@@ -21,7 +21,7 @@ from saelab.types import Optim, Run, Source, Spec
 
 if TYPE_CHECKING:
     from saelab.experiments.plan import Plan
-    from saelab.experiments.summary import Summary
+    from saelab.experiments.compare.summary import Summary
 
 SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
 VARIANTS = (
@@ -138,7 +138,7 @@ def evaluate(
     """
     from saelab.console import listener, open_console, show_concepts, show_consistency
     from saelab.experiments import evaluate as evaluation
-    from saelab.experiments.score import concept_table
+    from saelab.experiments.evaluate.score import concept_table
 
     use_threads(threads)
     given = {key: value for key, value in (("model", model), ("corpus", corpus), ("hook", hook)) if value is not None}
@@ -265,7 +265,7 @@ def _exports() -> list[Any]:
 
 def _carry_out(plan: "Plan", out: Path, cache: Path | None = None, reuse: Path | None = None, *, threads: int | None) -> None:
     from saelab.console import listener, open_console
-    from saelab.experiments.execute import execute
+    from saelab.experiments.run.execute import execute
 
     use_threads(threads)
     hear = listener(open_console())

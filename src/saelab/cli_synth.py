@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 from tyro.conf import Positional, UseAppendAction, UseCounterAction, arg
 
 if TYPE_CHECKING:
-    from saelab.experiments.synth import Table
+    from saelab.experiments.tables.table import Table
 
 BASELINES = "standard,standard_trimmed,batch_topk,jump_relu,matryoshka,frozen"
 Flag = UseCounterAction[int]
@@ -48,7 +48,7 @@ def synth(
         jobs: processes of one thread, one seed each (default: one per core). Results do not depend on it
         out: where results go (default: runs/synth-<world>)
     """
-    from saelab.experiments.synth import Table, plan_of
+    from saelab.experiments.tables.table import Table, plan_of
 
     if list or not world:
         _list()
@@ -64,8 +64,8 @@ def _carry_out(table: "Table", out: Path, jobs: int | None, *, tune: bool, rates
     from dataclasses import replace
 
     from saelab.console import listener, open_console, show_table
-    from saelab.experiments.synth_run import run_table
-    from saelab.experiments.tune import choose_rates, read_rates
+    from saelab.experiments.run.worlds import run_table
+    from saelab.experiments.tables.tune import choose_rates, read_rates
     from saelab.report import write_report
     from saelab.threads import cores
 

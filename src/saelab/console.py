@@ -15,7 +15,7 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 
 from saelab.experiments.listen import Listener
-from saelab.experiments.summary import Summary
+from saelab.experiments.compare.summary import Summary
 from saelab.train import Progress, Record
 from saelab.types import Run
 

@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from saelab.experiments.summary import versions
+from saelab.experiments.compare.summary import versions
 from saelab.threads import cores, waiting
 
 

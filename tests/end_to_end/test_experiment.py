@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from helpers import tiny_checkpoint, tiny_corpus
-from saelab.experiments.bench import run_script
+from saelab.experiments.script.bench import run_script
 from saelab.experiments.listen import Silent
-from saelab.experiments.summary import Summary
+from saelab.experiments.compare.summary import Summary
 from saelab.sae.io import load_sae
 from saelab.train import UnhealthyRun
 

@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from saelab import console
-from saelab.experiments.summary import Summary
+from saelab.experiments.compare.summary import Summary
 from saelab.train import Health, Progress, Record, UnhealthyRun
 from saelab.types import Run, Source, Spec
 

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saelab.experiments.execute import execute
+from saelab.experiments.run.execute import execute
 from saelab.experiments.folders import run_folder
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import single
-from saelab.experiments.score import read_scores
+from saelab.experiments.evaluate.score import read_scores
 from saelab.sae.module import SAE
 from saelab.train import Health
 from saelab.types import Run, Score

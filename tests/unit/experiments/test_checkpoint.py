@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelab.experiments.checkpoint import Checkpoint, groups
+from saelab.experiments.run.checkpoint import Checkpoint, groups
 from saelab.store import CorruptFile
 from saelab.types import Run, Source, Spec
 

@@ -1,6 +1,6 @@
 import pytest
 
-from saelab.experiments.compare import judge, merged, row
+from saelab.experiments.compare.judge import judge, merged, row
 from saelab.experiments.plan import Contrast
 from saelab.types import Score
 

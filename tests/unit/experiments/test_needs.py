@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from saelab.experiments.caching import kept
+from saelab.experiments.run.caching import kept
 from saelab.store import CorruptFile, read_tensors
 from saelab.terms.base import Need
 from saelab.terms.causal import fisher_need

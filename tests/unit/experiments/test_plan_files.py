@@ -6,7 +6,7 @@ import pytest
 
 from saelab.experiments.load import load_plan
 from saelab.experiments.plan import check_plan, run_id
-from saelab.experiments.reference import RATES, reference_runs
+from saelab.experiments.tables.reference import RATES, reference_runs
 from saelab.variants import check_spec
 
 PLANS = sorted((Path(__file__).parents[3] / "plans").glob("*.py"))

@@ -3,8 +3,8 @@
 import pytest
 
 from saelab.experiments.plan import run_id
-from saelab.experiments.rows import Row, parse_row
-from saelab.experiments.synth import Table, plan_of
+from saelab.experiments.tables.rows import Row, parse_row
+from saelab.experiments.tables.table import Table, plan_of
 from saelab.synth.worlds import WORLDS
 from saelab.variants import settings_of
 

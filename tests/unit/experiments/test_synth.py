@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from saelab.experiments import tune
-from saelab.experiments.compare import means
+from saelab.experiments.compare.judge import means
 from saelab.experiments.folders import OtherContent, run_folder
 from saelab.experiments.listen import Silent
-from saelab.experiments.synth import Table, facts, plan_of, sanity
-from saelab.experiments.synth_run import measure_both, run_table
+from saelab.experiments.tables.table import Table, facts, plan_of, sanity
+from saelab.experiments.run.worlds import measure_both, run_table
 from saelab.store import CorruptFile, read_json
 from saelab.synth.worlds import WORLDS
 from saelab.types import Run, WorldSource
@@ -204,7 +204,7 @@ def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkey
 
 
 def test_a_variant_that_asks_a_model_is_refused_where_there_is_none(tmp_path):
-    from saelab.experiments.synth import check_batches
+    from saelab.experiments.tables.table import check_batches
 
     with pytest.raises(ValueError, match=r"^causal asks the model behind .* or a world with a model \(s1, s1b, s1d\)"):
         run_table(table("batch_topk", "causal", world="s2"), tmp_path / "out")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from saelab.experiments.synth import Table, plan_of
+from saelab.experiments.tables.table import Table, plan_of
 from saelab.sae.activations import BatchTopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Step

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from saelab.experiments.checkpoint import Checkpoint
+from saelab.experiments.run.checkpoint import Checkpoint
 from saelab.experiments.folders import RunFolder, run_folder
 from saelab.experiments.listen import Listener
 from saelab.sae.io import save_sae

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.rows import Row, parse_row
+from saelab.experiments.tables.rows import Row, parse_row
 from saelab.store import content_id
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import World

@@ -4,16 +4,16 @@ import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from saelab.experiments.adopt import adopt, check_reuse
-from saelab.experiments.caching import cached, check_folder, kept, source_folder
-from saelab.experiments.checkpoint import groups
+from saelab.experiments.run.adopt import adopt, check_reuse
+from saelab.experiments.run.caching import cached, check_folder, kept, source_folder
+from saelab.experiments.run.checkpoint import groups
 from saelab.experiments.folders import claim, run_folder
-from saelab.experiments.group import train_together
+from saelab.experiments.run.group import train_together
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import Plan
-from saelab.experiments.preflight import check_disk, preflight, sources
-from saelab.experiments.score import Export, evaluate_into, facts_of, prepare_bench
-from saelab.experiments.summary import Summary, summarise
+from saelab.experiments.run.preflight import check_disk, preflight, sources
+from saelab.experiments.evaluate.score import Export, evaluate_into, facts_of, prepare_bench
+from saelab.experiments.compare.summary import Summary, summarise
 from saelab.ground.stream import ActivationStream
 from saelab.ground.cache import CachedStream
 from saelab.lm.model import HFModel, load_model

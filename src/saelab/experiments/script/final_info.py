@@ -8,8 +8,8 @@ from typing import Any
 
 from saelab.experiments.folders import RunFolder, complete_lines, run_folder
 from saelab.experiments.plan import Plan
-from saelab.experiments.preflight import sources
-from saelab.experiments.score import read_scores
+from saelab.experiments.run.preflight import sources
+from saelab.experiments.evaluate.score import read_scores
 from saelab.store import write_text
 from saelab.train.optim import learning_rate
 

@@ -9,10 +9,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from saelab.experiments.compare import judge, means, merged, row
+from saelab.experiments.compare.judge import judge, means, merged, row
 from saelab.experiments.folders import run_folder
 from saelab.experiments.plan import Plan
-from saelab.experiments.score import read_scores, with_scores
+from saelab.experiments.evaluate.score import read_scores, with_scores
 from saelab.store import read_json, write_json
 from saelab.train import Health, UnhealthyRun
 from saelab.types import Better

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saelab.experiments.group import Interrupted
+from saelab.experiments.run.group import Interrupted
 from saelab.experiments.listen import Listener
 from saelab.ground.stream import ActivationStream
 from saelab.ground.cache import CachedStream, is_cached, plan_cache, write_cache

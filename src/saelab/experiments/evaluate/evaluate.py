@@ -8,12 +8,12 @@ from time import monotonic
 from typing import Any
 
 from saelab.evals import check_evals
-from saelab.experiments.compare import means, row
+from saelab.experiments.compare.judge import means, row
 from saelab.experiments.folders import RunFolder, stored_run
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import run_from_config
-from saelab.experiments.score import Export, evaluate_into, prepare_bench, with_scores
-from saelab.experiments.summary import Summary, peak_rss, versions, write_summary
+from saelab.experiments.evaluate.score import Export, evaluate_into, prepare_bench, with_scores
+from saelab.experiments.compare.summary import Summary, peak_rss, versions, write_summary
 from saelab.lm.model import load_model
 from saelab.ground.preflight import check_source
 from saelab.sae.io import load_sae

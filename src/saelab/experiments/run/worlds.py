@@ -14,14 +14,14 @@ import torch
 from saelab.evals import WORLD_EVALS
 from saelab.evals.common.selected import batch_selected
 from saelab.evals.common.world_result import WorldResult
-from saelab.experiments.checkpoint import groups
+from saelab.experiments.run.checkpoint import groups
 from saelab.experiments.folders import claim, run_folder
-from saelab.experiments.group import Interrupted, train_together
+from saelab.experiments.run.group import Interrupted, train_together
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import Plan, check_plan, run_from_config
-from saelab.experiments.preflight import check_disk
-from saelab.experiments.summary import Summary, summarise, write_summary
-from saelab.experiments.synth import Table, check_batches, facts, plan_of
+from saelab.experiments.run.preflight import check_disk
+from saelab.experiments.compare.summary import Summary, summarise, write_summary
+from saelab.experiments.tables.table import Table, check_batches, facts, plan_of
 from saelab.store import write_json
 from saelab.synth.world import World
 from saelab.synth.worlds import build_world

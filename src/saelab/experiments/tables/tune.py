@@ -4,13 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saelab.experiments.compare import means, row
+from saelab.experiments.compare.judge import means, row
 from saelab.experiments.folders import run_folder
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan
-from saelab.experiments.score import read_scores
-from saelab.experiments.synth import Table, plan_of
-from saelab.experiments.synth_run import run_plan
+from saelab.experiments.evaluate.score import read_scores
+from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.run.worlds import run_plan
 from saelab.store import CorruptFile, content_id, read_json, write_json
 from saelab.types import Better
 

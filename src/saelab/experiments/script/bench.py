@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from saelab.evals import check_evals
-from saelab.experiments.dry_run import dry_run
-from saelab.experiments.execute import execute
-from saelab.experiments.final_info import final_info, write_notes
+from saelab.experiments.script.dry_run import dry_run
+from saelab.experiments.run.execute import execute
+from saelab.experiments.script.final_info import final_info, write_notes
 from saelab.experiments.folders import OtherContent
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan, check_plan
