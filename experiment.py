@@ -1,8 +1,9 @@
 """One experiment in one file. Edit it, then run `python experiment.py --out_dir=run_1`.
 
-A new idea is an edit of this file and nothing else: change `build`, or write a loss term and add it there. Before the
-language model loads, two steps on random activations find undefined names and wrong shapes. Results: final_info.json,
-report.html and the SAE folders in run_1, and a section of notes.txt.
+A new idea is an edit of this file and nothing else: change `build`, or write a loss term and add it
+there. Before the language model loads, two steps on random activations find undefined names and
+wrong shapes. Results: final_info.json, report.html and the SAE folders in run_1, and a section of
+notes.txt.
 """
 
 import os
@@ -17,9 +18,13 @@ except ModuleNotFoundError:
     if python.exists() and "SAELAB_REEXEC" not in os.environ:
         os.environ["SAELAB_REEXEC"] = "1"
         os.execv(python, [str(python), *sys.argv])
-    sys.exit("saelab is not installed for this Python; run `make demo` once, then this command again")
+    sys.exit(
+        "saelab is not installed for this Python; run `make demo` once, then this command again"
+    )
 
-calm()  # threads sleep while they wait, so that other programs on this machine slow this one down less; before torch loads
+# threads sleep while they wait, so that other programs on this machine slow this one down less;
+# before torch loads
+calm()
 
 import torch
 from torch import Tensor
@@ -27,7 +32,7 @@ from torch import Tensor
 from saelab.terms.base import Objective, Step, Term, Variant
 from saelab.variants.baselines import batch_topk, standard
 
-# Constants -----------------------------------------------------------------------------------------------------------
+# Constants ----------------------------------------------------------------------------------------
 
 model_name = "pylm"  # the embedded model, a local folder, or a Hugging Face id
 corpus = "stdlib"  # the embedded text, a .txt / .jsonl / .parquet file, or hf:<dataset>
@@ -37,7 +42,8 @@ num_tokens = 400_000
 context_length = 128
 learning_rate: float | None = None  # None: derived from dict_size and the number of steps
 l0: float | None = 32  # latents active per token ...
-sparsity_penalty: float | None = None  # ... or the coefficient of an L1 penalty; the other one is None
+# ... or the coefficient of an L1 penalty; the other one is None
+sparsity_penalty: float | None = None
 warmup_steps = 50
 buffer_size = 65_536  # activations shuffled together
 sae_batch_size = 1_024
@@ -48,11 +54,13 @@ seeds = [0, 1]
 overlap_weight = 0.01  # of the example term below; 0 leaves it out
 
 
-# The idea ------------------------------------------------------------------------------------------------------------
+# The idea -----------------------------------------------------------------------------------------
 
 
 def overlap(step: Step) -> Tensor:
-    """Mean squared cosine between decoder rows of latents that fire in this batch: fewer near-copies. In [0, 1]."""
+    """Mean squared cosine between decoder rows of latents that fire in this batch: fewer
+    near-copies. In [0, 1].
+    """
     firing = (step.z > 0).any(0).nonzero().squeeze(1)
     picked = firing[torch.randperm(len(firing), generator=step.generator)[:256]]
     rows = step.sae.W_dec[picked]  # [n, D], unit norm
@@ -66,7 +74,9 @@ def build(d_in: int) -> Variant:
         base = batch_topk(d_in, dict_size, l0=l0)
     else:
         base = standard(d_in, dict_size, l0=32, coefficient=sparsity_penalty or 0.0)
-    return replace(base, objective=Objective(*base.objective.terms, Term("overlap", overlap, overlap_weight)))
+    return replace(
+        base, objective=Objective(*base.objective.terms, Term("overlap", overlap, overlap_weight))
+    )
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""What calm threads cost on an idle machine and win beside busy processes: any command, both ways, taking turns.
+"""What calm threads cost on an idle machine and win beside busy processes: any command, both ways,
+taking turns.
 
     python benchmarks/calm_threads.py --competitors 0 6 --rounds 3 -- saelab demo --out /tmp/demo
 
-Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE and PASSIVE, and their ratio, for every number of
-competing processes. Without a command it times training steps of `batch_topk`, in tokens per second.
+Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE and PASSIVE, and their ratio,
+for every number of competing processes. Without a command it times training steps of `batch_topk`,
+in tokens per second.
 """
 
 import argparse
@@ -50,24 +52,36 @@ def measured(policy: str, command: list[str], limit: float) -> float:
 
 def main() -> None:
     """Time, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--competitors", type=int, nargs="+", default=[0, 6])
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--limit", type=float, default=1_200, help="seconds after which a command is stopped: inf")
+    parser.add_argument(
+        "--limit", type=float, default=1_200, help="seconds after which a command is stopped: inf"
+    )
     parser.add_argument("command", nargs="*")
     args = parser.parse_args()
     unit = "s" if args.command else "tokens/s"
     for competitors in args.competitors:
         busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(competitors)]
         try:
-            rounds = [{policy: measured(policy, args.command, args.limit) for policy in POLICIES} for _ in range(args.rounds)]
+            rounds = [
+                {policy: measured(policy, args.command, args.limit) for policy in POLICIES}
+                for _ in range(args.rounds)
+            ]
         finally:
             for process in busy:
                 process.kill()
-        median = {policy: statistics.median(values[policy] for values in rounds) for policy in POLICIES}
-        all_values = "; ".join(" ".join(f"{values[policy]:,.0f}" for values in rounds) for policy in POLICIES)
+        median = {
+            policy: statistics.median(values[policy] for values in rounds) for policy in POLICIES
+        }
+        all_values = "; ".join(
+            " ".join(f"{values[policy]:,.0f}" for values in rounds) for policy in POLICIES
+        )
         print(
-            f"{competitors} competitors: ACTIVE {median['ACTIVE']:,.1f} {unit}, PASSIVE {median['PASSIVE']:,.1f} {unit}, "
+            f"{competitors} competitors: ACTIVE {median['ACTIVE']:,.1f} {unit}, PASSIVE "
+            f"{median['PASSIVE']:,.1f} {unit}, "
             f"PASSIVE / ACTIVE {median['PASSIVE'] / median['ACTIVE']:.3f}  ({all_values})",
             flush=True,
         )

@@ -1,8 +1,10 @@
-"""What each part of the causal rows costs on the embedded model, as ratios to `batch_topk`, in time and peak memory.
+"""What each part of the causal rows costs on the embedded model, as ratios to `batch_topk`, in time
+and peak memory.
 
-`python benchmarks/causal_cost.py` prints a markdown table. Rows take turns on the same batches of a short training in which
-every phase has its share, so on a noisy machine the ratios hold and the absolute numbers do not. The harvest of the metric
-and of the KL's unit comes once per training, and is given in seconds. `--memory` trains each row in a process of its own.
+`python benchmarks/causal_cost.py` prints a markdown table. Rows take turns on the same batches of a
+short training in which every phase has its share, so on a noisy machine the ratios hold and the
+absolute numbers do not. The harvest of the metric and of the KL's unit comes once per training, and
+is given in seconds. `--memory` trains each row in a process of its own.
 """
 
 import argparse
@@ -20,8 +22,8 @@ from torch import Tensor
 from saelab.experiments.tables.reference import N_LATENTS, SOURCE
 from saelab.ground.stream import ActivationStream
 from saelab.lm.model import load_model
-from saelab.text.windows import load_windows
 from saelab.terms.base import Need
+from saelab.text.windows import load_windows
 from saelab.train import Training
 from saelab.train.member import Record
 from saelab.types import ActivationSource, Batch, Optim, Run, Spec
@@ -36,10 +38,19 @@ ROWS: dict[str, tuple[str, dict[str, float]]] = {
     "metric, 256 clusters": ("causal", {"clusters": 256, "refine": 0}),
     "metric, one M of rank 64": ("causal", {"clusters": 1, "rank": 64, "refine": 0}),
     "causal (32 clusters and refinement)": ("causal", {}),
-    "metric, 32 clusters, and price": ("causal", {"refine": 0, "price": 0.3, "price_updates": UPDATES}),
+    "metric, 32 clusters, and price": (
+        "causal",
+        {"refine": 0, "price": 0.3, "price_updates": UPDATES},
+    ),
     "the same with all five types": (
         "causal",
-        {"refine": 0, "price": 0.3, "price_updates": UPDATES, "price_resample": 1, "price_steer": 1},
+        {
+            "refine": 0,
+            "price": 0.3,
+            "price_updates": UPDATES,
+            "price_resample": 1,
+            "price_steer": 1,
+        },
     ),
     "one g per token": ("causal", {"per_token": 1, "refine": 0}),
     "kl_finetune_25": ("kl_finetune_25", {}),
@@ -81,7 +92,9 @@ def train(rows: list[str], tokens: int) -> tuple[dict[str, float], dict[str, flo
     return seconds, needs
 
 
-def clocked(step: Callable[..., Record | None], seconds: dict[str, float], row: str) -> Callable[..., Record | None]:
+def clocked(
+    step: Callable[..., Record | None], seconds: dict[str, float], row: str
+) -> Callable[..., Record | None]:
     """`step`, its time added up."""
 
     def call(batch: Batch, at: int, steps: int, *, record: bool) -> Record | None:
@@ -105,7 +118,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--memory", action="store_true", help="peak memory too")
-    parser.add_argument("--only", choices=ROWS, help="train this row and print its peak memory, MiB")
+    parser.add_argument(
+        "--only", choices=ROWS, help="train this row and print its peak memory, MiB"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     tokens = args.steps * SOURCE.batch
@@ -118,7 +133,10 @@ def main() -> None:
     print("| row | ms per step | of `batch_topk` | peak memory, MiB |\n|---|---|---|---|")
     for row, taken in seconds.items():
         memory = f"{peak(row, args.steps):,.0f}" if args.memory else "-"
-        print(f"| {row} | {1e3 * taken / args.steps:.1f} | {taken / base:.2f} | {memory} |", flush=True)
+        print(
+            f"| {row} | {1e3 * taken / args.steps:.1f} | {taken / base:.2f} | {memory} |",
+            flush=True,
+        )
     for need, taken in needs.items():
         print(f"{need}: {taken:.1f} s once")
 

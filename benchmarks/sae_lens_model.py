@@ -1,7 +1,9 @@
-"""SynthSAEBench as sae-lens makes it, for the scripts that compare with it; run in an environment of its own, without saelab.
+"""SynthSAEBench as sae-lens makes it, for the scripts that compare with it; run in an environment
+of its own, without saelab.
 
-`environment` (called in saelab's environment) gives a Python that has sae-lens 6.54; started with it, this file builds the
-model and obeys: `python sae_lens_model.py dump ...` writes its parts and statistics of its samples, `... serve` times it.
+`environment` (called in saelab's environment) gives a Python that has sae-lens 6.54; started with
+it, this file builds the model and obeys: `python sae_lens_model.py dump ...` writes its parts and
+statistics of its samples, `... serve` times it.
 """
 
 import argparse
@@ -27,7 +29,16 @@ def environment(python: Path | None, folder: Path) -> Path:
     if not python.exists():
         venv.create(folder, with_pip=True)
         subprocess.run(
-            [python, "-m", "pip", "install", "--quiet", PINNED, f"torch=={torch.__version__.split('+')[0]}"], check=True
+            [
+                python,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                PINNED,
+                f"torch=={torch.__version__.split('+')[0]}",
+            ],
+            check=True,
         )
     return python
 
@@ -57,7 +68,9 @@ def build(size: str, steps: int):
     config = SyntheticModelConfig(
         num_features=features,
         hidden_dim=width,
-        firing_probability=ZipfianFiringProbabilityConfig(exponent=0.5, max_prob=0.4, min_prob=5e-4),
+        firing_probability=ZipfianFiringProbabilityConfig(
+            exponent=0.5, max_prob=0.4, min_prob=5e-4
+        ),
         hierarchy=hierarchy,
         orthogonalization=OrthogonalizationConfig(num_steps=steps, lr=3e-4) if steps else None,
         correlation=LowRankCorrelationConfig(rank=25, correlation_scale=0.1),
@@ -94,7 +107,9 @@ def _visit(node, family: dict[int, int]) -> None:
 
 
 class Statistics:
-    """Sums over samples from which both sides are compared: rates, magnitudes, pairs of the first features, x."""
+    """Sums over samples from which both sides are compared: rates, magnitudes, pairs of the first
+    features, x.
+    """
 
     PAIRS = 128
 
@@ -103,7 +118,10 @@ class Statistics:
         self.active, self.code, self.square = torch.zeros(3, n_features, dtype=torch.double)
         self.pairs = torch.zeros(self.PAIRS, self.PAIRS, dtype=torch.double)
         self.l0, self.l0_square = torch.zeros(2, dtype=torch.double)
-        self.x, self.xx = torch.zeros(width, dtype=torch.double), torch.zeros(width, width, dtype=torch.double)
+        self.x, self.xx = (
+            torch.zeros(width, dtype=torch.double),
+            torch.zeros(width, width, dtype=torch.double),
+        )
 
     def add(self, x: Tensor, codes: Tensor) -> None:
         """Activations `[N, D]` and their codes `[N, F]`."""
@@ -139,11 +157,17 @@ def dump(size: str, steps: int, samples: int, out: Path) -> None:
     for _ in range(0, samples, CHUNK):
         statistics.add(*model.sample_with_features(CHUNK))
     tensors = {**made, **{f"sum.{name}": value for name, value in statistics.tensors().items()}}
-    save_file({name: value.detach().contiguous() for name, value in tensors.items()}, out, {"build_seconds": f"{seconds:.1f}"})
+    save_file(
+        {name: value.detach().contiguous() for name, value in tensors.items()},
+        out,
+        {"build_seconds": f"{seconds:.1f}"},
+    )
 
 
 def serve(size: str, batch: int) -> None:
-    """For every number read from standard input, sample that many batches and answer with the seconds taken."""
+    """For every number read from standard input, sample that many batches and answer with the
+    seconds taken.
+    """
     torch.set_num_threads(1)
     model = build(size, 0)  # directions do not matter for speed
     model.sample(batch)

@@ -1,7 +1,9 @@
-"""What sae-lens makes of a few drawn SAEs with known true features: the values that `saelab.evals.truth.measure` must equal.
+"""What sae-lens makes of a few drawn SAEs with known true features: the values that
+`saelab.evals.truth.measure` must equal.
 
-Run as `python benchmarks/sae_lens_truth.py` in an environment of its own, with torch 2.13, sae-lens 6.54 and no saelab.
-Writes `tests/reference/sae_lens_truth.safetensors` (what was fed) and `.json` (what came back). `--out` writes elsewhere.
+Run as `python benchmarks/sae_lens_truth.py` in an environment of its own, with torch 2.13, sae-lens
+6.54 and no saelab. Writes `tests/reference/sae_lens_truth.safetensors` (what was fed) and `.json`
+(what came back). `--out` writes elsewhere.
 """
 
 import argparse
@@ -29,7 +31,9 @@ REFERENCE = Path(__file__).parents[1] / "tests" / "reference"
 
 
 def draw_world(generator: torch.Generator) -> dict[str, Tensor]:
-    """Superposed features with different rates, one never active; activations with a mean, some of them zero."""
+    """Superposed features with different rates, one never active; activations with a mean, some of
+    them zero.
+    """
     features = torch.nn.functional.normalize(torch.randn(F, D, generator=generator), dim=1)
     rates = torch.linspace(0.02, 0.4, F)
     rates[3] = 0
@@ -41,14 +45,20 @@ def draw_world(generator: torch.Generator) -> dict[str, Tensor]:
     return {"features": features, "codes": codes, "x": x}
 
 
-def draw_sae(features: Tensor, x: Tensor, n_latents: int, threshold: float, generator: torch.Generator) -> dict[str, Tensor]:
-    """Noisy copies of the features, not all of unit norm, some with the wrong sign; the last four are odd.
+def draw_sae(
+    features: Tensor, x: Tensor, n_latents: int, threshold: float, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Noisy copies of the features, not all of unit norm, some with the wrong sign; the last four
+    are odd.
 
-    In turn: a duplicate, a duplicate that never fires, a zero direction that fires, a random direction that never fires.
+    In turn: a duplicate, a duplicate that never fires, a zero direction that fires, a random
+    direction that never fires.
     """
     which = torch.arange(n_latents) % F
     noise = torch.randn(n_latents, D, generator=generator) / D**0.5
-    directions = (features[which] + 0.5 * noise) * (0.5 + torch.rand(n_latents, 1, generator=generator))
+    directions = (features[which] + 0.5 * noise) * (
+        0.5 + torch.rand(n_latents, 1, generator=generator)
+    )
     W_enc = (directions / directions.norm(dim=1, keepdim=True)).T.clone()
     b_enc = torch.full((n_latents,), -0.2)
     directions[1] = -directions[1]
@@ -65,7 +75,10 @@ def measure(world: dict[str, Tensor], sae: dict[str, Tensor]) -> dict[str, float
     """The values, from sae-lens alone."""
     directions, features = sae["directions"], world["features"]
     l0, shrinkage, variance = L0Calculator(), ShrinkageCalculator(), ExplainedVarianceCalculator()
-    dead, detection = DeadLatentsCalculator(len(directions)), ClassificationMetricsCalculator(directions, features)
+    dead, detection = (
+        DeadLatentsCalculator(len(directions)),
+        ClassificationMetricsCalculator(directions, features),
+    )
     fed = (world["x"], world["codes"], sae["z"], sae["x_hat"])
     for x, codes, z, x_hat in zip(*(tensor.split(BATCHES) for tensor in fed), strict=True):
         l0.add_batch(z)

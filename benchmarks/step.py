@@ -1,7 +1,8 @@
-"""A training step, dense against the sparse fast path, and the selection of the k-th largest against `topk`.
+"""A training step, dense against the sparse fast path, and the selection of the k-th largest
+against `topk`.
 
-Run as `python benchmarks/step.py [--quick] [--profile]`. The contenders take turns on the same batch, so on a noisy
-machine the ratios of medians hold and the absolute numbers do not.
+Run as `python benchmarks/step.py [--quick] [--profile]`. The contenders take turns on the same
+batch, so on a noisy machine the ratios of medians hold and the absolute numbers do not.
 """
 
 import argparse
@@ -52,7 +53,9 @@ def definition() -> Iterator[None]:
 
 
 def relu(d_in: int, n_latents: int, *, l0: float) -> Variant:
-    """ReLU with L1 whose bias starts where the L0 is `l0`; at the benchmark's learning rate it stays there."""
+    """ReLU with L1 whose bias starts where the L0 is `l0`; at the benchmark's learning rate it
+    stays there.
+    """
     sae = SAE(d_in, n_latents, ReLU())
     pre = sae.pre(batch(d_in, 1_024)).detach()
     with torch.no_grad():
@@ -60,7 +63,11 @@ def relu(d_in: int, n_latents: int, *, l0: float) -> Variant:
     return Variant(sae, Objective(Term("mse", mse), Term("sparsity", l1, 1e-3)))
 
 
-VARIANTS: Mapping[str, Callable[..., Variant]] = {"topk": topk, "batch_topk": batch_topk, "relu": relu}
+VARIANTS: Mapping[str, Callable[..., Variant]] = {
+    "topk": topk,
+    "batch_topk": batch_topk,
+    "relu": relu,
+}
 
 
 def batch(d_in: int, n: int) -> Tensor:
@@ -87,7 +94,9 @@ def race(contenders: Mapping[str, Callable[[], object]], rounds: int) -> dict[st
     return {name: statistics.median(values) for name, values in seconds.items()}
 
 
-def step_ratio(name: str, size: tuple[int, int, int], rounds: int, l0: float = L0) -> tuple[float, float]:
+def step_ratio(
+    name: str, size: tuple[int, int, int], rounds: int, l0: float = L0
+) -> tuple[float, float]:
     """Seconds of a dense and of a sparse training step."""
     d_in, n_latents, n = size
     one, data = member(name, d_in, n_latents, l0), Tokens(batch(d_in, n))
@@ -107,7 +116,10 @@ def selection_ratio(size: tuple[int, int, int], rounds: int) -> tuple[float, flo
     """Seconds of `topk` over all entries and of `kth_largest`."""
     _, n_latents, n = size
     pre, k = torch.randn(n, n_latents, generator=torch.Generator().manual_seed(0)), L0 * n
-    taken = race({"topk": lambda: pre.flatten().topk(k, sorted=False), "kth": lambda: kth_largest(pre, k)}, rounds)
+    taken = race(
+        {"topk": lambda: pre.flatten().topk(k, sorted=False), "kth": lambda: kth_largest(pre, k)},
+        rounds,
+    )
     return taken["topk"], taken["kth"]
 
 
@@ -118,7 +130,9 @@ def profile(name: str, size: tuple[int, int, int]) -> str:
     with torch.profiler.profile() as found:
         for _ in range(3):
             one.step(data, 0, STEPS, record=False)
-    return found.key_averages().table(sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45)
+    return found.key_averages().table(
+        sort_by="self_cpu_time_total", row_limit=25, max_name_column_width=45
+    )
 
 
 def main() -> None:
@@ -128,7 +142,9 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--quick", action="store_true", help="the two small sizes only")
     parser.add_argument("--crossover", action="store_true", help="sweep the L0 at the middle size")
-    parser.add_argument("--profile", choices=VARIANTS, help="profile this activation at the last size instead")
+    parser.add_argument(
+        "--profile", choices=VARIANTS, help="profile this activation at the last size instead"
+    )
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     sizes = SIZES[:2] if args.quick else SIZES
@@ -141,7 +157,10 @@ def main() -> None:
             for size in sizes:
                 dense, sparse = step_ratio("relu", size, args.rounds, share * size[1])
                 print(
-                    f"non-zero {share:.3f}  D={size[0]} L={size[1]} B={size[2]}  dense / sparse {dense / sparse:.2f}",
+                    (
+                        f"non-zero {share:.3f}  D={size[0]} L={size[1]} B={size[2]}  dense / sparse "
+                        f"{dense / sparse:.2f}"
+                    ),
                     flush=True,
                 )
         return
@@ -153,7 +172,10 @@ def main() -> None:
             print(f"{where}  {name}: {speeds}, ratio {dense / sparse:.2f}", flush=True)
         by_topk, by_kth = selection_ratio(size, args.rounds)
         print(
-            f"{where}  k-th largest: topk {by_topk * 1e3:.1f} ms, ours {by_kth * 1e3:.1f}, ratio {by_topk / by_kth:.2f}",
+            (
+                f"{where}  k-th largest: topk {by_topk * 1e3:.1f} ms, ours {by_kth * 1e3:.1f}, ratio "
+                f"{by_topk / by_kth:.2f}"
+            ),
             flush=True,
         )
 

@@ -1,10 +1,12 @@
-"""The published SynthSAEBench-16k run: `python benchmarks/synthsaebench_16k.py --out runs/synthsaebench-16k`.
+"""The published SynthSAEBench-16k run: `python benchmarks/synthsaebench_16k.py --out
+runs/synthsaebench-16k`.
 
-Width 4,096, L0 25, 195,312 steps of 1,024 activations (200M), learning rate 3e-4 that falls to 0 over the last third; the
-features are those that sae-lens builds from seed 42, whatever the seed here. One `saelab synth` command, which saves
-checkpoints: stop the script at any time and start it again with the same arguments to go on. It prints where it stands against
-the published scores, of finished runs only. `--length 0.01` is a rehearsal of 2M activations; its scores say nothing about the
-full run.
+Width 4,096, L0 25, 195,312 steps of 1,024 activations (200M), learning rate 3e-4 that falls to 0
+over the last third; the features are those that sae-lens builds from seed 42, whatever the seed
+here. One `saelab synth` command, which saves
+checkpoints: stop the script at any time and start it again with the same arguments to go on. It
+    prints where it stands against the published scores, of finished runs only. `--length 0.01` is a
+    rehearsal of 2M activations; its scores say nothing about the full run.
 """
 
 import argparse
@@ -64,8 +66,26 @@ def main() -> None:
         return
     print("building the features, or reading them from the cache", flush=True)
     synthsaebench(FIRST_SEED, **WORLDS[WORLD].settings, model=MODEL)
-    command = ["synth", WORLD, "--variants", given.variants, "--seeds", given.seeds, "--first_seed", str(FIRST_SEED)]
-    command += ["--set", f"model={MODEL}", "--length", given.length, "--jobs", given.jobs, "--out", str(given.out)]
+    command = [
+        "synth",
+        WORLD,
+        "--variants",
+        given.variants,
+        "--seeds",
+        given.seeds,
+        "--first_seed",
+        str(FIRST_SEED),
+    ]
+    command += [
+        "--set",
+        f"model={MODEL}",
+        "--length",
+        given.length,
+        "--jobs",
+        given.jobs,
+        "--out",
+        str(given.out),
+    ]
     code = subprocess.run([sys.executable, "-m", "saelab.cli", *command]).returncode
     standing(given.out)
     sys.exit(code)

@@ -1,7 +1,8 @@
-"""A committed summary as a markdown table: `python benchmarks/table.py docs/results/lm_baselines.json l0 explained_variance`.
+"""A committed summary as a markdown table: `python benchmarks/table.py
+docs/results/lm_baselines.json l0 explained_variance`.
 
-Means over seeds, half-widths of their 95 % intervals in brackets. `--against ROW` adds paired differences from that row, where
-the plan asked for the contrast.
+Means over seeds, half-widths of their 95 % intervals in brackets. `--against ROW` adds paired
+differences from that row, where the plan asked for the contrast.
 """
 
 import argparse
@@ -15,7 +16,10 @@ def rows(summary: dict, names: Sequence[str]) -> list[str]:
     """The lines of the table: a row per variant, a column per metric."""
     lines = [f"| | {' | '.join(f'`{name}`' for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for row in summary["means"]:
-        lines.append(f"| `{row['variant']}` | {' | '.join(cell(row['metrics'].get(name, {})) for name in names)} |")
+        lines.append(
+            f"| `{row['variant']}` | "
+            f"{' | '.join(cell(row['metrics'].get(name, {})) for name in names)} |"
+        )
     return lines
 
 
@@ -24,7 +28,10 @@ def differences(summary: dict, against: str) -> list[str]:
     lines = ["| row | metric | difference | verdict |", "|---|---|---|---|"]
     for found in summary["contrasts"]:
         if found["baseline"] == against:
-            lines.append(f"| `{found['treatment']}` | `{found['metric']}` | {_signed(found)} | {found['verdict']} |")
+            lines.append(
+                f"| `{found['treatment']}` | `{found['metric']}` | {_signed(found)} | "
+                f"{found['verdict']} |"
+            )
     return lines
 
 
@@ -47,7 +54,11 @@ def main() -> None:
     """Print it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("summary", type=Path)
-    parser.add_argument("metrics", nargs="*", default=["l0", "explained_variance", "ce_loss_score", "kl_div_with_sae"])
+    parser.add_argument(
+        "metrics",
+        nargs="*",
+        default=["l0", "explained_variance", "ce_loss_score", "kl_div_with_sae"],
+    )
     parser.add_argument("--against")
     given = parser.parse_args()
     summary = read_json(given.summary)

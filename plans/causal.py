@@ -1,9 +1,10 @@
-"""Causal rows on the embedded model against the reference rows, their refinement, rotated nulls and exact KL.
+"""Causal rows on the embedded model against the reference rows, their refinement, rotated nulls and
+exact KL.
 
     saelab run plans/causal.py --reuse runs/lm_baselines
 
-The reference rows are those of plans/lm_baselines.py. Rates are those of plans/causal_rates.py; what else was tried before, on
-seed 0, and what it gave: docs/lab-log.md.
+The reference rows are those of plans/lm_baselines.py. Rates are those of plans/causal_rates.py;
+what else was tried before, on seed 0, and what it gave: docs/lab-log.md.
 """
 
 from saelab.experiments.plan import Contrast, Plan
@@ -21,7 +22,12 @@ def plan() -> Plan:
     """Every row at both L0s or at 32, three seeds each, and `causal` against the others."""
     rows = [(name, 32.0) for name in CAUSAL] + [(name, 64.0) for name in WIDE]
     runs = [
-        Run(Spec(CAUSAL[name][0], N_LATENTS, l0, CAUSAL[name][1], f"{name}-l0_{l0:g}"), SOURCE, Optim(lr=RATE), seed)
+        Run(
+            Spec(CAUSAL[name][0], N_LATENTS, l0, CAUSAL[name][1], f"{name}-l0_{l0:g}"),
+            SOURCE,
+            Optim(lr=RATE),
+            seed,
+        )
         for name, l0 in rows
         for seed in SEEDS
     ]
@@ -33,6 +39,8 @@ def plan() -> Plan:
         if l0 == 32 or other in ("batch_topk", *WIDE)
     ]
     contrasts += [
-        Contrast(metric, f"{other}-l0_32", "metric-l0_32") for other in ("batch_topk", "rotated_metric") for metric in METRICS
+        Contrast(metric, f"{other}-l0_32", "metric-l0_32")
+        for other in ("batch_topk", "rotated_metric")
+        for metric in METRICS
     ]
     return Plan("causal", (*reference_runs(REFERENCE), *runs), tuple(contrasts))

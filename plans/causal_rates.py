@@ -17,6 +17,11 @@ def plan() -> Plan:
     """One run per row and rate, all on one stream."""
     pairs = [(name, lr) for name in ROWS for lr in RATES]
     runs = [
-        Run(Spec(ROWS[name][0], N_LATENTS, 32, ROWS[name][1], f"{name}-lr{lr:g}"), SOURCE, Optim(lr=lr)) for name, lr in pairs
+        Run(
+            Spec(ROWS[name][0], N_LATENTS, 32, ROWS[name][1], f"{name}-lr{lr:g}"),
+            SOURCE,
+            Optim(lr=lr),
+        )
+        for name, lr in pairs
     ]
     return Plan("causal_rates", tuple(runs))

@@ -1,4 +1,5 @@
-"""One thread per worker: pytest runs several, and small tensors lose far more to the threads' waiting than they win.
+"""One thread per worker: pytest runs several, and small tensors lose far more to the threads'
+waiting than they win.
 
 Commands that tests start as processes of their own inherit calm threads from here.
 """

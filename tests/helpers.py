@@ -5,7 +5,12 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
-from transformers import CONFIG_MAPPING, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+from transformers import (
+    CONFIG_MAPPING,
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
 
 BOS, EOS = "<|bos|>", "<|endoftext|>"
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "gemma", "gemma2", "qwen2")
@@ -16,7 +21,8 @@ _LLAMA_LIKE: dict[str, Any] = {
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
     "max_position_embeddings": 128,
-    "initializer_range": 0.2,  # far from the identity, so that a skipped or doubled layer changes the logits
+    # far from the identity, so that a skipped or doubled layer changes the logits
+    "initializer_range": 0.2,
 }
 _FIELDS: dict[str, dict[str, Any]] = {
     "llama": _LLAMA_LIKE,
@@ -30,22 +36,29 @@ _FIELDS: dict[str, dict[str, Any]] = {
 
 def byte_tokenizer() -> PreTrainedTokenizerFast:
     """One token per byte: BOS is id 0, EOS id 1, byte-level alphabet from id 2 on (258 ids)."""
-    vocabulary = {token: i for i, token in enumerate([BOS, EOS, *sorted(pre_tokenizers.ByteLevel.alphabet())])}
+    vocabulary = {
+        token: i for i, token in enumerate([BOS, EOS, *sorted(pre_tokenizers.ByteLevel.alphabet())])
+    }
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
-    inner.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
+    inner.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, 0)]
+    )
     inner.add_special_tokens([BOS, EOS])
     return PreTrainedTokenizerFast(tokenizer_object=inner, bos_token=BOS, eos_token=EOS)
 
 
 def tiny_model(arch: str, **fields: Any) -> PreTrainedModel:
-    """A random 4-layer model of width 32, context 128, vocabulary 258; `fields` override its config."""
+    """A random 4-layer model of width 32, context 128, vocabulary 258; `fields` override its
+    config.
+    """
     torch.manual_seed(0)
     ids = {"vocab_size": 258, "bos_token_id": 0, "eos_token_id": 1, "pad_token_id": None}
     config = CONFIG_MAPPING[arch](**(_FIELDS.get(arch, {}) | ids | fields))
     model = AutoModelForCausalLM.from_config(config)
-    with torch.no_grad():  # norms and biases start as ones and zeros: a model that skips them would pass unseen
+    # norms and biases start as ones and zeros: a model that skips them would pass unseen
+    with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(0.3 * torch.randn_like(parameter))
@@ -61,9 +74,24 @@ def tiny_checkpoint(folder: Path, arch: str, **fields: Any) -> Path:
 
 
 def tiny_corpus(path: Path, documents: int = 60, words: int = 40) -> Path:
-    """Write a txt file of `documents` seeded random-word documents separated by lines of `<|endoftext|>`."""
+    """Write a txt file of `documents` seeded random-word documents separated by lines of
+    `<|endoftext|>`.
+    """
     generator = torch.Generator().manual_seed(0)
-    vocabulary = ["time", "light", "river", "stone", "walks", "under", "bright", "door", "seven", "green", "of", "the"]
+    vocabulary = [
+        "time",
+        "light",
+        "river",
+        "stone",
+        "walks",
+        "under",
+        "bright",
+        "door",
+        "seven",
+        "green",
+        "of",
+        "the",
+    ]
     texts = []
     for _ in range(documents):
         picks = torch.randint(len(vocabulary), (words,), generator=generator).tolist()

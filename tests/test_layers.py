@@ -1,4 +1,6 @@
-"""The import rule: a file imports from its own folder and from rows strictly above; `import saelab` stays light."""
+"""The import rule: a file imports from its own folder and from rows strictly above; `import saelab`
+stays light.
+"""
 
 import ast
 import subprocess
@@ -10,10 +12,13 @@ PACKAGE = ROOT / "src" / "saelab"
 ROWS = (
     ("types",),
     ("store", "stats", "threads"),
-    ("lm", "synth", "sae"),
+    ("text",),
+    ("lm", "effects", "synth", "sae"),
+    ("ground",),
     ("terms",),
     ("variants",),
     ("train", "evals"),
+    ("testing",),
     ("experiments", "interop"),
     ("report",),
     ("cli", "cli_synth", "console", "doctor", "__main__"),
@@ -39,7 +44,9 @@ def imported(tree: ast.AST) -> set[str]:
 
 
 def violations(part: str, tree: ast.AST) -> set[str]:
-    """What a file of `part` imports against the rule: a part of its own row other than itself, or of a row below."""
+    """What a file of `part` imports against the rule: a part of its own row other than itself, or
+    of a row below.
+    """
     own = set(ROWS[-1]) if part in ROWS[-1] else {part}  # the command line is three files
     return {other for other in imported(tree) if other not in own and ROW[other] >= ROW[part]}
 
@@ -66,14 +73,35 @@ def test_the_rule_sees_a_violation():
 
 
 def test_import_is_light():
-    """No transformers, plotting or statistics package loads with saelab, and nothing but torch may take long."""
-    code = "import sys, saelab; saelab.Run; print(*sorted(name for name in sys.modules if '.' not in name))"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    heavy = {"transformers", "matplotlib", "scipy", "sklearn", "datasets", "pandas", "tokenizers", "rich", "tyro"}
+    """No transformers, plotting or statistics package loads with saelab, and nothing but torch may
+    take long.
+    """
+    code = (
+        "import sys, saelab; saelab.Run; print(*sorted(name for name in sys.modules if '.' not in "
+        "name))"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    heavy = {
+        "transformers",
+        "matplotlib",
+        "scipy",
+        "sklearn",
+        "datasets",
+        "pandas",
+        "tokenizers",
+        "rich",
+        "tyro",
+    }
     assert not heavy & set(loaded)
 
 
 def test_training_code_is_light():
-    code = "import sys, saelab.train, saelab.variants, saelab.stats, saelab.evals; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    code = (
+        "import sys, saelab.train, saelab.variants, saelab.stats, saelab.evals; print(*sys.modules)"
+    )
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not {"transformers", "matplotlib", "scipy", "sklearn", "datasets"} & set(loaded)

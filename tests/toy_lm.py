@@ -1,4 +1,6 @@
-"""A language model of random matrices and dictionaries of a few lines: evaluations against closed forms, no download."""
+"""A language model of random matrices and dictionaries of a few lines: evaluations against closed
+forms, no download.
+"""
 
 from typing import Any
 
@@ -11,7 +13,9 @@ D, V, BOS = 6, 11, 0
 
 
 class ToyLM:
-    """x = table[token]; logits = tanh(x + causal mean of x) @ unembedding, times `sharpness`. Activations scale by `unit`."""
+    """x = table[token]; logits = tanh(x + causal mean of x) @ unembedding, times `sharpness`.
+    Activations scale by `unit`.
+    """
 
     hook = Hook(1)
     d_in = D
@@ -23,7 +27,8 @@ class ToyLM:
         self.unit, self.sharpness = unit, sharpness
 
     def capture(self, tokens: Tensor) -> tuple[Tensor, Any]:
-        noise = torch.sin(torch.arange(tokens.shape[1] * D).view(-1, D) * 1.7)  # tokens differ by position
+        # tokens differ by position
+        noise = torch.sin(torch.arange(tokens.shape[1] * D).view(-1, D) * 1.7)
         return self.unit * (self.table[tokens] + 0.3 * noise), tokens.shape
 
     def resume(self, x: Tensor, state: Any, since: int = 0) -> Tensor:
@@ -33,7 +38,9 @@ class ToyLM:
         return self.sharpness * torch.tanh(x + before)[:, since:] @ self.out
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
 
     def decode(self, ids: list[int]) -> list[str]:
         return [f"<{t}>" for t in ids]
@@ -42,8 +49,12 @@ class ToyLM:
         return self.out
 
 
-def windows(lm: ToyLM, *, n: int = 20, context: int = 9, per_batch: int = 8, docs: int = 7) -> list[tuple[Windows, Any]]:
-    """Windows of the model's own text after a BOS, `docs` documents in turn, as LM batches of at most `per_batch`."""
+def windows(
+    lm: ToyLM, *, n: int = 20, context: int = 9, per_batch: int = 8, docs: int = 7
+) -> list[tuple[Windows, Any]]:
+    """Windows of the model's own text after a BOS, `docs` documents in turn, as LM batches of at
+    most `per_batch`.
+    """
     generator = torch.Generator().manual_seed(1)
     tokens = torch.full((n, context), BOS)
     for t in range(1, context):
@@ -64,7 +75,9 @@ class ToyDictionary:
 
     hook: Hook | None = None
 
-    def __init__(self, W_enc: Tensor, W_dec: Tensor, *, b_dec: Tensor | None = None, threshold: float = 0.0):
+    def __init__(
+        self, W_enc: Tensor, W_dec: Tensor, *, b_dec: Tensor | None = None, threshold: float = 0.0
+    ):
         self.W_enc, self.directions = W_enc, W_dec
         self.b_dec = torch.zeros(W_dec.shape[1]) if b_dec is None else b_dec
         self.threshold = threshold

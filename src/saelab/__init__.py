@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from saelab.experiments.api import Result, train_sae
     from saelab.experiments.evaluate.evaluate import evaluate
-    from saelab.experiments.run.execute import execute
     from saelab.experiments.plan import Contrast, Plan
+    from saelab.experiments.run.execute import execute
     from saelab.lm.model import load_model
     from saelab.sae.io import load_sae, save_sae
     from saelab.sae.module import SAE
@@ -57,5 +57,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'saelab' has no attribute {name!r}; it has {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'saelab' has no attribute {name!r}; it has {', '.join(__all__)}"
+        )
     return getattr(import_module(_HOMES[name]), name)

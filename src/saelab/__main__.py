@@ -1,4 +1,6 @@
-"""The command `saelab`, also as `python -m saelab`: settles how threads wait before anything loads torch."""
+"""The command `saelab`, also as `python -m saelab`: settles how threads wait before anything loads
+torch.
+"""
 
 import sys
 

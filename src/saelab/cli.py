@@ -1,4 +1,6 @@
-"""The command line: saelab demo | train | eval | run | synth | report | doctor. Flags come from the signatures below."""
+"""The command line: saelab demo | train | eval | run | synth | report | doctor. Flags come from the
+signatures below.
+"""
 
 import os
 import shlex
@@ -20,13 +22,15 @@ from saelab.threads import use_threads
 from saelab.types import Optim, Run, Source, Spec
 
 if TYPE_CHECKING:
-    from saelab.experiments.plan import Plan
     from saelab.experiments.compare.summary import Summary
+    from saelab.experiments.plan import Plan
 
 SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
 VARIANTS = (
-    "standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frontier, frozen, causal, "
-    "causal_as_stated, causal_on_standard, causal_on_frontier, end_to_end, kl_finetune_25, kl_finetune_5"
+    "standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, "
+    "frontier, frozen, causal, "
+    "causal_as_stated, causal_on_standard, causal_on_frontier, end_to_end, kl_finetune_25, "
+    "kl_finetune_5"
 )
 OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
@@ -35,13 +39,17 @@ Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
 Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
 Threads = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 Settings = Annotated[tuple[str, ...], arg(metavar="NAME=NUMBER ...", help_behavior_hint="")]
-DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate and compare them.
+DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate
+and compare them.
 
-Start with `saelab demo`: a few minutes, no download. A command that was stopped goes on when it is given again. Help on a
-command: saelab train --help. With --debug (or SAELAB_DEBUG=1) an error shows its traceback."""
+Start with `saelab demo`: a few minutes, no download. A command that was stopped goes on when it is
+given again. Help on a command: saelab train --help. With --debug (or SAELAB_DEBUG=1) an error shows
+its traceback."""
 
 
-def demo(*, out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo"), threads: Threads = None) -> None:
+def demo(
+    *, out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo"), threads: Threads = None
+) -> None:
     """Train and compare four kinds of SAE on the embedded language model, and write a report.
 
     Args:
@@ -80,10 +88,12 @@ def train(
     """Train one variant of SAE on a model and a text, evaluate it, and write a report.
 
     Args:
-        variant: standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, frontier, frozen, causal,
-            causal_as_stated, causal_on_standard, causal_on_frontier, end_to_end, kl_finetune_25 or kl_finetune_5
+        variant: standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk,
+            matryoshka, frontier, frozen, causal, causal_as_stated, causal_on_standard,
+            causal_on_frontier, end_to_end, kl_finetune_25 or kl_finetune_5
         model: pylm (the embedded model), a local folder, or a Hugging Face id
-        corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or hf:<dataset>[:<config>]
+        corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or
+            hf:<dataset>[:<config>]
         hook: middle, layers.5, blocks.5.hook_resid_post, or a module path
         l0: latents active per token, on average
         n_latents: latents of the SAE
@@ -95,21 +105,29 @@ def train(
         batch: activations per step
         buffer: activations shuffled together; its memory is printed
         lm_batch: windows per forward of the language model
-        max_norm: leave out activations whose norm exceeds this multiple of the median norm (default: none are)
+        max_norm: leave out activations whose norm exceeds this multiple of the median norm
+            (default: none are)
         settings: numbers of the variant that differ from its defaults, such as aux=0.1
         text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
         evals: evaluations to make
         out: where results go (default: runs/<variant>-<id>)
-        cache: keep the activations in this folder; commands that need the same ones read them there (default: none kept)
+        cache: keep the activations in this folder; commands that need the same ones read them there
+            (default: none kept)
         threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.experiments.plan import Plan, run_name
     from saelab.store import content_id
 
-    source = replace(SOURCE, model=model, corpus=corpus, hook=hook, tokens=tokens, context=context, batch=batch)
-    source = replace(source, text_column=text_column, buffer=buffer, lm_batch=lm_batch, max_norm=max_norm)
+    source = replace(
+        SOURCE, model=model, corpus=corpus, hook=hook, tokens=tokens, context=context, batch=batch
+    )
+    source = replace(
+        source, text_column=text_column, buffer=buffer, lm_batch=lm_batch, max_norm=max_norm
+    )
     spec = Spec(variant, n_latents, l0, dict(map(_setting, settings)))
-    runs = tuple(Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds)
+    runs = tuple(
+        Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds
+    )
     names = [run_name(run) for run in runs]
     name = f"{variant}-{content_id(names, 8)}" if names[1:] else names[0]
     _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name, cache, threads=threads)
@@ -137,18 +155,26 @@ def evaluate(
         threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.console import listener, open_console, show_concepts, show_consistency
-    from saelab.experiments import evaluate as evaluation
+    from saelab.experiments.evaluate import evaluate as evaluation
     from saelab.experiments.evaluate.score import concept_table
 
     use_threads(threads)
-    given = {key: value for key, value in (("model", model), ("corpus", corpus), ("hook", hook)) if value is not None}
+    given = {
+        key: value
+        for key, value in (("model", model), ("corpus", corpus), ("hook", hook))
+        if value is not None
+    }
     source = evaluation.source_of(folder, given) if given else None
     hear = listener(open_console())
-    summary = evaluation.evaluate(folder, evals=evals, source=source, out=out, listener=hear, exports=_exports())
+    summary = evaluation.evaluate(
+        folder, evals=evals, source=source, out=out, listener=hear, exports=_exports()
+    )
     if "concepts" in evals:
         show_concepts(open_console(), concept_table(summary.folder, summary.rows[0]["run"]))
     if "consistency" in evals:
-        show_consistency(open_console(), concept_table(summary.folder, summary.rows[0]["run"], "consistency"))
+        show_consistency(
+            open_console(), concept_table(summary.folder, summary.rows[0]["run"], "consistency")
+        )
     _finish(summary)
 
 
@@ -160,13 +186,16 @@ def run(
     reuse: OutFolder = None,
     threads: Threads = None,
 ) -> None:
-    """Carry out a plan: a Python file with a function `plan() -> Plan`. What is done already is skipped.
+    """Carry out a plan: a Python file with a function `plan() -> Plan`. What is done already is
+    skipped.
 
     Args:
         plan_file: for instance plans/demo.py
         out: where results go (default: runs/<name of the plan>)
-        cache: keep the activations in this folder; commands that need the same ones read them there (default: none kept)
-        reuse: another output folder; runs of this plan that are finished there are taken over, not trained again
+        cache: keep the activations in this folder; commands that need the same ones read them there
+            (default: none kept)
+        reuse: another output folder; runs of this plan that are finished there are taken over, not
+            trained again
         threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.experiments.load import load_plan
@@ -195,11 +224,21 @@ def doctor() -> None:
         print(f"{name:18} {value}")
 
 
-COMMANDS = {"demo": demo, "train": train, "eval": evaluate, "run": run, "synth": synth, "report": report, "doctor": doctor}
+COMMANDS = {
+    "demo": demo,
+    "train": train,
+    "eval": evaluate,
+    "run": run,
+    "synth": synth,
+    "report": report,
+    "doctor": doctor,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 good, 1 an unhealthy run, 2 what the user can mend, 130 stopped."""
+    """Run a command; returns the exit code: 0 good, 1 an unhealthy run, 2 what the user can mend,
+    130 stopped.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAELAB_DEBUG", "") not in ("", "0")
     argv = [word for word in argv if word != "--debug"]
@@ -212,10 +251,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _unknown_command(argv[0])
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
-        tyro.extras.subcommand_cli_from_dict(COMMANDS, prog="saelab", description=DESCRIPTION, args=argv, use_underscores=True)
+        tyro.extras.subcommand_cli_from_dict(
+            COMMANDS, prog="saelab", description=DESCRIPTION, args=argv, use_underscores=True
+        )
     except KeyboardInterrupt as stop:
         again = shlex.join(["saelab", *argv])
-        print(f"\nsaelab: {str(stop) or 'stopped; what was finished is kept'}.\nTo go on: {again}", file=sys.stderr)
+        print(
+            f"\nsaelab: {str(stop) or 'stopped; what was finished is kept'}.\nTo go on: {again}",
+            file=sys.stderr,
+        )
         return 130
     except (ValueError, OSError, RuntimeError) as problem:
         return _report_error(problem, debug)
@@ -228,18 +272,28 @@ def _setting(text: str) -> tuple[str, float]:
         return name, float(number)
     except ValueError as error:
         missing = "" if equals else " (no = in it)"
-        raise ValueError(f"setting {text!r} is not NAME=NUMBER{missing}; write for instance aux=0.1") from error
+        raise ValueError(
+            f"setting {text!r} is not NAME=NUMBER{missing}; write for instance aux=0.1"
+        ) from error
 
 
 def _unknown_command(name: str) -> int:
     close = get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
     hint = f" (did you mean {close[0]!r}?)" if close else ""
-    print(f"saelab: no command {name!r}{hint}; the commands are {', '.join(COMMANDS)}. Help: saelab --help", file=sys.stderr)
+    print(
+        (
+            f"saelab: no command {name!r}{hint}; the commands are {', '.join(COMMANDS)}. Help: "
+            "saelab --help"
+        ),
+        file=sys.stderr,
+    )
     return 2
 
 
 def _report_error(problem: Exception, debug: bool) -> int:
-    """Print one message and return the exit code; errors that are nobody's but ours keep their traceback."""
+    """Print one message and return the exit code; errors that are nobody's but ours keep their
+    traceback.
+    """
     from saelab.console import error, explain
     from saelab.train import UnhealthyRun
 
@@ -256,14 +310,31 @@ def _exports() -> list[Any]:
 
     def saebench(folder: Path, source: Source, sae: Any, result: Any) -> None:
         hook = None if sae.hook is None else sae.hook.name
-        config = {"d_in": sae.d_in, "d_sae": sae.n_latents, "hook_name": hook, "architecture": sae.act.name}
-        labels = Labels(release=f"saelab_{folder.parent.name}", model=source.model, dataset=source.corpus, sae_cfg=config)
+        config = {
+            "d_in": sae.d_in,
+            "d_sae": sae.n_latents,
+            "hook_name": hook,
+            "architecture": sae.act.name,
+        }
+        labels = Labels(
+            release=f"saelab_{folder.parent.name}",
+            model=source.model,
+            dataset=source.corpus,
+            sae_cfg=config,
+        )
         write_core(folder / "saebench", result, labels)
 
     return [saebench]
 
 
-def _carry_out(plan: "Plan", out: Path, cache: Path | None = None, reuse: Path | None = None, *, threads: int | None) -> None:
+def _carry_out(
+    plan: "Plan",
+    out: Path,
+    cache: Path | None = None,
+    reuse: Path | None = None,
+    *,
+    threads: int | None,
+) -> None:
     from saelab.console import listener, open_console
     from saelab.experiments.run.execute import execute
 

@@ -12,7 +12,11 @@ BASELINES = "standard,standard_trimmed,batch_topk,jump_relu,matryoshka,frozen"
 Flag = UseCounterAction[int]
 Names = Annotated[str, arg(metavar="NAME,NAME,...")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
-Changes = UseAppendAction[Annotated[tuple[str, ...], arg(name="set", metavar="NAME=NUMBER", help_behavior_hint="(repeatable)")]]
+Changes = UseAppendAction[
+    Annotated[
+        tuple[str, ...], arg(name="set", metavar="NAME=NUMBER", help_behavior_hint="(repeatable)")
+    ]
+]
 OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Jobs = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 
@@ -32,20 +36,25 @@ def synth(
     jobs: Jobs = None,
     out: OutFolder = None,
 ) -> None:
-    """Train and compare SAEs on a synthetic world whose true features are known, and write a report.
+    """Train and compare SAEs on a synthetic world whose true features are known, and write a
+    report.
 
     Args:
         world: s1, s2, ...; saelab synth --list says what each one tests
         list: list the worlds and what each one tests
-        variants: rows of the table, separated by commas; a row with numbers of its own is NAME=VARIANT:SETTING=NUMBER:...
-        seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very stream
-        first_seed: the first of them. Below 20 for development, from 20 on for results that are reported
-        l0: latents active per activation, on average (default: the world's k); several make a row each
+        variants: rows of the table, separated by commas; a row with numbers of its own is
+            NAME=VARIANT:SETTING=NUMBER:...
+        seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very
+            stream
+        first_seed: the first of them. Below 20 for development, from 20 on for results that are
+            reported l0: latents active per activation, on average (default: the world's k); several
+            make a row each
         changes: a number of the world (p=0.1) or of its training (k=6, steps=500, lr=0.003)
         length: times the world's standard number of steps
         tune: choose each row's learning rate on seeds 0 to 2 of the family's head world first
         rates: use the learning rates that --tune wrote into this file (learning_rates.json)
-        jobs: processes of one thread, one seed each (default: one per core). Results do not depend on it
+        jobs: processes of one thread, one seed each (default: one per core). Results do not depend
+            on it
         out: where results go (default: runs/synth-<world>)
     """
     from saelab.experiments.tables.table import Table, plan_of
@@ -60,7 +69,9 @@ def synth(
     _carry_out(table, out or Path("runs") / plan.name, jobs, tune=tune > 0, rates=rates)
 
 
-def _carry_out(table: "Table", out: Path, jobs: int | None, *, tune: bool, rates: Path | None) -> None:
+def _carry_out(
+    table: "Table", out: Path, jobs: int | None, *, tune: bool, rates: Path | None
+) -> None:
     from dataclasses import replace
 
     from saelab.console import listener, open_console, show_table
@@ -88,7 +99,10 @@ def _list() -> None:
     for name, entry in WORLDS.items():
         setup = entry.setup
         print(f"{name:9} {entry.tests}")
-        print(f"{'':9} {setup.n_latents} latents, L0 {setup.k:g}, {setup.steps:,} steps of {setup.batch:,} activations")
+        print(
+            f"{'':9} {setup.n_latents} latents, L0 {setup.k:g}, {setup.steps:,} steps of "
+            f"{setup.batch:,} activations"
+        )
 
 
 def _number(text: str) -> tuple[str, float]:
@@ -97,4 +111,6 @@ def _number(text: str) -> tuple[str, float]:
         return name.strip(), float(number)
     except ValueError as error:
         missing = "" if equals else " (no = in it)"
-        raise ValueError(f"--set {text!r} is not NAME=NUMBER{missing}; write for instance --set k=6 --set p=0.1") from error
+        raise ValueError(
+            f"--set {text!r} is not NAME=NUMBER{missing}; write for instance --set k=6 --set p=0.1"
+        ) from error

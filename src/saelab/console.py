@@ -1,4 +1,6 @@
-"""What the command line shows: progress while training, tables of results, and errors in one message."""
+"""What the command line shows: progress while training, tables of results, and errors in one
+message.
+"""
 
 import errno
 import os
@@ -14,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemaini
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from saelab.experiments.listen import Listener
 from saelab.experiments.compare.summary import Summary
+from saelab.experiments.listen import Listener
 from saelab.train import Progress, Record
 from saelab.types import Run
 
@@ -33,7 +35,8 @@ LABELS = {
     "concepts_auroc_probe": "probe on x",
 }
 CONTRASTED = LABELS | {"kl_div_with_sae": "KL"}  # too many for the table of runs
-TYPES, WHO = ("zero", "mean", "steer"), ("carriers", "control", "others")  # the other types are in the json
+# the other types are in the json
+TYPES, WHO = ("zero", "mean", "steer"), ("carriers", "control", "others")
 OF_CONCEPTS = {
     "best_latent": "best latent",
     "k1": "k=1",
@@ -74,7 +77,10 @@ class PlainListener:
         self.records: Sequence[Record] = ()
         self.started = self.shown = time.monotonic()
         count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-        each = f"training {count} for {steps:,} steps of {runs[0].source.batch:,} tokens: {', '.join(map(_label, runs))}"
+        each = (
+            f"training {count} for {steps:,} steps of {runs[0].source.batch:,} tokens: "
+            f"{', '.join(map(_label, runs))}"
+        )
         self.note(title or each)
 
     def advance(self, progress: Progress) -> None:
@@ -88,7 +94,9 @@ class PlainListener:
         rate = (progress.step - self.first) / max(now - self.started, 1e-9)
         left = (self.steps - progress.step) / rate
         tokens = rate * self.runs[0].source.batch
-        self.note(f"step {progress.step:,}/{self.steps:,}  {tokens:,.0f} tokens/s  {_clock(left)} left")
+        self.note(
+            f"step {progress.step:,}/{self.steps:,}  {tokens:,.0f} tokens/s  {_clock(left)} left"
+        )
         for record in self.records:
             self.note(f"  {_label(self.runs[record.run]):24} {_state(record)}")
 
@@ -127,11 +135,20 @@ class LiveListener:
     def advance(self, progress: Progress) -> None:
         """Move the bar; at recorded steps also the table."""
         rate = (progress.step - self.first) / max(time.monotonic() - self.started, 1e-9)
-        self.bar.update(self.task, completed=progress.step, rate=f"{rate * self.runs[0].source.batch:,.0f} tokens/s")
+        self.bar.update(
+            self.task,
+            completed=progress.step,
+            rate=f"{rate * self.runs[0].source.batch:,.0f} tokens/s",
+        )
         if progress.records:
             table = Table("run", "L0", "EV", "dead", "loss", box=None, pad_edge=False)
             for r in progress.records:
-                numbers = f"{r.l0:.1f}", f"{r.explained_variance:.3f}", f"{r.dead:.1%}", f"{r.loss:.4g}"
+                numbers = (
+                    f"{r.l0:.1f}",
+                    f"{r.explained_variance:.3f}",
+                    f"{r.dead:.1%}",
+                    f"{r.loss:.4g}",
+                )
                 table.add_row(_label(self.runs[r.run]), *numbers)
             self.live.update(Group(self.bar, table))
 
@@ -158,31 +175,47 @@ def show_summary(console: Console, summary: Summary) -> None:
         table.add_column(column, no_wrap=column == "run")
     for row in summary.rows:
         cells = [_cell(row["metrics"].get(name), interval=name in WITH_INTERVAL) for name in names]
-        table.add_row(f"{row['variant']} seed {row['seed']}", *cells, "yes" if row["healthy"] else "[red]NO[/red]")
+        table.add_row(
+            f"{row['variant']} seed {row['seed']}",
+            *cells,
+            "yes" if row["healthy"] else "[red]NO[/red]",
+        )
     console.print(table)
     _show_contrasts(console, summary)
     _show_warnings(console, summary)
 
 
 def show_concepts(console: Console, concepts: Sequence[Mapping[str, Any]]) -> None:
-    """AUROC per concept on test files, those first that single latents tell best beside the token alone."""
+    """AUROC per concept on test files, those first that single latents tell best beside the token
+    alone.
+    """
     table = _table("Concepts: AUROC on held-out files; shuffled labels must give 0.5")
     for column in ("concept", "share", *OF_CONCEPTS.values(), "latent"):
         table.add_column(column, no_wrap=True)
-    for row in sorted(concepts, key=lambda row: row["token"]["auroc"] - row["best_latent"]["auroc"]):
+    for row in sorted(
+        concepts, key=lambda row: row["token"]["auroc"] - row["best_latent"]["auroc"]
+    ):
         cells = [f"{row[name]['auroc']:.3f}" for name in OF_CONCEPTS]
         table.add_row(row["concept"], f"{row['share']:.1%}", *cells, str(row["latent"]))
     console.print(table)
 
 
 def show_consistency(console: Console, concepts: Sequence[Mapping[str, Any]]) -> None:
-    """Per concept, what changing its carriers takes from the tokens that it decides, beside control and other latents, nats."""
+    """Per concept, what changing its carriers takes from the tokens that it decides, beside control
+    and other latents, nats.
+    """
     types = [key for key in TYPES if any(key in row for row in concepts)]
-    table = _table("Causal consistency: nats that decided tokens lose (steer: gain); carriers / random / other latents")
+    table = _table(
+        "Causal consistency: nats that decided tokens lose (steer: gain); carriers / random / "
+        "other latents"
+    )
     for column in ("concept", "decides", *types):
         table.add_column(column, no_wrap=True)
     for row in concepts:
-        cells = [" / ".join(f"{row[kind][who]:.2f}" for who in WHO) if kind in row else "-" for kind in types]
+        cells = [
+            " / ".join(f"{row[kind][who]:.2f}" for who in WHO) if kind in row else "-"
+            for kind in types
+        ]
         table.add_row(row["concept"], " ".join(repr(text) for text in row["decides"][:3]), *cells)
     console.print(table)
     for row in concepts:
@@ -213,12 +246,17 @@ def show_table(console: Console, summary: Summary) -> None:
     """A world's table: means over seeds, differences, what its sanity rows say, warnings."""
     facts = summary.facts
     names: list[str] = ["l0", *facts["headline"]]
-    table = _table(f"World {facts['world']}: means over {len(facts['seeds'])} seeds, with 95 % intervals")
+    table = _table(
+        f"World {facts['world']}: means over {len(facts['seeds'])} seeds, with 95 % intervals"
+    )
     for column in ("variant", *(LABELS.get(name, name) for name in names)):
         table.add_column(column, no_wrap=column == "variant")
     for row in summary.means:
         cells = [_cell(row["metrics"].get(name), interval=name != "l0") for name in names]
-        table.add_row(row["variant"] + ("" if row["n"] == len(facts["seeds"]) else f" ({row['n']} seeds)"), *cells)
+        table.add_row(
+            row["variant"] + ("" if row["n"] == len(facts["seeds"]) else f" ({row['n']} seeds)"),
+            *cells,
+        )
     console.print(table)
     _show_contrasts(console, summary)
     for check in facts["sanity"]:
@@ -254,10 +292,14 @@ def explain(error: BaseException) -> str:
     """An error in one message for the user: what happened, what to do."""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         if error.strerror != os.strerror(errno.ENOSPC):  # found before anything was written
-            return f"not enough disk space for {error.filename}: {error.strerror}; free some, or use another folder"
+            return (
+                f"not enough disk space for {error.filename}: {error.strerror}; free some, or use "
+                "another folder"
+            )
         where = f" while writing {error.filename}" if error.filename else ""
         return (
-            f"the disk is full{where}. Nothing is half-written; free some space and run the same command again, "
+            f"the disk is full{where}. Nothing is half-written; free some space and run the same "
+            "command again, "
             "it goes on from the last checkpoint"
         )
     if isinstance(error, OSError) and error.filename and error.strerror:
@@ -267,5 +309,7 @@ def explain(error: BaseException) -> str:
 
 def error(text: str) -> None:
     """Print `text` as an error to standard error."""
-    Console(stderr=True).print(f"saelab: {text}", markup=False, highlight=False, soft_wrap=True, style="red")
+    Console(stderr=True).print(
+        f"saelab: {text}", markup=False, highlight=False, soft_wrap=True, style="red"
+    )
     sys.stderr.flush()

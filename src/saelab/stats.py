@@ -1,6 +1,8 @@
-"""Intervals and tests: bootstrap over documents, paired differences over seeds, sign-flip test, Holm, minimum difference.
+"""Intervals and tests: bootstrap over documents, paired differences over seeds, sign-flip test,
+Holm, minimum difference.
 
-Every interval is at 95 %. An interval that cannot be had (one document, one seed) is None with the reason, never a guess.
+Every interval is at 95 %. An interval that cannot be had (one document, one seed) is None with the
+reason, never a guess.
 """
 
 import copy
@@ -17,16 +19,21 @@ RESAMPLED_AT_ONCE = 1 << 24  # drawn indices per chunk: 128 MB
 
 
 class Resampling:
-    """Sums per cluster, resampled once by whole clusters, so that many statistics share the resamples.
+    """Sums per cluster, resampled once by whole clusters, so that many statistics share the
+    resamples.
 
-    `sums [C, S]` holds S sums for each of C clusters (documents). A resample draws C clusters with replacement and adds
-    their sums: multinomial weights @ sums. Percentile interval (Efron and Tibshirani 1993, section 13.3).
+    `sums [C, S]` holds S sums for each of C clusters (documents). A resample draws C clusters with
+    replacement and adds their sums: multinomial weights @ sums. Percentile interval (Efron and
+    Tibshirani 1993, section 13.3).
     """
 
     def __init__(self, sums: Tensor, *, n_boot: int = 1000, seed: int = 0):
         """Raises `ValueError` when `sums` is not `[C, S]` with C >= 1, or `n_boot` < 1."""
         if sums.ndim != 2 or sums.shape[0] < 1:
-            raise ValueError(f"sums have shape {tuple(sums.shape)}; give one row of sums per cluster, [C, S] with C >= 1")
+            raise ValueError(
+                f"sums have shape {tuple(sums.shape)}; give one row of sums per cluster, [C, S] "
+                "with C >= 1"
+            )
         if n_boot < 1:
             raise ValueError(f"n_boot is {n_boot}; give at least 1 resample")
         sums = sums.detach().double().cpu()
@@ -34,65 +41,114 @@ class Resampling:
         self.total = sums.sum(0, keepdim=True)  # [1, S]
         generator = torch.Generator().manual_seed(seed)
         step = max(1, RESAMPLED_AT_ONCE // self.n)
-        drawn = [_weights(self.n, min(step, n_boot - at), generator) @ sums for at in range(0, n_boot, step)]
+        drawn = [
+            _weights(self.n, min(step, n_boot - at), generator) @ sums
+            for at in range(0, n_boot, step)
+        ]
         self.samples = torch.cat(drawn)  # [n_boot, S]
 
     def beside(self, total: Tensor, samples: Tensor) -> "Resampling":
-        """The same with further columns `[1, K]` and `[n_boot, K]`, of something resampled otherwise than by cluster."""
+        """The same with further columns `[1, K]` and `[n_boot, K]`, of something resampled
+        otherwise than by cluster.
+        """
         both = copy.copy(self)
-        both.total, both.samples = torch.cat([self.total, total], 1), torch.cat([self.samples, samples], 1)
+        both.total, both.samples = (
+            torch.cat([self.total, total], 1),
+            torch.cat([self.samples, samples], 1),
+        )
         return both
 
-    def score(self, fn: Callable[[Tensor], Tensor], *, better: Better = "neither", undefined: str = "") -> Score:
-        """The statistic `fn` with its interval; `fn` maps sums `[R, S]` to values `[R]`, non-finite where undefined.
+    def score(
+        self, fn: Callable[[Tensor], Tensor], *, better: Better = "neither", undefined: str = ""
+    ) -> Score:
+        """The statistic `fn` with its interval; `fn` maps sums `[R, S]` to values `[R]`, non-finite
+        where undefined.
 
-        `undefined` says why the value is None when `fn` is not finite on the whole sample. The interval is None when
-        there are fewer than two clusters, or when more than one resample in twenty leaves `fn` undefined.
+        `undefined` says why the value is None when `fn` is not finite on the whole sample. The
+        interval is None when there are fewer than two clusters, or when more than one resample in
+        twenty leaves `fn` undefined.
         """
         value = float(fn(self.total)[0])
         if not math.isfinite(value):
-            return Score(None, n=self.n, better=better, reason=undefined or "the statistic is not a finite number here")
+            return Score(
+                None,
+                n=self.n,
+                better=better,
+                reason=undefined or "the statistic is not a finite number here",
+            )
         if self.n < 2:
-            return Score(value, n=self.n, better=better, reason="no interval: it takes at least 2 documents")
+            return Score(
+                value, n=self.n, better=better, reason="no interval: it takes at least 2 documents"
+            )
         values = fn(self.samples)
         values = values[values.isfinite()]
         if len(values) < LEVEL * len(self.samples):
-            return Score(value, n=self.n, better=better, reason="no interval: undefined in over 5 % of the resamples")
+            return Score(
+                value,
+                n=self.n,
+                better=better,
+                reason="no interval: undefined in over 5 % of the resamples",
+            )
         tail = (1 - LEVEL) / 2
-        low, high = torch.quantile(values, torch.tensor([tail, 1 - tail], dtype=values.dtype)).tolist()
+        low, high = torch.quantile(
+            values, torch.tensor([tail, 1 - tail], dtype=values.dtype)
+        ).tolist()
         return Score(value, low, high, self.n, better)
 
 
 def bootstrap_statistic(
-    sums: Tensor, fn: Callable[[Tensor], Tensor], *, n_boot: int = 1000, seed: int = 0, better: Better = "neither"
+    sums: Tensor,
+    fn: Callable[[Tensor], Tensor],
+    *,
+    n_boot: int = 1000,
+    seed: int = 0,
+    better: Better = "neither",
 ) -> Score:
-    """A statistic of per-document sums `[C, S]` (explained variance, CE score) with its bootstrap interval.
+    """A statistic of per-document sums `[C, S]` (explained variance, CE score) with its bootstrap
+    interval.
 
-    `fn` maps sums `[R, S]` to values `[R]`. For several statistics of the same sums use `Resampling` once.
+    `fn` maps sums `[R, S]` to values `[R]`. For several statistics of the same sums use
+    `Resampling` once.
     """
     return Resampling(sums, n_boot=n_boot, seed=seed).score(fn, better=better)
 
 
 def bootstrap_ratio(
-    numerator: Tensor, denominator: Tensor, cluster: Tensor, *, n_boot: int = 1000, seed: int = 0, better: Better
+    numerator: Tensor,
+    denominator: Tensor,
+    cluster: Tensor,
+    *,
+    n_boot: int = 1000,
+    seed: int = 0,
+    better: Better,
 ) -> Score:
-    """sum(numerator) / sum(denominator) over items `[N]`, resampling whole clusters (`cluster [N]`: a document number).
+    """sum(numerator) / sum(denominator) over items `[N]`, resampling whole clusters (`cluster [N]`:
+    a document number).
 
-    A denominator of 0 makes the value None with a reason; fewer than 2 clusters make the interval None with a reason.
-    Raises `ValueError` when the three differ in length or are empty.
+    A denominator of 0 makes the value None with a reason; fewer than 2 clusters make the interval
+    None with a reason. Raises `ValueError` when the three differ in length or are empty.
     """
     if not len(numerator) == len(denominator) == len(cluster) > 0:
         lengths = f"{len(numerator)}, {len(denominator)} and {len(cluster)}"
-        raise ValueError(f"numerator, denominator and cluster have {lengths} items; give the same number, at least 1")
+        raise ValueError(
+            f"numerator, denominator and cluster have {lengths} items; give the same number, at "
+            "least 1"
+        )
     _, index = cluster.unique(return_inverse=True)
     items = torch.stack([numerator.double(), denominator.double()], 1).cpu()  # [N, 2]
-    sums = torch.zeros(int(index.max()) + 1, 2, dtype=torch.double).index_add_(0, index.cpu(), items)
+    sums = torch.zeros(int(index.max()) + 1, 2, dtype=torch.double).index_add_(
+        0, index.cpu(), items
+    )
     resampling = Resampling(sums, n_boot=n_boot, seed=seed)
-    return resampling.score(lambda s: s[:, 0] / s[:, 1], better=better, undefined="the denominator is 0")
+    return resampling.score(
+        lambda s: s[:, 0] / s[:, 1], better=better, undefined="the denominator is 0"
+    )
 
 
 def mean_score(values: Sequence[float], *, better: Better = "neither") -> Score:
-    """Mean over seeds with a Student t interval: mean +- t(0.975, n - 1) * s / sqrt(n); one value has no interval."""
+    """Mean over seeds with a Student t interval: mean +- t(0.975, n - 1) * s / sqrt(n); one value
+    has no interval.
+    """
     _check_finite(values, "values")
     n = len(values)
     mean = math.fsum(values) / n
@@ -102,14 +158,18 @@ def mean_score(values: Sequence[float], *, better: Better = "neither") -> Score:
     return Score(mean, mean - half, mean + half, n, better)
 
 
-def paired_difference(treatment: Sequence[float], baseline: Sequence[float], *, better: Better = "neither") -> Score:
-    """Mean of treatment - baseline over paired seeds with a Student t interval; one pair has no interval.
+def paired_difference(
+    treatment: Sequence[float], baseline: Sequence[float], *, better: Better = "neither"
+) -> Score:
+    """Mean of treatment - baseline over paired seeds with a Student t interval; one pair has no
+    interval.
 
     Raises `ValueError` when the two differ in length, are empty or hold non-finite numbers.
     """
     if len(treatment) != len(baseline):
         raise ValueError(
-            f"{len(treatment)} treatment values and {len(baseline)} baseline values; pairs need one of each per seed"
+            f"{len(treatment)} treatment values and {len(baseline)} baseline values; pairs need "
+            "one of each per seed"
         )
     _check_finite(treatment, "treatment")
     _check_finite(baseline, "baseline")
@@ -117,9 +177,11 @@ def paired_difference(treatment: Sequence[float], baseline: Sequence[float], *, 
 
 
 def sign_flip_p(differences: Sequence[float], *, n_perm: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p-value of mean 0 under random signs (Fisher's randomisation test on paired differences).
+    """Two-sided p-value of mean 0 under random signs (Fisher's randomisation test on paired
+    differences).
 
-    All 2^n sign patterns when they are at most `n_perm`, else `n_perm` drawn ones with (count + 1) / (n_perm + 1).
+    All 2^n sign patterns when they are at most `n_perm`, else `n_perm` drawn ones with (count + 1)
+    / (n_perm + 1).
     """
     _check_finite(differences, "differences")
     d = torch.tensor(differences, dtype=torch.double)
@@ -134,7 +196,9 @@ def sign_flip_p(differences: Sequence[float], *, n_perm: int = 10_000, seed: int
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given (Holm 1979): family-wise error at most the level."""
+    """Holm's step-down adjusted p-values, in the order given (Holm 1979): family-wise error at most
+    the level.
+    """
     if any(not 0 <= p <= 1 for p in p_values):
         raise ValueError(f"p-values are {list(p_values)}; each must lie in [0, 1]")
     adjusted, largest = [0.0] * len(p_values), 0.0
@@ -145,14 +209,19 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def minimum_detectable_difference(differences: Sequence[float], *, power: float = 0.8) -> float:
-    """The smallest true difference that n such pairs show at 95 % with `power`: (t(0.975) + t(power)) * s / sqrt(n).
+    """The smallest true difference that n such pairs show at 95 % with `power`: (t(0.975) +
+    t(power)) * s / sqrt(n).
 
-    Same unit as the differences. Raises `ValueError` with fewer than 2 differences or a power outside (0.5, 1).
+    Same unit as the differences. Raises `ValueError` with fewer than 2 differences or a power
+    outside (0.5, 1).
     """
     _check_finite(differences, "differences")
     n = len(differences)
     if n < 2 or not 0.5 < power < 1:
-        raise ValueError(f"{n} differences and power {power}; give at least 2 differences and a power in (0.5, 1)")
+        raise ValueError(
+            f"{n} differences and power {power}; give at least 2 differences and a power in (0.5, "
+            "1)"
+        )
     quantiles = _t_quantile(1 - (1 - LEVEL) / 2, n - 1) + _t_quantile(power, n - 1)
     return quantiles * _deviation(differences) / math.sqrt(n)
 
@@ -160,7 +229,9 @@ def minimum_detectable_difference(differences: Sequence[float], *, power: float 
 def _weights(n: int, n_boot: int, generator: torch.Generator) -> Tensor:
     """How often each of n clusters is drawn in each resample, `[n_boot, n]`."""
     drawn = torch.randint(n, (n_boot, n), generator=generator)
-    return torch.zeros(n_boot, n, dtype=torch.double).scatter_add_(1, drawn, torch.ones(1, 1).double().expand(n_boot, n))
+    return torch.zeros(n_boot, n, dtype=torch.double).scatter_add_(
+        1, drawn, torch.ones(1, 1).double().expand(n_boot, n)
+    )
 
 
 def _deviation(values: Sequence[float]) -> float:

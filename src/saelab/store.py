@@ -1,7 +1,7 @@
 """Atomic files, canonical json, content ids, tensors and json side by side.
 
-Everything saelab writes goes through this file: a file is complete under its final name or it is not there at all,
-so a killed process or a full disk never leaves a half-written result.
+Everything saelab writes goes through this file: a file is complete under its final name or it is
+not there at all, so a killed process or a full disk never leaves a half-written result.
 """
 
 import hashlib
@@ -22,14 +22,17 @@ from torch import Tensor
 
 
 class CorruptFile(ValueError):
-    """A file that saelab wrote (or was given) cannot be read back; the message names it and says what to do."""
+    """A file that saelab wrote (or was given) cannot be read back; the message names it and says
+    what to do.
+    """
 
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """A temporary sibling folder that becomes `path` when the block ends without an error.
 
-    An existing `path` is replaced as a whole. On an error the temporary folder is removed and `path` is untouched.
+    An existing `path` is replaced as a whole. On an error the temporary folder is removed and
+    `path` is untouched.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,7 +75,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def plain(value: Any) -> Any:
-    """`value` with every non-finite float replaced by None, so that it is valid json and undefined is null."""
+    """`value` with every non-finite float replaced by None, so that it is valid json and undefined
+    is null.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -90,7 +95,9 @@ def canonical_json(value: Any) -> str:
 
 
 def content_id(value: Any, digits: int = 12) -> str:
-    """Hash of the canonical json of `value`: equal content, equal id, whatever the order of its keys."""
+    """Hash of the canonical json of `value`: equal content, equal id, whatever the order of its
+    keys.
+    """
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:digits]
 
 
@@ -104,23 +111,34 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise CorruptFile(f"{path} is not valid json ({error}); restore it or remove it and run again") from error
+        raise CorruptFile(
+            f"{path} is not valid json ({error}); restore it or remove it and run again"
+        ) from error
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None) -> None:
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], meta: Mapping[str, Any] | None = None
+) -> None:
     """Write named tensors, and `meta` as json in the same safetensors file, atomically."""
     header = None if meta is None else {"json": canonical_json(meta)}
-    write_bytes(path, save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata=header))
+    write_bytes(
+        path,
+        save({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, metadata=header),
+    )
 
 
 def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Tensor]:
-    """Read a safetensors file. Raises `FileNotFoundError` or `CorruptFile`, both naming the file."""
+    """Read a safetensors file. Raises `FileNotFoundError` or `CorruptFile`, both naming the
+    file.
+    """
     if not Path(path).exists():
         raise FileNotFoundError(f"no file {path}")
     try:
         return load_file(str(path), device=str(device))
     except SafetensorError as error:
-        raise CorruptFile(f"{path} is truncated or not safetensors ({error}); delete it and run again") from error
+        raise CorruptFile(
+            f"{path} is truncated or not safetensors ({error}); delete it and run again"
+        ) from error
 
 
 def file_hash(path: Path) -> str:
@@ -130,7 +148,9 @@ def file_hash(path: Path) -> str:
 
 
 def append_line(path: Path, value: Any) -> None:
-    """Append one json line; a reader that finds an unfinished last line ignores it (see `read_lines`)."""
+    """Append one json line; a reader that finds an unfinished last line ignores it (see
+    `read_lines`).
+    """
     with open(path, "a", encoding="utf-8") as file:
         file.write(canonical_json(value) + "\n")
 

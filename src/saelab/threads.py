@@ -1,10 +1,12 @@
-"""How many threads torch uses, and how they wait for each other. Nothing here changes unless it is called.
+"""How many threads torch uses, and how they wait for each other. Nothing here changes unless it is
+called.
 
-torch's OpenMP threads busy-wait ("spin") at the end of every parallel product. As long as each has a core to itself that costs
-nothing. Beside other processes, a spinning thread holds the very core that the thread it waits for needs, and a training step
-becomes several times slower. `OMP_WAIT_POLICY=PASSIVE` lets threads sleep instead. OpenMP reads that variable once, when torch
-loads, so it must be set before `import torch`: the `saelab` command, `experiment.py`, worker processes and the test suite do
-so; `import saelab` in a program of your own does not.
+torch's OpenMP threads busy-wait ("spin") at the end of every parallel product. As long as each has
+a core to itself that costs nothing. Beside other processes, a spinning thread holds the very core
+that the thread it waits for needs, and a training step becomes several times slower.
+`OMP_WAIT_POLICY=PASSIVE` lets threads sleep instead. OpenMP reads that variable once, when torch
+loads, so it must be set before `import torch`: the `saelab` command, `experiment.py`, worker
+processes and the test suite do so; `import saelab` in a program of your own does not.
 """
 
 import os
@@ -17,10 +19,11 @@ SET_BY_USER = (POLICY, "GOMP_SPINCOUNT")  # either says how threads wait; then i
 
 
 def calm() -> bool:
-    """Let torch's threads sleep while they wait, unless the user has said how they wait; whether this still has an effect.
+    """Let torch's threads sleep while they wait, unless the user has said how they wait; whether
+    this still has an effect.
 
-    Sets `OMP_WAIT_POLICY=PASSIVE` in the environment of this process and of those it starts. This process is past changing
-    once torch is loaded.
+    Sets `OMP_WAIT_POLICY=PASSIVE` in the environment of this process and of those it starts. This
+    process is past changing once torch is loaded.
     """
     if not any(name in os.environ for name in SET_BY_USER):
         os.environ[POLICY] = "PASSIVE"
@@ -29,7 +32,9 @@ def calm() -> bool:
 
 @contextmanager
 def calm_workers() -> Iterator[None]:
-    """Processes that are started inside have calm threads; the environment of this one is as before afterwards."""
+    """Processes that are started inside have calm threads; the environment of this one is as before
+    afterwards.
+    """
     before = os.environ.get(POLICY)
     calm()
     try:
@@ -40,7 +45,9 @@ def calm_workers() -> Iterator[None]:
 
 
 def cores() -> int:
-    """Processor cores that this process may keep busy: its affinity, or the CPU quota of its container where that is less."""
+    """Processor cores that this process may keep busy: its affinity, or the CPU quota of its
+    container where that is less.
+    """
     from joblib import cpu_count
 
     return cpu_count()
@@ -49,13 +56,16 @@ def cores() -> int:
 def use_threads(threads: int | None = None, *, processes: int = 1) -> int:
     """Set how many threads torch uses in this process, and return that number.
 
-    `threads`: the user's own number. Without it, `OMP_NUM_THREADS` counts where it is set; else torch's default, but no more
-    than this process's share of the cores when `processes` of them work at once. Raises `ValueError` when `threads` is below 1.
+    `threads`: the user's own number. Without it, `OMP_NUM_THREADS` counts where it is set; else
+    torch's default, but no more than this process's share of the cores when `processes` of them
+    work at once. Raises `ValueError` when `threads` is below 1.
     """
     import torch
 
     if threads is not None and threads < 1:
-        raise ValueError(f"threads is {threads}; it is the number of threads of torch and must be at least 1")
+        raise ValueError(
+            f"threads is {threads}; it is the number of threads of torch and must be at least 1"
+        )
     if threads is None and "OMP_NUM_THREADS" not in os.environ:
         threads = max(1, min(torch.get_num_threads(), cores() // processes))
     if threads is not None:
@@ -68,4 +78,6 @@ def waiting() -> str:
     for name in SET_BY_USER:
         if name in os.environ:
             return f"{name}={os.environ[name]}"
-    return f"they spin, which is slow beside other processes; set {POLICY}=PASSIVE before torch loads"
+    return (
+        f"they spin, which is slow beside other processes; set {POLICY}=PASSIVE before torch loads"
+    )

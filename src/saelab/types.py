@@ -2,7 +2,8 @@
 
 Shapes, used at the right margin everywhere:
 
-    B windows or pairs | T positions | N flat tokens | D model width (d_in) | L latents (n_latents) | V vocabulary
+    B windows or pairs | T positions | N flat tokens | D model width (d_in) | L latents (n_latents)
+    | V vocabulary
 
 Units: squared error is summed over D and averaged over positions; CE and KL are nats per token.
 """
@@ -21,7 +22,9 @@ SITES: tuple[Site, ...] = get_args(Site)
 
 @dataclass(frozen=True)
 class Hook:
-    """A place in a language model: the residual stream before or after a layer, or what its MLP or attention adds to it."""
+    """A place in a language model: the residual stream before or after a layer, or what its MLP or
+    attention adds to it.
+    """
 
     layer: int
     site: Site = "resid_post"
@@ -38,10 +41,13 @@ class Hook:
         for site in SITES:
             if match is not None and match[2] == site:
                 return Hook(int(match[1]), site)
-        raise ValueError(f"{name!r} is no hook name; write blocks.<layer>.hook_<site> with a site of {', '.join(SITES)}")
+        raise ValueError(
+            f"{name!r} is no hook name; write blocks.<layer>.hook_<site> with a site of "
+            f"{', '.join(SITES)}"
+        )
 
 
-# Batches -------------------------------------------------------------------------------------------------------------
+# Batches ------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,9 @@ class Windows:
 
 @dataclass(frozen=True)
 class Tokens:
-    """Kept activations of shuffled positions; beside them, where asked for, windows of the same stretch of text."""
+    """Kept activations of shuffled positions; beside them, where asked for, windows of the same
+    stretch of text.
+    """
 
     x: "Tensor"  # [N, D]
     windows: Windows | None = None
@@ -105,7 +113,9 @@ class InputStats:
 
 
 class ActivationSource(Protocol):
-    """A stream of batches that any number of readers share. A language model's activations and a world both are one."""
+    """A stream of batches that any number of readers share. A language model's activations and a
+    world both are one.
+    """
 
     @property
     def hook(self) -> Hook:
@@ -128,16 +138,20 @@ class ActivationSource(Protocol):
         ...
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """Batches from `start` on, without end, each with the cursor that follows it. Equal cursors, equal batches."""
+        """Batches from `start` on, without end, each with the cursor that follows it. Equal
+        cursors, equal batches.
+        """
         ...
 
 
-# What the parts may ask of each other --------------------------------------------------------------------------------
+# What the parts may ask of each other -------------------------------------------------------------
 
 
 @runtime_checkable
 class LanguageModel(Protocol):
-    """What terms and evaluations may ask of a language model, read at one hook. A synthetic world satisfies it too."""
+    """What terms and evaluations may ask of a language model, read at one hook. A synthetic world
+    satisfies it too.
+    """
 
     @property
     def hook(self) -> Hook:
@@ -150,15 +164,21 @@ class LanguageModel(Protocol):
         ...
 
     def capture(self, tokens: "Tensor") -> "tuple[Tensor, Any]":
-        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state; stops at the hook."""
+        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state; stops at
+        the hook.
+        """
         ...
 
     def resume(self, x: "Tensor", state: Any, since: int = 0) -> "Tensor":
-        """Activations `[B, T, D]` at the hook -> logits `[B, T - since, V]` of positions `since` on; runs what is above."""
+        """Activations `[B, T, D]` at the hook -> logits `[B, T - since, V]` of positions `since`
+        on; runs what is above.
+        """
         ...
 
     def loss(self, logits: "Tensor", tokens: "Tensor") -> "Tensor":
-        """Next-token cross-entropy `[B, T-1]`, nats; entry t is the loss of predicting token t + 1."""
+        """Next-token cross-entropy `[B, T-1]`, nats; entry t is the loss of predicting token t
+        + 1.
+        """
         ...
 
 
@@ -206,7 +226,7 @@ def value_at(number: Number, progress: float) -> float:
     return number(progress) if callable(number) else number
 
 
-# What a run is -------------------------------------------------------------------------------------------------------
+# What a run is ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -214,14 +234,16 @@ class Source:
     """Where activations come from: model, text, hook and how they are read."""
 
     model: str = "pylm"  # the embedded model, a local folder, or a Hugging Face id
-    corpus: str = "stdlib"  # the embedded text, a txt / jsonl / parquet file, or hf:<dataset>[:<config>]
+    # the embedded text, a txt / jsonl / parquet file, or hf:<dataset>[:<config>]
+    corpus: str = "stdlib"
     hook: str = "middle"  # blocks.5.hook_resid_post, layers.5, the module path, or middle
     context: int = 128  # tokens per window, BOS included
     tokens: int = 1_000_000  # activations an SAE is trained on; a shorter text repeats
     batch: int = 1_024  # activations per step
     buffer: int = 65_536  # activations shuffled together
     lm_batch: int = 32  # windows per forward of the language model
-    max_norm: float | None = None  # drop activations whose norm exceeds this multiple of the median norm
+    # drop activations whose norm exceeds this multiple of the median norm
+    max_norm: float | None = None
     text_column: str = "text"  # of jsonl, parquet and Hugging Face rows
     eval_windows: int = 256  # held-out windows that evaluation reads
     seed: int = 0  # of the order of the text
@@ -234,7 +256,9 @@ class Source:
 
 @dataclass(frozen=True)
 class WorldSource:
-    """A synthetic world to train on: its name, the parameters that differ from its own, and how much is drawn from it."""
+    """A synthetic world to train on: its name, the parameters that differ from its own, and how
+    much is drawn from it.
+    """
 
     world: str
     settings: Mapping[str, float]
@@ -250,13 +274,16 @@ class WorldSource:
 
 @dataclass(frozen=True)
 class Spec:
-    """Which SAE: the variant's name, its size, the sparsity asked for, and the numbers that differ from its defaults."""
+    """Which SAE: the variant's name, its size, the sparsity asked for, and the numbers that differ
+    from its defaults.
+    """
 
     variant: str
     n_latents: int = 2_048
     l0: float = 32.0
     settings: Mapping[str, float] = field(default_factory=dict)
-    label: str = ""  # what its row is called, for ablations of one variant; empty: the variant's name
+    # what its row is called, for ablations of one variant; empty: the variant's name
+    label: str = ""
 
     @property
     def name(self) -> str:
@@ -266,15 +293,19 @@ class Spec:
 
 @dataclass(frozen=True)
 class Optim:
-    """Adam and its schedule: warm-up, constant, linear decay to 0 over the last share of the steps."""
+    """Adam and its schedule: warm-up, constant, linear decay to 0 over the last share of the
+    steps.
+    """
 
-    lr: float | None = None  # None: derived from the number of latents and steps (`train.optim.learning_rate`)
+    # None: derived from the number of latents and steps (`train.optim.learning_rate`)
+    lr: float | None = None
     warmup: int = 50  # steps
     decay: float = 0.3  # last share of the steps
     beta1: float = 0.9
     beta2: float = 0.999
     clip: float = 1.0  # gradient norm per parameter group
-    dead_after: int | None = None  # activations without firing; None: 10 million, or a tenth of a shorter run
+    # activations without firing; None: 10 million, or a tenth of a shorter run
+    dead_after: int | None = None
     amp: Literal["none", "bf16"] = "none"  # autocast of the matrix products; weights stay fp32
 
 
@@ -291,7 +322,10 @@ class Run:
     def text(self) -> Source:
         """The source, of a run on a language model. Raises `ValueError` for a run on a world."""
         if isinstance(self.source, WorldSource):
-            raise ValueError(f"this SAE was trained on the world {self.source.world!r}, not on a model; use saelab synth")
+            raise ValueError(
+                f"this SAE was trained on the world {self.source.world!r}, not on a model; use "
+                "saelab synth"
+            )
         return self.source
 
     @property

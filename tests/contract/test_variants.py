@@ -1,4 +1,6 @@
-"""Every variant through one battery, what the table of variants refuses, and that the battery can fail."""
+"""Every variant through one battery, what the table of variants refuses, and that the battery can
+fail.
+"""
 
 from dataclasses import replace
 
@@ -7,7 +9,7 @@ import torch
 
 from saelab.sae.activations import Activation, TopK
 from saelab.terms.base import Event, Variant
-from saelab.train import checks
+from saelab.testing import variants as checks
 from saelab.testing.variants import BATCH, CHECKS, N_LATENTS, SparseSource, Subject, variant_checks
 from saelab.types import Cursor, Hook, Spec
 from saelab.variants import VARIANTS, build, check_spec, settings_of
@@ -73,16 +75,24 @@ def test_battery(variant, name):
 
 def test_battery_runs_every_check():
     assert [f"check_{name}" for name in NAMES] == [check.__name__ for check in CHECKS]
-    assert {name for name in vars(checks) if name.startswith("check_")} == {check.__name__ for check in CHECKS}
+    assert {name for name in vars(checks) if name.startswith("check_")} == {
+        check.__name__ for check in CHECKS
+    }
 
 
 @pytest.mark.parametrize(("variant", "setting"), [(v, s) for v in VARIANTS for s in settings_of(v)])
 def test_every_setting_changes_the_run(variant, setting):
     after = []
-    beside = {name: value for name, value in BESIDE.get(setting, {}).items() if name in settings_of(variant)}
+    beside = {
+        name: value
+        for name, value in BESIDE.get(setting, {}).items()
+        if name in settings_of(variant)
+    }
     for settings in (beside, beside | {setting: CHANGED[setting]}):
-        subject = Subject(variant, checks._crippled(build), settings)  # with dead latents, for what cures them
-        after.append(subject.trained(40).W_enc)  # 40: the last twentieth has a step in which its KL counts
+        # with dead latents, for what cures them
+        subject = Subject(variant, checks._crippled(build), settings)
+        # 40: the last twentieth has a step in which its KL counts
+        after.append(subject.trained(40).W_enc)
     assert not torch.equal(*after), f"{variant}: {setting} changes nothing"
 
 
@@ -99,7 +109,7 @@ def test_the_source_depends_on_the_cursor_alone():
     assert 0.8 < scaled.square().sum(1).mean() < 1.2  # mean squared norm 1
 
 
-# The battery can fail ------------------------------------------------------------------------------------------------
+# The battery can fail -----------------------------------------------------------------------------
 
 
 class Signed(Activation):
@@ -189,13 +199,16 @@ def test_a_broken_variant_is_caught(check, variant, sabotage, settings, message)
         dict(variant_checks(variant, build=sabotage, settings=settings))[check]()
 
 
-# What is refused -----------------------------------------------------------------------------------------------------
+# What is refused ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        (Spec("matroshka"), ("unknown variant 'matroshka'", "did you mean 'matryoshka'?", "known: standard")),
+        (
+            Spec("matroshka"),
+            ("unknown variant 'matroshka'", "did you mean 'matryoshka'?", "known: standard"),
+        ),
         (Spec("nothing like it"), ("known: standard, standard_trimmed, p_anneal, gated",)),
         (
             Spec("jump_relu", settings={"widht": 0.1}),
@@ -225,7 +238,9 @@ def test_widths_that_cannot_be_built():
 
 def test_settings_are_the_numbers_of_the_signature():
     assert settings_of("jump_relu") == {"coefficient": 0.0, "warmup": 0.33, "width": 0.06}
-    assert all(isinstance(value, int | float) for v in VARIANTS for value in settings_of(v).values())
+    assert all(
+        isinstance(value, int | float) for v in VARIANTS for value in settings_of(v).values()
+    )
 
 
 def test_a_small_dictionary_still_has_levels():

@@ -20,7 +20,20 @@ from saelab.cli import COMMANDS, VARIANTS, main
 from saelab.store import file_hash, read_json
 from saelab.variants import VARIANTS as TABLE
 
-SHAPE = ["--hook", "layers.1", "--l0", "8", "--n_latents", "64", "--batch", "512", "--context", "64", "--warmup", "10"]
+SHAPE = [
+    "--hook",
+    "layers.1",
+    "--l0",
+    "8",
+    "--n_latents",
+    "64",
+    "--batch",
+    "512",
+    "--context",
+    "64",
+    "--warmup",
+    "10",
+]
 SMALL = [*SHAPE, "--tokens", "20_000"]
 
 
@@ -35,7 +48,10 @@ def world(tmp_path_factory):
 @pytest.fixture(scope="module")
 def trained(world, tmp_path_factory):
     out = tmp_path_factory.mktemp("trained") / "out"
-    assert main(["train", "batch_topk", *given(world), *SMALL, "--seeds", "0", "1", "--out", str(out)]) == 0
+    assert (
+        main(["train", "batch_topk", *given(world), *SMALL, "--seeds", "0", "1", "--out", str(out)])
+        == 0
+    )
     return out
 
 
@@ -51,7 +67,7 @@ def weights(out):
     return [file_hash(run / "sae" / "sae.safetensors") for run in runs_of(out)]
 
 
-# What a run leaves behind --------------------------------------------------------------------------------------------
+# What a run leaves behind -------------------------------------------------------------------------
 
 
 def test_summary_has_the_promised_shape(trained):
@@ -66,7 +82,11 @@ def test_summary_has_the_promised_shape(trained):
         assert (trained / "runs" / row["run"] / "eval" / "core.json").exists()
     assert summary["contrasts"] == []
     facts = summary["facts"]
-    assert facts["hook"] == "blocks.1.hook_resid_post" and facts["tokens"] == 20_000 and facts["seeds"] == [0, 1]
+    assert (
+        facts["hook"] == "blocks.1.hook_resid_post"
+        and facts["tokens"] == 20_000
+        and facts["seeds"] == [0, 1]
+    )
     assert facts["throughput_tokens_per_s"] > 0 and facts["peak_rss_mb"] > 50
     assert len(facts["corpus_hash"]) == 16 and 0 < facts["dropped_tokens_share"] < 0.1
     assert facts["versions"]["torch"] == torch.__version__
@@ -75,8 +95,11 @@ def test_summary_has_the_promised_shape(trained):
 def test_run_folder_is_complete(trained):
     for run in runs_of(trained):
         lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-        assert [line["step"] for line in lines] == list(range(1, 40))  # 39 steps, each recorded once
-        assert {"loss", "losses", "l0", "explained_variance", "dead", "lr", "tokens"} <= set(lines[0])
+        # 39 steps, each recorded once
+        assert [line["step"] for line in lines] == list(range(1, 40))
+        assert {"loss", "losses", "l0", "explained_variance", "dead", "lr", "tokens"} <= set(
+            lines[0]
+        )
         assert len(list((run / "eval" / "saebench").glob("*_eval_results.json"))) == 1
     assert "<html" in (trained / "report.html").read_text()
     assert not (trained / "checkpoints").exists()
@@ -85,7 +108,22 @@ def test_run_folder_is_complete(trained):
 def test_the_same_command_again_does_nothing(trained, world, capsys):
     before = [path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")]
     seconds = read_json(trained / "summary.json")["facts"]["seconds"]
-    assert main(["train", "batch_topk", *given(world), *SMALL, "--seeds", "0", "1", "--out", str(trained)]) == 0
+    assert (
+        main(
+            [
+                "train",
+                "batch_topk",
+                *given(world),
+                *SMALL,
+                "--seeds",
+                "0",
+                "1",
+                "--out",
+                str(trained),
+            ]
+        )
+        == 0
+    )
     assert "2 of 2 runs are done already" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")] == before
     assert read_json(trained / "summary.json")["facts"]["seconds"] == seconds
@@ -118,7 +156,10 @@ def test_an_all_zero_sae_is_never_a_silent_number(trained, world, tmp_path, caps
     folder = tmp_path / "zero"
     folder.mkdir()
     tensors = load_file(source / "sae.safetensors")
-    save_file({name: torch.zeros_like(tensor) for name, tensor in tensors.items()}, folder / "sae.safetensors")
+    save_file(
+        {name: torch.zeros_like(tensor) for name, tensor in tensors.items()},
+        folder / "sae.safetensors",
+    )
     (folder / "sae.json").write_text((source / "sae.json").read_text())
     assert main(["eval", str(folder)]) == 1
     row = read_json(tmp_path / "zero-eval" / "summary.json")["rows"][0]
@@ -132,7 +173,9 @@ def test_an_all_zero_sae_is_never_a_silent_number(trained, world, tmp_path, caps
 def test_python_in_ten_lines(world, tmp_path):
     import saelab
 
-    source = saelab.Source(str(world / "model"), str(world / "text.txt"), "layers.1", 64, tokens=5_000, batch=500)
+    source = saelab.Source(
+        str(world / "model"), str(world / "text.txt"), "layers.1", 64, tokens=5_000, batch=500
+    )
     run = saelab.Run(saelab.Spec("topk", n_latents=64, l0=8), source)
     result = saelab.train_sae(run, tmp_path / "first")
     value = result.metrics["explained_variance"].value
@@ -142,7 +185,7 @@ def test_python_in_ten_lines(world, tmp_path):
     assert again.rows[0]["metrics"]["explained_variance"]["value"] == value
 
 
-# Plans ---------------------------------------------------------------------------------------------------------------
+# Plans --------------------------------------------------------------------------------------------
 
 PLAN = """
 from saelab import Contrast, Plan, Run, Source, Spec
@@ -160,9 +203,15 @@ def test_a_plan_is_judged_and_grows(world, tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["run", str(tmp_path / "p.py"), "--out", str(out)]) == 0
     (contrast,) = read_json(out / "summary.json")["contrasts"]
-    assert (contrast["baseline"], contrast["treatment"], contrast["metric"]) == ("topk", "batch_topk", "explained_variance")
+    assert (contrast["baseline"], contrast["treatment"], contrast["metric"]) == (
+        "topk",
+        "batch_topk",
+        "explained_variance",
+    )
     assert contrast["verdict"] in ("better", "worse", "no difference shown", "not comparable")
-    (tmp_path / "p.py").write_text(PLAN.format(variants=("topk", "batch_topk", "matryoshka"), **paths))
+    (tmp_path / "p.py").write_text(
+        PLAN.format(variants=("topk", "batch_topk", "matryoshka"), **paths)
+    )
     capsys.readouterr()
     assert main(["run", str(tmp_path / "p.py"), "--out", str(out)]) == 0
     assert "4 of 6 runs are done already" in capsys.readouterr().out
@@ -186,7 +235,7 @@ def test_bad_plan_files(text, words, tmp_path, capsys):
     assert words in error and "Traceback" not in error
 
 
-# Bad input -----------------------------------------------------------------------------------------------------------
+# Bad input ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -199,7 +248,10 @@ def test_bad_plan_files(text, words, tmp_path, capsys):
         ({"--l0": "0"}, "l0 is 0"),
         ({"--tokens": "0"}, "tokens must be positive"),
         ({"--tokens": "-5"}, "tokens must be positive; got -5"),
-        ({"--tokens": "1000", "--batch": "2048"}, "1,000 tokens are fewer than one batch of 2,048: 0 training steps"),
+        (
+            {"--tokens": "1000", "--batch": "2048"},
+            "1,000 tokens are fewer than one batch of 2,048: 0 training steps",
+        ),
         ({"--corpus": "nowhere.txt"}, "no corpus nowhere.txt"),
         ({"--corpus": "empty.txt"}, "is empty"),
         ({"--corpus": "latin.txt"}, "is not UTF-8"),
@@ -216,7 +268,14 @@ def test_bad_input_is_refused_in_one_sentence(flags, words, world, tmp_path, mon
     Path("empty.txt").write_text("")
     Path("latin.txt").write_bytes("caf\u00e9 ".encode("latin-1") * 900)
     flags = dict(flags)
-    words_of_command = ["train", flags.pop("variant", "batch_topk"), *given(world), *SMALL, "--out", "out"]
+    words_of_command = [
+        "train",
+        flags.pop("variant", "batch_topk"),
+        *given(world),
+        *SMALL,
+        "--out",
+        "out",
+    ]
     for name, value in flags.items():
         words_of_command += [name, value]
     assert main(words_of_command) == 2
@@ -260,9 +319,13 @@ def test_a_broken_model_names_layer_and_batch(world, tmp_path, capsys):
 
 def test_a_diverging_run_is_marked_and_fails(world, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["train", "batch_topk", *given(world), *SMALL, "--lr", "1e38", "--out", str(out)]) == 1
+    assert (
+        main(["train", "batch_topk", *given(world), *SMALL, "--lr", "1e38", "--out", str(out)]) == 1
+    )
     error = capsys.readouterr().err
-    assert "NonFiniteTraining" in error and "batch_topk, seed 0" in error and "Traceback" not in error
+    assert (
+        "NonFiniteTraining" in error and "batch_topk, seed 0" in error and "Traceback" not in error
+    )
     (row,) = read_json(out / "summary.json")["rows"]
     assert row["healthy"] is False and row["l0"] is None and row["metrics"] == {}
     assert "NonFiniteTraining" in (out / "report.html").read_text()
@@ -282,26 +345,32 @@ def test_a_full_disk_leaves_nothing_half_written(world, tmp_path, monkeypatch, c
     monkeypatch.setattr(os, "fsync", full)
     assert main(command) == 2
     error = capsys.readouterr().err
-    assert "the disk is full" in error and "run the same command again" in error and "Traceback" not in error
+    assert (
+        "the disk is full" in error
+        and "run the same command again" in error
+        and "Traceback" not in error
+    )
     assert not [path for path in out.rglob("*") if path.name.startswith(".")]
     monkeypatch.setattr(os, "fsync", real)
     assert main(command) == 0
 
 
 def test_too_little_disk_is_said_before_training(world, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10**6, 9 * 10**5, 10**5))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _folder: shutil._ntuple_diskusage(10**6, 9 * 10**5, 10**5)
+    )
     assert main(["train", "topk", *given(world), *SMALL, "--out", str(tmp_path / "out")]) == 2
     assert "results and checkpoints need 0.1 MB, 0.1 MB are free" in capsys.readouterr().err
     assert not list((tmp_path / "out").rglob("*.safetensors"))
 
 
-# Stopping and going on -----------------------------------------------------------------------------------------------
+# Stopping and going on ----------------------------------------------------------------------------
 
 LONG = [*SHAPE, "--tokens", "150_000", "--seeds", "0", "1"]
 OFTEN = """
 import sys, torch
 from saelab import cli
-from saelab.experiments import group
+from saelab.experiments.run import group
 torch.set_num_threads(1)
 group.CHECKPOINT_STEPS = 20
 sys.exit(cli.main(sys.argv[1:]))
@@ -309,12 +378,21 @@ sys.exit(cli.main(sys.argv[1:]))
 
 
 def start(*words):
-    """The command in a process of its own, with one thread as in this one (sums depend on it) and frequent checkpoints."""
-    return subprocess.Popen([sys.executable, "-c", OFTEN, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    """The command in a process of its own, with one thread as in this one (sums depend on it) and
+    frequent checkpoints.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-c", OFTEN, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
 
 
 def test_stopped_and_killed_runs_end_as_uninterrupted_ones(world, tmp_path):
-    """SIGTERM saves and says how to go on; kill -9 loses only what followed the last checkpoint; the weights are equal."""
+    """SIGTERM saves and says how to go on; kill -9 loses only what followed the last checkpoint;
+    the weights are equal.
+    """
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     command = ["train", "standard", *given(world), *LONG, "--out"]
     assert main([*command, str(whole)]) == 0
@@ -325,7 +403,10 @@ def test_stopped_and_killed_runs_end_as_uninterrupted_ones(world, tmp_path):
     stopped.send_signal(signal.SIGTERM)
     _, error = stopped.communicate(timeout=60)
     assert stopped.returncode == 130
-    assert re.search(r"stopped at step [\d,]+ of 292, saved in", error) and "To go on: saelab train standard" in error
+    assert (
+        re.search(r"stopped at step [\d,]+ of 292, saved in", error)
+        and "To go on: saelab train standard" in error
+    )
     (checkpoint,) = (cut / "checkpoints").iterdir()
 
     first = checkpoint.stat().st_mtime_ns
@@ -344,7 +425,7 @@ def test_stopped_and_killed_runs_end_as_uninterrupted_ones(world, tmp_path):
 
 
 def test_a_damaged_checkpoint_is_named(world, tmp_path, monkeypatch, capsys):
-    from saelab.experiments import group
+    from saelab.experiments.run import group
 
     out = tmp_path / "out"
     command = ["train", "topk", *given(world), *SMALL, "--out", str(out)]
@@ -365,7 +446,7 @@ def test_a_damaged_checkpoint_is_named(world, tmp_path, monkeypatch, capsys):
     assert main(command) == 0
 
 
-# Help ----------------------------------------------------------------------------------------------------------------
+# Help ---------------------------------------------------------------------------------------------
 
 
 def test_help_names_everything(capsys):
@@ -382,7 +463,9 @@ def test_help_names_everything(capsys):
 
 def test_help_is_light():
     code = "import sys; import saelab.cli; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
     assert not {"torch", "transformers", "matplotlib", "scipy"} & set(loaded)
 
 

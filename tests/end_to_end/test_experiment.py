@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from helpers import tiny_checkpoint, tiny_corpus
-from saelab.experiments.script.bench import run_script
-from saelab.experiments.listen import Silent
 from saelab.experiments.compare.summary import Summary
+from saelab.experiments.listen import Silent
+from saelab.experiments.script.bench import run_script
 from saelab.sae.io import load_sae
 from saelab.train import UnhealthyRun
 
@@ -74,17 +74,27 @@ def test_final_info_has_the_structure_its_readers_know(bench):
     """As a person types it: a process of its own."""
     script(bench)
     one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([sys.executable, bench.name, "--out_dir=run_1"], capture_output=True, text=True, env=one_thread)
+    done = subprocess.run(
+        [sys.executable, bench.name, "--out_dir=run_1"],
+        capture_output=True,
+        text=True,
+        env=one_thread,
+    )
     assert done.returncode == 0, done.stderr
     info = json.loads(Path("run_1/final_info.json").read_text())
     assert list(info) == ["model_layer_1", "model_layer_2"]
     for name, entry in info.items():
         assert set(entry) == {"means", "stderrs", "final_info_dict"}
         means, values = entry["means"], entry["final_info_dict"]
-        assert means["training_steps"] == 40 and means["dict_size"] == 64 and means["sparsity_penalty"] == 0
+        assert (
+            means["training_steps"] == 40
+            and means["dict_size"] == 64
+            and means["sparsity_penalty"] == 0
+        )
         assert means["layer"] == int(name[-1])
         assert means["learning_rate"] > 0 and means["final_loss"] > 0
-        assert len(values["explained_variance"]) == 2 == len(set(values["explained_variance"]))  # a value per seed
+        # a value per seed
+        assert len(values["explained_variance"]) == 2 == len(set(values["explained_variance"]))
         assert means["explained_variance"] == pytest.approx(sum(values["explained_variance"]) / 2)
         spread = abs(values["explained_variance"][0] - values["explained_variance"][1])
         assert entry["stderrs"]["explained_variance"] == pytest.approx(spread / 2)
@@ -123,7 +133,7 @@ def unhealthy(_summary):
 
 def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
     script(bench, {"layers": "[1]", "seeds": "[0]"})
-    from saelab.experiments import execute
+    from saelab.experiments.run import execute
 
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
@@ -149,19 +159,37 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
             ("step.sae.W_dec[picked]", "step.sae.W_dec[picked] @ step.z"),
             ["RuntimeError", "W_dec[picked] @ step.z", "cure:", "[N, L]"],
         ),
-        (("return cosines.square().mean()", "return cosines"), ["term 'overlap' returned a tensor of shape", ".mean()"]),
-        (("dict_size, l0=l0)", "dict_size * 2, l0=l0)"), ["build made an SAE of 32 x 128", "32 x 64"]),
-        (("    return replace(base", "    base = replace(base"), ["build returned NoneType", "must return a Variant"]),
-        (("num_tokens = ", "num_token = "), ["the script defines no num_tokens; is it called 'num_token' now?"]),
-        (("num_tokens = 20_000", "num_tokens = 400"), ["400 tokens are fewer than one batch of 500"]),
+        (
+            ("return cosines.square().mean()", "return cosines"),
+            ["term 'overlap' returned a tensor of shape", ".mean()"],
+        ),
+        (
+            ("dict_size, l0=l0)", "dict_size * 2, l0=l0)"),
+            ["build made an SAE of 32 x 128", "32 x 64"],
+        ),
+        (
+            ("    return replace(base", "    base = replace(base"),
+            ["build returned NoneType", "must return a Variant"],
+        ),
+        (
+            ("num_tokens = ", "num_token = "),
+            ["the script defines no num_tokens; is it called 'num_token' now?"],
+        ),
+        (
+            ("num_tokens = 20_000", "num_tokens = 400"),
+            ["400 tokens are fewer than one batch of 500"],
+        ),
         (("layers = [1, 2]", "layers = [9]"), ["layer 9 is out of range", "layers 0 to 3"]),
-        (("learning_rate = None", "learning_rate = 1e38"), ["the loss became nan at step 2; lower the learning rate"]),
+        (
+            ("learning_rate = None", "learning_rate = 1e38"),
+            ["the loss became nan at step 2; lower the learning rate"],
+        ),
         (("seeds = [0, 1]", "seeds = []"), ["give at least one of each"]),
         (("l0 = 8", "l0 = None"), ["l0 is None and sparsity_penalty is None; give one of them"]),
     ],
 )
 def test_mistakes_are_found_before_the_model_loads(edit, words, bench, monkeypatch, capsys):
-    from saelab.experiments import execute
+    from saelab.experiments.run import execute
 
     def loaded(*_args, **_kwargs):
         raise AssertionError("the language model was loaded")
@@ -176,7 +204,16 @@ def test_mistakes_are_found_before_the_model_loads(edit, words, bench, monkeypat
 
 
 def test_a_fixed_penalty_instead_of_l0(bench, monkeypatch):
-    script(bench, {"layers": "[1]", "seeds": "[0]", "l0": "None", "sparsity_penalty": "0.05", "num_tokens": "60_000"})
+    script(
+        bench,
+        {
+            "layers": "[1]",
+            "seeds": "[0]",
+            "l0": "None",
+            "sparsity_penalty": "0.05",
+            "num_tokens": "60_000",
+        },
+    )
     assert drive(bench, monkeypatch) == 0
     (entry,) = json.loads(Path("run_1/final_info.json").read_text()).values()
     assert entry["means"]["sparsity_penalty"] == 0.05
@@ -196,7 +233,11 @@ def test_without_saelab_it_uses_the_environment_beside_it(tmp_path):
     """-S hides site-packages: the script starts the interpreter in .venv, or says what to do."""
     bare = tmp_path / "experiment.py"
     bare.write_text((ROOT / "experiment.py").read_text())
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "SAELAB"))}
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("PYTHON", "SAELAB"))
+    }
     command = [sys.executable, "-I", "-S", bare.name, "--out_dir=run_1"]
     alone = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert alone.returncode == 1 and "run `make demo` once" in alone.stderr
@@ -205,4 +246,8 @@ def test_without_saelab_it_uses_the_environment_beside_it(tmp_path):
     python.write_text('#!/bin/sh\necho "started again with $*"\n')
     python.chmod(0o755)
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert again.returncode == 0 and "started again with" in again.stdout and "--out_dir=run_1" in again.stdout
+    assert (
+        again.returncode == 0
+        and "started again with" in again.stdout
+        and "--out_dir=run_1" in again.stdout
+    )

@@ -1,4 +1,6 @@
-"""Commands on a language model warn of nothing: neither its library nor torch has something to say to the user."""
+"""Commands on a language model warn of nothing: neither its library nor torch has something to say
+to the user.
+"""
 
 import subprocess
 import sys
@@ -26,14 +28,20 @@ SHAPE = [
 
 
 def command(*words):
-    """A process of its own, as a user runs it: warnings go to standard error there and are not errors."""
-    return subprocess.run([sys.executable, "-m", "saelab", *map(str, words)], capture_output=True, text=True)
+    """A process of its own, as a user runs it: warnings go to standard error there and are not
+    errors.
+    """
+    return subprocess.run(
+        [sys.executable, "-m", "saelab", *map(str, words)], capture_output=True, text=True
+    )
 
 
 def test_training_and_evaluating_prints_no_warning(tmp_path):
     model, corpus = tiny_checkpoint(tmp_path / "llama", "llama"), tiny_corpus(tmp_path / "text.txt")
     source = ["--model", model, "--corpus", corpus]
-    done = command("train", "causal", *source, *SHAPE, "--evals", "core", "nces", "--out", tmp_path / "out")
+    done = command(
+        "train", "causal", *source, *SHAPE, "--evals", "core", "nces", "--out", tmp_path / "out"
+    )
     assert (done.returncode, done.stderr) == (0, "") and "Warning" not in done.stdout
     (run,) = (tmp_path / "out" / "runs").iterdir()
     done = command("eval", run, "--out", tmp_path / "again")

@@ -28,7 +28,9 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
-        pytest.skip("no chromium and chromedriver on this machine: the report was not tested in a browser")
+        pytest.skip(
+            "no chromium and chromedriver on this machine: the report was not tested in a browser"
+        )
     from selenium.webdriver import Chrome, ChromeOptions
     from selenium.webdriver.chrome.service import Service
 
@@ -37,7 +39,8 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    chrome = Chrome(options=options, service=Service(executable_path=driver))  # a given path: selenium looks for no other
+    # a given path: selenium looks for no other
+    chrome = Chrome(options=options, service=Service(executable_path=driver))
     try:
         chrome.get(write_report(write_folder(tmp_path_factory.mktemp("report") / "demo")).as_uri())
         yield chrome
@@ -46,7 +49,11 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
 
 
 def shown(browser, selector: str) -> list:
-    return [element for element in browser.find_elements("css selector", selector) if element.is_displayed()]
+    return [
+        element
+        for element in browser.find_elements("css selector", selector)
+        if element.is_displayed()
+    ]
 
 
 def test_no_console_error_and_no_request(browser) -> None:
@@ -62,16 +69,24 @@ def test_tables_and_figures_are_on_the_page(browser) -> None:
         "facts-table",
     }
     assert len(shown(browser, "figure svg")) == 3
-    assert all(figure.size["width"] > 800 and figure.size["height"] > 200 for figure in shown(browser, "figure svg"))
+    assert all(
+        figure.size["width"] > 800 and figure.size["height"] > 200
+        for figure in shown(browser, "figure svg")
+    )
     assert "Unhealthy run all_zero" in shown(browser, ".alarm")[0].text
-    assert browser.execute_script("return document.documentElement.scrollWidth <= window.innerWidth")
+    assert browser.execute_script(
+        "return document.documentElement.scrollWidth <= window.innerWidth"
+    )
 
 
 def test_seeds_open_and_close(browser) -> None:
     button = browser.find_element("css selector", "button.toggle[data-seeds='1']")
-    assert not shown(browser, "#seeds-1") and shown(browser, "#seeds-3")  # the unhealthy variant stands open
+    # the unhealthy variant stands open
+    assert not shown(browser, "#seeds-1") and shown(browser, "#seeds-3")
     browser.execute_script("arguments[0].click()", button)
-    assert len(shown(browser, "#seeds-1 tr")) == 2 and button.get_attribute("aria-expanded") == "true"
+    assert (
+        len(shown(browser, "#seeds-1 tr")) == 2 and button.get_attribute("aria-expanded") == "true"
+    )
     browser.execute_script("arguments[0].click()", button)
     assert not shown(browser, "#seeds-1")
 
@@ -99,6 +114,9 @@ def test_hostile_token_is_text_and_colour_follows_activation(browser) -> None:
     assert HOSTILE in card.text and not browser.find_elements("css selector", "img")
     marks = card.find_elements("css selector", "mark")
     strongest = max(marks, key=lambda mark: float(mark.get_attribute("title")))
-    alpha = [float(mark.value_of_css_property("background-color").split(",")[-1].strip(" )")) for mark in marks]
+    alpha = [
+        float(mark.value_of_css_property("background-color").split(",")[-1].strip(" )"))
+        for mark in marks
+    ]
     assert strongest.get_attribute("title") == "7.000"
     assert alpha[marks.index(strongest)] == max(alpha) and min(alpha) < 0.5

@@ -28,13 +28,22 @@ def place(tmp_path_factory):
 
 
 def write(folder, name, rows):
-    text = PLAN.format(model=str(folder / "model"), corpus=str(folder / "text.txt"), name=name, rows=rows)
+    text = PLAN.format(
+        model=str(folder / "model"), corpus=str(folder / "text.txt"), name=name, rows=rows
+    )
     (folder / f"{name}.py").write_text(text)
 
 
 def test_a_run_is_found_by_its_content_whatever_its_row_is_called(place, capsys):
     write(place, "more", [("topk", "the_base"), ("standard", "")])
-    command = ["run", str(place / "more.py"), "--out", str(place / "more"), "--reuse", str(place / "base")]
+    command = [
+        "run",
+        str(place / "more.py"),
+        "--out",
+        str(place / "more"),
+        "--reuse",
+        str(place / "base"),
+    ]
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "1 run taken over from" in text and "training 1 run for 6 steps" in text
@@ -43,7 +52,10 @@ def test_a_run_is_found_by_its_content_whatever_its_row_is_called(place, capsys)
     assert theirs.name[-8:] == ours.name[-8:]
     for file in ("sae/sae.safetensors", "metrics.jsonl", "eval/core.json", "health.json"):
         assert file_hash(ours / file) == file_hash(theirs / file)
-    assert [row["variant"] for row in read_json(place / "more" / "summary.json")["rows"]] == ["the_base", "standard"]
+    assert [row["variant"] for row in read_json(place / "more" / "summary.json")["rows"]] == [
+        "the_base",
+        "standard",
+    ]
 
 
 def test_other_weights_and_damage_are_trained_anew(place, capsys):
@@ -57,13 +69,40 @@ def test_other_weights_and_damage_are_trained_anew(place, capsys):
     broken = next(base.glob("batch_topk-s0-*")) / "run.json"
     kept = broken.read_text()
     broken.write_text("{")
-    assert main(["run", str(place / "third.py"), "--out", str(place / "third"), "--reuse", str(place / "base")]) == 0
+    assert (
+        main(
+            [
+                "run",
+                str(place / "third.py"),
+                "--out",
+                str(place / "third"),
+                "--reuse",
+                str(place / "base"),
+            ]
+        )
+        == 0
+    )
     text = capsys.readouterr().out
-    assert "was trained on other weights of the model (another, here" in text and "training 2 runs" in text
+    assert (
+        "was trained on other weights of the model (another, here" in text
+        and "training 2 runs" in text
+    )
     path.write_text(whole)
     broken.write_text(kept)
 
 
 def test_a_folder_without_runs_is_refused(place, tmp_path, capsys):
-    assert main(["run", str(place / "base.py"), "--out", str(tmp_path / "out"), "--reuse", str(tmp_path)]) == 2
+    assert (
+        main(
+            [
+                "run",
+                str(place / "base.py"),
+                "--out",
+                str(tmp_path / "out"),
+                "--reuse",
+                str(tmp_path),
+            ]
+        )
+        == 2
+    )
     assert "holds no runs to take over" in capsys.readouterr().err

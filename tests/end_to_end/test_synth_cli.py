@@ -16,7 +16,17 @@ SHORT = ("--set", "steps=30", "--set", "k=6", "--set", "p=0.1", "--jobs", "1")
 
 def test_a_table(tmp_path, capsys):
     out = tmp_path / "out"
-    command = ["synth", "s1", "--variants", "batch_topk,jump_relu,frozen", "--seeds", "2", *SHORT, "--out", str(out)]
+    command = [
+        "synth",
+        "s1",
+        "--variants",
+        "batch_topk,jump_relu,frozen",
+        "--seeds",
+        "2",
+        *SHORT,
+        "--out",
+        str(out),
+    ]
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "training 6 SAEs for 30 steps of 1,024 activations each, 2 groups in 1 process" in text
@@ -25,9 +35,9 @@ def test_a_table(tmp_path, capsys):
     assert re.search(r"(?i)sanity: batch_topk kl_recovered is -?0\.\d+, expected -0.1 to 0.1", text)
     record = read_json(out / "summary.json")
     assert {row["variant"] for row in record["means"]} == {"batch_topk", "jump_relu", "frozen"}
-    assert record["facts"]["settings"] == {"p": 0.1} and record["means"][0]["metrics"]["l0"]["value"] == pytest.approx(
-        6, rel=0.05
-    )
+    assert record["facts"]["settings"] == {"p": 0.1} and record["means"][0]["metrics"]["l0"][
+        "value"
+    ] == pytest.approx(6, rel=0.05)
     assert (out / "report.html").stat().st_size > 10_000
     assert main(command) == 0  # again: nothing to do
     assert "6 of 6 runs are done already" in capsys.readouterr().out
@@ -37,27 +47,48 @@ def test_a_table(tmp_path, capsys):
 
 def test_a_failed_sanity_row_is_said(tmp_path, capsys):
     """With features of the same strength there is nothing that hides the causal ones."""
-    command = ["synth", "s1", "--variants", "batch_topk", "--seeds", "1", "--set", "ratio=0.3", "--set", "steps=300"]
+    command = [
+        "synth",
+        "s1",
+        "--variants",
+        "batch_topk",
+        "--seeds",
+        "1",
+        "--set",
+        "ratio=0.3",
+        "--set",
+        "steps=300",
+    ]
     assert main([*command, "--jobs", "1", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "SANITY: batch_topk causal_mcc is 0." in text
-    assert "The world does not test what it should: reconstruction alone already finds the causal features" in text
-    assert "The world does not test what it should" in (tmp_path / "report.html").read_text().replace(
-        "does not test", "does not test"
+    assert (
+        "The world does not test what it should: reconstruction alone already finds the causal "
+        "features" in text
     )
+    assert "The world does not test what it should" in (
+        tmp_path / "report.html"
+    ).read_text().replace("does not test", "does not test")
 
 
 def test_the_list(capsys):
     assert main(["synth", "--list"]) == 0
     text = capsys.readouterr().out
-    assert "s1d " in text and "s5_null" in text and "48 latents, L0 2.7, 1,000 steps of 1,024 activations" in text
+    assert (
+        "s1d " in text
+        and "s5_null" in text
+        and "48 latents, L0 2.7, 1,000 steps of 1,024 activations" in text
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["s1x"], "no world is called 's1x' (did you mean 's1'?)"),
-        (["s1", "--variants", "batch_tpok"], "unknown variant 'batch_tpok' (did you mean 'batch_topk'?)"),
+        (
+            ["s1", "--variants", "batch_tpok"],
+            "unknown variant 'batch_tpok' (did you mean 'batch_topk'?)",
+        ),
         (["s1", "--set", "ratoi=2"], "world 's1' has no number 'ratoi' (did you mean 'ratio'?)"),
         (["s1", "--set", "ratio"], "--set 'ratio' is not NAME=NUMBER (no = in it)"),
         (["s1", "--set", "ratio=two"], "--set 'ratio=two' is not NAME=NUMBER; write for instance"),
@@ -79,12 +110,28 @@ def test_what_is_refused(tmp_path, monkeypatch, capsys, words, said):
 
 
 def test_stopped_and_started_again(tmp_path):
-    """SIGTERM while two of three seeds train: a checkpoint each, no third seed; then the end is that of an unbroken run."""
+    """SIGTERM while two of three seeds train: a checkpoint each, no third seed; then the end is
+    that of an unbroken run.
+    """
     words = ["synth", "s1", "--variants", "batch_topk", "--seeds", "3", "--set", "steps=600"]
-    command = [sys.executable, "-m", "saelab.cli", *words, "--jobs", "2", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "saelab.cli",
+        *words,
+        "--jobs",
+        "2",
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     deadline = time.monotonic() + 120
-    while len(list((tmp_path / "out").glob("runs/*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
+    while (
+        len(list((tmp_path / "out").glob("runs/*/metrics.jsonl"))) < 2
+        and time.monotonic() < deadline
+    ):
         time.sleep(0.05)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
@@ -92,5 +139,8 @@ def test_stopped_and_started_again(tmp_path):
     assert len(list((tmp_path / "out" / "checkpoints").glob("*.safetensors"))) == 2
     for name in ("out", "whole"):
         assert main([*words, "--jobs", "1", "--out", str(tmp_path / name)]) == 0
-    hashes = [[file_hash(p) for p in sorted((tmp_path / name).glob("runs/*/sae/*.safetensors"))] for name in ("out", "whole")]
+    hashes = [
+        [file_hash(p) for p in sorted((tmp_path / name).glob("runs/*/sae/*.safetensors"))]
+        for name in ("out", "whole")
+    ]
     assert len(hashes[0]) == 3 and hashes[0] == hashes[1]

@@ -1,4 +1,5 @@
-"""20-step float64 loss traces, one per variant. `python tests/golden/make.py NAME ...` writes some anew; say why.
+"""20-step float64 loss traces, one per variant. `python tests/golden/make.py NAME ...` writes some
+anew; say why.
 
 Without a name, all: also those that differ in the last bits alone, for machines differ there.
 """
@@ -10,8 +11,8 @@ from pathlib import Path
 import torch
 
 from saelab.store import write_json
-from saelab.train import Training
 from saelab.testing.variants import SparseSource
+from saelab.train import Training
 from saelab.types import Optim, Run, Source, Spec
 from saelab.variants import VARIANTS
 
@@ -20,11 +21,17 @@ STEPS, BATCH = 20, 64
 
 
 def trace(variant: str) -> dict[str, list[float]]:
-    """Loss, explained variance and L0 of every step, and the sum of all weights' magnitudes at the end; in float64."""
+    """Loss, explained variance and L0 of every step, and the sum of all weights' magnitudes at the
+    end; in float64.
+    """
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
-        run = Run(Spec(variant, 48, 4.0), Source(tokens=STEPS * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5))
+        run = Run(
+            Spec(variant, 48, 4.0),
+            Source(tokens=STEPS * BATCH, batch=BATCH),
+            Optim(lr=3e-3, warmup=5),
+        )
         training = Training([run], SparseSource(batch=BATCH))
         records = [record for progress in training for record in progress.records]
         weights = training.members[0].sae.state_dict().values()

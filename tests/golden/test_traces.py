@@ -1,4 +1,6 @@
-"""Nothing that is computed changes unnoticed. If a change is meant: `python tests/golden/make.py NAME`, and say why."""
+"""Nothing that is computed changes unnoticed. If a change is meant: `python tests/golden/make.py
+NAME`, and say why.
+"""
 
 import importlib.util
 from pathlib import Path

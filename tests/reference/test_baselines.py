@@ -50,19 +50,25 @@ def seen(sae, dead=(), progress=1.0) -> Step:
 
 
 def arrays(sae) -> SimpleNamespace:
-    return SimpleNamespace(**{name.replace(".", "_"): p.detach().numpy() for name, p in sae.state_dict().items()})
+    return SimpleNamespace(
+        **{name.replace(".", "_"): p.detach().numpy() for name, p in sae.state_dict().items()}
+    )
 
 
 def pre_of(p, x):
     """One position and one latent at a time: (x - b_dec) . W_enc_j + b_enc_j."""
-    return np.array([[sum((row - p.b_dec) * p.W_enc[:, j]) + p.b_enc[j] for j in range(L)] for row in x])
+    return np.array(
+        [[sum((row - p.b_dec) * p.W_enc[:, j]) + p.b_enc[j] for j in range(L)] for row in x]
+    )
 
 
 def error_of(x, x_hat):
-    return sum(sum((a - b) ** 2 for a, b in zip(r, s, strict=True)) for r, s in zip(x, x_hat, strict=True)) / len(x)
+    return sum(
+        sum((a - b) ** 2 for a, b in zip(r, s, strict=True)) for r, s in zip(x, x_hat, strict=True)
+    ) / len(x)
 
 
-# Forward: x -> pre -> z -> x_hat -> squared error --------------------------------------------------------------------
+# Forward: x -> pre -> z -> x_hat -> squared error -------------------------------------------------
 
 
 @pytest.mark.parametrize("make", [ReLU, lambda: TopK(3), lambda: JumpReLU(L), lambda: Gated(L)])
@@ -92,7 +98,7 @@ def test_forward_is_the_formula(make):
     assert mse(step).item() == pytest.approx(error_of(x, x_hat), rel=1e-12)
 
 
-# TopK and BatchTopK --------------------------------------------------------------------------------------------------
+# TopK and BatchTopK -------------------------------------------------------------------------------
 
 
 def test_topk_keeps_k_of_every_row_whatever_the_ties():
@@ -108,7 +114,12 @@ def test_topk_keeps_k_of_every_row_whatever_the_ties():
 def test_topk_follows_its_schedule_and_ends_at_the_final_k():
     pre = torch.rand(6, 10) + 0.1
     act = TopK(lambda progress: 8 - 5 * progress)
-    assert [int((act.train_codes(pre, p) > 0).sum(1).unique()) for p in (0.0, 0.5, 1.0)] == [8, 6, 3]  # 5.5 rounds to even
+    # 5.5 rounds to even
+    assert [int((act.train_codes(pre, p) > 0).sum(1).unique()) for p in (0.0, 0.5, 1.0)] == [
+        8,
+        6,
+        3,
+    ]
     assert torch.equal(act(pre), act.train_codes(pre, 1.0)) and act.config() == {"k": 3}
 
 
@@ -133,7 +144,9 @@ def test_batch_topk_threshold_gives_the_l0_asked_for(l0):
     act.calibrate_(pre, l0)
     ordered = np.sort(pre.numpy().ravel())[::-1]
     count = round(l0 * 400)
-    assert float(act.threshold) == pytest.approx((ordered[count - 1] + ordered[count]) / 2, abs=1e-12)
+    assert float(act.threshold) == pytest.approx(
+        (ordered[count - 1] + ordered[count]) / 2, abs=1e-12
+    )
     z = act(pre)
     assert int((z > 0).sum()) == count
     np.testing.assert_array_equal(z, np.where(pre > float(act.threshold), pre, 0))
@@ -146,7 +159,7 @@ def test_batch_topk_threshold_is_never_negative():
     assert float(act.threshold) == 0 and not act(pre).any()
 
 
-# JumpReLU: equations 10 to 12 of 2407.14435 --------------------------------------------------------------------------
+# JumpReLU: equations 10 to 12 of 2407.14435 -------------------------------------------------------
 
 
 def rectangle(u):
@@ -154,7 +167,9 @@ def rectangle(u):
 
 
 def test_jump_relu_gradients_are_the_cited_pseudo_derivatives():
-    """dz/dtheta = -(theta / eps) K((pre - theta) / eps), dz/dpre = H(pre - theta), for a loss with any gradient in z."""
+    """dz/dtheta = -(theta / eps) K((pre - theta) / eps), dz/dpre = H(pre - theta), for a loss with
+    any gradient in z.
+    """
     act = JumpReLU(3, threshold=0.2, width=0.3)
     with torch.no_grad():
         act.threshold.copy_(torch.tensor([0.1, 0.2, 0.5]))
@@ -163,7 +178,11 @@ def test_jump_relu_gradients_are_the_cited_pseudo_derivatives():
     (act(pre) * slope).sum().backward()
     theta, p = act.threshold.detach().numpy(), pre.detach().numpy()
     expected = [
-        sum(-float(slope[i, j]) * theta[j] / 0.3 * rectangle((p[i, j] - theta[j]) / 0.3) for i in range(12)) for j in range(3)
+        sum(
+            -float(slope[i, j]) * theta[j] / 0.3 * rectangle((p[i, j] - theta[j]) / 0.3)
+            for i in range(12)
+        )
+        for j in range(3)
     ]
     assert (p < 0).any() and np.abs(expected).min() > 0
     np.testing.assert_allclose(act.threshold.grad, expected, rtol=1e-12)
@@ -171,7 +190,9 @@ def test_jump_relu_gradients_are_the_cited_pseudo_derivatives():
 
 
 def test_jump_relu_l0_counts_and_its_gradient_reaches_the_thresholds_only():
-    """dL0/dtheta = -(1 / eps) K((pre - theta) / eps), averaged over positions; the step function is applied once, to pre."""
+    """dL0/dtheta = -(1 / eps) K((pre - theta) / eps), averaged over positions; the step function is
+    applied once, to pre.
+    """
     sae = random_sae(JumpReLU(L, width=0.4))
     step = seen(sae)
     value = jump_l0(step)
@@ -179,21 +200,37 @@ def test_jump_relu_l0_counts_and_its_gradient_reaches_the_thresholds_only():
     pre, theta = step.pre.detach().numpy(), sae.act.threshold.detach().numpy()
     assert value.item() == pytest.approx((pre > theta).sum(1).mean())
     assert 0 < value.item() < L
-    expected = [-sum(rectangle((pre[i, j] - theta[j]) / 0.4) for i in range(N)) / 0.4 / N for j in range(L)]
+    expected = [
+        -sum(rectangle((pre[i, j] - theta[j]) / 0.4) for i in range(N)) / 0.4 / N for j in range(L)
+    ]
     np.testing.assert_allclose(sae.act.threshold.grad, expected, rtol=1e-12)
     assert any(expected)
-    assert not any(p.grad is not None and p.grad.any() for p in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec))
+    assert not any(
+        p.grad is not None and p.grad.any() for p in (sae.W_enc, sae.W_dec, sae.b_enc, sae.b_dec)
+    )
 
 
 def test_jump_relu_loss_reaches_thresholds_of_latents_just_below_them():
-    """The reconstruction's gradient for a threshold sums also over positions where the code is 0 (pre in the band below)."""
+    """The reconstruction's gradient for a threshold sums also over positions where the code is 0
+    (pre in the band below).
+    """
     sae = random_sae(JumpReLU(L, width=0.5))
     step = seen(sae)
     mse(step).backward()
     pre, theta = step.pre.detach().numpy(), sae.act.threshold.detach().numpy()
     to_z = (2 / N * (step.x_hat - step.x) @ sae.W_dec.T).detach().numpy()
-    below = [sum(-to_z[i, j] * theta[j] / 0.5 for i in range(N) if theta[j] - 0.25 < pre[i, j] < theta[j]) for j in range(L)]
-    above = [sum(-to_z[i, j] * theta[j] / 0.5 for i in range(N) if theta[j] < pre[i, j] < theta[j] + 0.25) for j in range(L)]
+    below = [
+        sum(
+            -to_z[i, j] * theta[j] / 0.5 for i in range(N) if theta[j] - 0.25 < pre[i, j] < theta[j]
+        )
+        for j in range(L)
+    ]
+    above = [
+        sum(
+            -to_z[i, j] * theta[j] / 0.5 for i in range(N) if theta[j] < pre[i, j] < theta[j] + 0.25
+        )
+        for j in range(L)
+    ]
     assert np.abs(below).max() > 0.01
     np.testing.assert_allclose(sae.act.threshold.grad, np.add(below, above), rtol=1e-9, atol=1e-12)
 
@@ -220,7 +257,7 @@ def test_jump_relu_calibration_multiplies_all_thresholds():
     torch.testing.assert_close(ratio, ratio[0].expand(L), rtol=1e-12, atol=0)
 
 
-# Gated: equation 8 of 2404.16014 -------------------------------------------------------------------------------------
+# Gated: equation 8 of 2404.16014 ------------------------------------------------------------------
 
 
 def test_gated_losses():
@@ -234,12 +271,16 @@ def test_gated_losses():
 
 
 def test_gated_auxiliary_loss_does_not_train_the_decoder():
-    """W_dec gets nothing; b_dec only what comes through the encoder's input x - b_dec, as in the paper's pseudo-code."""
+    """W_dec gets nothing; b_dec only what comes through the encoder's input x - b_dec, as in the
+    paper's pseudo-code.
+    """
     sae = random_sae(Gated(L))
     gate_mse(seen(sae)).backward()
     assert sae.W_dec.grad is None and sae.act.r_mag.grad is None and sae.act.b_mag.grad is None
 
-    W_enc, b_dec, b_gate = (t.detach().clone().requires_grad_() for t in (sae.W_enc, sae.b_dec, sae.act.b_gate))
+    W_enc, b_dec, b_gate = (
+        t.detach().clone().requires_grad_() for t in (sae.W_enc, sae.b_dec, sae.act.b_gate)
+    )
     x = seen(sae).x
     x_hat = ((x - b_dec) @ W_enc + b_gate).relu() @ sae.W_dec.detach() + b_dec.detach()
     ((x - x_hat) ** 2).sum(1).mean().backward()
@@ -259,7 +300,7 @@ def test_gated_encoder_bias_stays_zero():
     assert not SAE(D, L, Gated(L)).b_enc.requires_grad and SAE(D, L, ReLU()).b_enc.requires_grad
 
 
-# Penalties -----------------------------------------------------------------------------------------------------------
+# Penalties ----------------------------------------------------------------------------------------
 
 
 def test_l1_is_scaled_by_decoder_norms_and_indifferent_to_rescaling():
@@ -268,7 +309,8 @@ def test_l1_is_scaled_by_decoder_norms_and_indifferent_to_rescaling():
     z, rows = step.z.detach().numpy(), sae.W_dec.detach().numpy()
     by_hand = sum(z[i, j] * math.sqrt(sum(rows[j] ** 2)) for i in range(N) for j in range(L)) / N
     assert l1(step).item() == pytest.approx(by_hand, rel=1e-12)
-    with torch.no_grad():  # half the codes, twice the decoder: the same reconstruction, the same price
+    # half the codes, twice the decoder: the same reconstruction, the same price
+    with torch.no_grad():
         sae.W_enc /= 2
         sae.b_enc /= 2
         sae.W_dec *= 2
@@ -277,7 +319,9 @@ def test_l1_is_scaled_by_decoder_norms_and_indifferent_to_rescaling():
 
 @pytest.mark.parametrize("p", [1.0, 0.6, 0.2])
 def test_p_norm_keeps_its_size_and_has_the_gradient_of_the_power(p):
-    """Value: that of the L1 sum for every p. Gradient: c * p * s^(p-1) with c = sum s / sum s^p held fixed."""
+    """Value: that of the L1 sum for every p. Gradient: c * p * s^(p-1) with c = sum s / sum s^p
+    held fixed.
+    """
     sae = random_sae(ReLU())
     step = seen(sae)
     step.z.retain_grad()
@@ -311,7 +355,7 @@ def test_p_norm_follows_its_schedule_and_is_zero_without_codes():
     assert sharp(seen(sae)).item() == 0
 
 
-# Matryoshka and AuxK -------------------------------------------------------------------------------------------------
+# Matryoshka and AuxK ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("widths", [(12,), (3, 12), (1, 3, 6, 12), (1, 1, 3, 12)])
@@ -323,8 +367,12 @@ def test_matryoshka_is_the_mean_of_the_errors_of_the_prefixes(widths):
     loss = prefix_mse(widths)(step)
     assert loss.item() == pytest.approx(sum(errors) / len(widths), rel=1e-12)
     got = torch.autograd.grad(loss, [sae.W_dec, sae.b_dec, sae.W_enc], retain_graph=True)
-    naive = sum(((step.x - step.z[:, :w] @ sae.W_dec[:w] - sae.b_dec) ** 2).sum(1).mean() for w in widths) / len(widths)
-    for mine, theirs in zip(got, torch.autograd.grad(naive, [sae.W_dec, sae.b_dec, sae.W_enc]), strict=True):
+    naive = sum(
+        ((step.x - step.z[:, :w] @ sae.W_dec[:w] - sae.b_dec) ** 2).sum(1).mean() for w in widths
+    ) / len(widths)
+    for mine, theirs in zip(
+        got, torch.autograd.grad(naive, [sae.W_dec, sae.b_dec, sae.W_enc]), strict=True
+    ):
         torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-12)
 
 
@@ -356,11 +404,14 @@ def test_aux_k_is_zero_without_dead_latents():
     assert value.item() == 0 and not value.requires_grad
 
 
-# kth_largest ---------------------------------------------------------------------------------------------------------
+# kth_largest --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["normal", "ties", "equal", "negative", "sparse", "sorted", "columns"])
-@pytest.mark.parametrize("shape", [(1,), (7,), (33, 5), (4, 3, 6), (300, 1_000)])  # the last one is sampled
+@pytest.mark.parametrize(
+    "kind", ["normal", "ties", "equal", "negative", "sparse", "sorted", "columns"]
+)
+# the last one is sampled
+@pytest.mark.parametrize("shape", [(1,), (7,), (33, 5), (4, 3, 6), (300, 1_000)])
 def test_kth_largest_is_that_of_a_sort(kind, shape):
     g = torch.Generator().manual_seed(5)
     values = torch.randn(shape, generator=g, dtype=torch.float32)
@@ -396,7 +447,8 @@ def test_gated_calibration_shifts_all_gates_and_counts_only_what_has_a_magnitude
         act.b_mag.copy_(torch.tensor([0.0, 10.0, -10.0]))  # the third never has a magnitude
     pre = torch.tensor([[1.0, -2.0, 5.0], [2.0, -1.0, 6.0], [3.0, 0.0, 7.0], [4.0, 1.0, 8.0]])
     before = act.b_gate.clone()
-    act.calibrate_(pre, 0.75)  # 3 entries of 4 positions: gates 2.5, 3.5, 4.5 of the first latent are the largest
+    # 3 entries of 4 positions: gates 2.5, 3.5, 4.5 of the first latent are the largest
+    act.calibrate_(pre, 0.75)
     shift = before - act.b_gate
     assert torch.allclose(shift, torch.full((3,), 2.0))  # halfway between 2.5 and 1.5
     assert int((act(pre) > 0).sum()) == 3

@@ -34,8 +34,13 @@ def test_identity_is_perfect_in_both_forms(data):
         close(scores["relative_reconstruction_bias"].value, 1)
         close(scores["kl_div_with_sae"].value, 0)
         close(scores["l0"].value, D)
-    assert result.scores["ce_loss_with_sae"].value == pytest.approx(result.scores["ce_loss_without_sae"].value, abs=1e-6)
-    assert result.scores["ce_loss_with_ablation"].value > result.scores["ce_loss_without_sae"].value + 0.1
+    assert result.scores["ce_loss_with_sae"].value == pytest.approx(
+        result.scores["ce_loss_without_sae"].value, abs=1e-6
+    )
+    assert (
+        result.scores["ce_loss_with_ablation"].value
+        > result.scores["ce_loss_without_sae"].value + 0.1
+    )
     close(result.scores["l1"].value, kept(data.batches).abs().sum(1).mean())
 
 
@@ -43,7 +48,10 @@ def test_all_zero_dictionary_scores_zero_and_says_what_is_undefined(data):
     result = measure(zero(), data)
     x = kept(data.batches)
     mean = x.mean(0)
-    close(result.scores["explained_variance"].value, -(mean @ mean) / (x - mean).square().sum(1).mean())
+    close(
+        result.scores["explained_variance"].value,
+        -(mean @ mean) / (x - mean).square().sum(1).mean(),
+    )
     close(result.scores["ce_loss_score"].value, 0)
     close(result.scores["kl_div_score"].value, 0)
     close(result.scores["mse"].value, x.square().sum(1).mean())
@@ -61,11 +69,16 @@ def test_shipped_variance_of_the_zero_dictionary_has_its_closed_form(data):
     """-(S / d^2) / (1 - S / d^2): where the published -0.785 of an untrained SAE comes from."""
     squares, batch = kept(data.batches).square().sum(1), data.positions.window // 16
     S = torch.stack([squares[batch == b].mean() for b in batch.unique()]).mean()
-    close(measure(zero(), data).compatible["explained_variance"].value, float(-(S / D**2) / (1 - S / D**2)))
+    close(
+        measure(zero(), data).compatible["explained_variance"].value,
+        float(-(S / D**2) / (1 - S / D**2)),
+    )
 
 
 def test_published_value_of_the_untrained_sae():
-    """Activations whose mean squared norm is 0.4398 d^2 give exactly the published explained variance, -0.785."""
+    """Activations whose mean squared norm is 0.4398 d^2 give exactly the published explained
+    variance, -0.785.
+    """
     first = prepare(LM, windows(LM, n=16, per_batch=16))
     unit = float((0.4398 * D**2 / kept(first.batches).square().sum(1).mean()).sqrt())
     lm = ToyLM(unit=unit)
@@ -123,7 +136,10 @@ def test_compatible_formulas_written_out_token_by_token(data):
     close(shipped["cossim"], float(torch.cosine_similarity(x, x_hat).mean()))
     close(shipped["frac_alive"], float((z > 0).any(0).float().mean()))
     density = (z > 0).float().mean(0)
-    close(shipped["normalized_freq_over_10_percent"], float(density[density > 0.1].sum() / density.sum()))
+    close(
+        shipped["normalized_freq_over_10_percent"],
+        float(density[density > 0.1].sum() / density.sum()),
+    )
     assert shipped["total_tokens_eval_reconstruction"] == 20 * 9
 
 
@@ -135,7 +151,11 @@ def test_ce_and_kl_written_out_window_by_window(data):
             tokens, keep, shape = w.tokens[b : b + 1], w.keep[b], w.x[b : b + 1].shape[:2]
             x = w.x[b : b + 1]
             log_p = LM.resume(x, shape)[0].log_softmax(1)
-            for name, new in (("", sae.decode(sae.encode(x))), ("_zero", torch.zeros_like(x)), ("_clean", x)):
+            for name, new in (
+                ("", sae.decode(sae.encode(x))),
+                ("_zero", torch.zeros_like(x)),
+                ("_clean", x),
+            ):
                 log_q = LM.resume(torch.where(keep[None, :, None], new, x), shape)[0].log_softmax(1)
                 ce = [-float(log_q[t, tokens[0, t + 1]]) for t in range(len(keep) - 1) if keep[t]]
                 sums[f"ce{name}"] += ce
@@ -147,7 +167,11 @@ def test_ce_and_kl_written_out_window_by_window(data):
     close(scores["ce_loss_with_sae"].value, mean["ce"])
     close(scores["ce_loss_without_sae"].value, mean["ce_clean"])
     close(scores["ce_loss_with_ablation"].value, mean["ce_zero"])
-    close(scores["ce_loss_score"].value, (mean["ce_zero"] - mean["ce"]) / (mean["ce_zero"] - mean["ce_clean"]), 1e-4)
+    close(
+        scores["ce_loss_score"].value,
+        (mean["ce_zero"] - mean["ce"]) / (mean["ce_zero"] - mean["ce_clean"]),
+        1e-4,
+    )
     close(scores["kl_div_with_sae"].value, mean["kl"], 1e-4)
     close(scores["kl_div_score"].value, 1 - mean["kl"] / mean["kl_zero"], 1e-4)
 
@@ -157,7 +181,15 @@ def test_corrected_forms_do_not_depend_on_the_unit_and_shipped_ones_do(data):
     sae = random_dictionary()
     scaled = ToyDictionary(sae.W_enc, sae.directions, threshold=3 * sae.threshold)
     one, three = measure(sae, data), measure(scaled, prepare(lm, windows(lm)))
-    for name in ("explained_variance", "cossim", "ce_loss_score", "kl_div_score", "l0", "l2_ratio", "freq_over_10_percent"):
+    for name in (
+        "explained_variance",
+        "cossim",
+        "ce_loss_score",
+        "kl_div_score",
+        "l0",
+        "l2_ratio",
+        "freq_over_10_percent",
+    ):
         close(three.scores[name].value, one.scores[name].value, 1e-4)
     close(three.scores["mse"].value, 9 * one.scores["mse"].value, 1e-4)
     close(three.scores["l1"].value, 3 * one.scores["l1"].value, 1e-4)
@@ -179,13 +211,17 @@ def test_nothing_depends_on_the_language_models_batches(data):
 
 
 def test_codes_and_decoder_may_trade_scale(data):
-    """Twice the codes with half the directions is the same dictionary; only SAEBench's l1 sees a difference."""
+    """Twice the codes with half the directions is the same dictionary; only SAEBench's l1 sees a
+    difference.
+    """
     sae = random_dictionary()
     double = ToyDictionary(2 * sae.W_enc, sae.directions / 2, threshold=2 * sae.threshold)
     one, two = measure(sae, data), measure(double, data)
     close(two.scores["l1"].value, one.scores["l1"].value)
     close(two.compatible["l1"].value, 2 * one.compatible["l1"].value)
-    torch.testing.assert_close(two.latents.mean_activation, one.latents.mean_activation, equal_nan=True)
+    torch.testing.assert_close(
+        two.latents.mean_activation, one.latents.mean_activation, equal_nan=True
+    )
 
 
 def test_underflow_is_undefined_as_shipped_and_finite_in_the_corrected_form():
@@ -206,4 +242,6 @@ def test_one_zero_reconstruction_leaves_the_corrected_cosine_defined(data):
     assert 0 < fires.sum() < len(x)
     result = measure(some, data)
     assert result.compatible["cossim"].value is None
-    close(result.scores["cossim"].value, float(torch.cosine_similarity(x[fires], x_hat[fires]).mean()))
+    close(
+        result.scores["cossim"].value, float(torch.cosine_similarity(x[fires], x_hat[fires]).mean())
+    )

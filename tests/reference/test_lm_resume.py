@@ -7,7 +7,14 @@ from helpers import ARCHITECTURES, byte_tokenizer, tiny_model
 from saelab.lm.model import HFModel, wrap
 from saelab.types import SITES, Hook
 
-TUPLES = {"gpt_neo": {"hidden_size": 32, "num_layers": 4, "num_heads": 4, "attention_types": [[["global", "local"], 2]]}}
+TUPLES = {
+    "gpt_neo": {
+        "hidden_size": 32,
+        "num_layers": 4,
+        "num_heads": 4,
+        "attention_types": [[["global", "local"], 2]],
+    }
+}
 TOKENS = torch.randint(2, 258, (3, 20), generator=torch.Generator().manual_seed(1))
 
 
@@ -30,8 +37,12 @@ def test_resuming_what_was_captured_gives_the_models_own_logits(lm, site):
         assert x.shape == (3, 20, 32)
         torch.testing.assert_close(here.resume(x, state), own, rtol=0, atol=1e-5)
         torch.testing.assert_close(here.resume(x, state, 17), own[:, 17:], rtol=0, atol=1e-5)
-        changed = here.resume(x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), state)
-        assert (changed - own).abs().max() > 0.05, f"layer {layer}: what is put in does not reach the logits"
+        changed = here.resume(
+            x + torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), state
+        )
+        assert (changed - own).abs().max() > 0.05, (
+            f"layer {layer}: what is put in does not reach the logits"
+        )
     torch.testing.assert_close(lm.logits(TOKENS), own, rtol=0, atol=0)  # no hook left behind
 
 
@@ -46,7 +57,9 @@ def test_the_residual_stream_is_the_models_hidden_states(lm):
 def test_the_block_adds_attention_and_mlp(lm):
     for layer in range(4):
         x = {site: lm.at(Hook(layer, site)).capture(TOKENS)[0] for site in SITES}
-        torch.testing.assert_close(x["resid_post"] - x["resid_pre"], x["attn_out"] + x["mlp_out"], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            x["resid_post"] - x["resid_pre"], x["attn_out"] + x["mlp_out"], rtol=1e-4, atol=1e-4
+        )
 
 
 def test_sequential_and_parallel_residuals_of_gpt_neox():
@@ -55,13 +68,16 @@ def test_sequential_and_parallel_residuals_of_gpt_neox():
         here = lm.at(Hook(1, "attn_out"))
         x, state = here.capture(TOKENS)
         torch.testing.assert_close(here.resume(x, state), lm.logits(TOKENS), rtol=0, atol=1e-5)
-        # zero attention in block 1, by hand: parallel feeds the MLP from the block's input either way
+        # zero attention in block 1, by hand: parallel feeds the MLP from the block's input either
+        # way
         before = lm.at(Hook(1, "resid_pre")).capture(TOKENS)[0]
         block = lm.blocks[1]
         by_hand = before + block.mlp(block.post_attention_layernorm(before))  # pyright: ignore
         top = lm.at(Hook(1))
         expected = top.resume(by_hand, top.capture(TOKENS)[1])
-        torch.testing.assert_close(here.resume(torch.zeros_like(x), state), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            here.resume(torch.zeros_like(x), state), expected, rtol=0, atol=1e-5
+        )
 
 
 def test_gemma_2_reads_what_is_added_and_gemma_1_the_sublayer_itself():
@@ -69,7 +85,9 @@ def test_gemma_2_reads_what_is_added_and_gemma_1_the_sublayer_itself():
         lm = build(arch)
         seen = {}
         block = lm.blocks[2]
-        handle = block.mlp.register_forward_hook(lambda _, args, output, seen=seen: seen.update(raw=output))  # pyright: ignore
+        handle = block.mlp.register_forward_hook(
+            lambda _, args, output, seen=seen: seen.update(raw=output)
+        )  # pyright: ignore
         added = lm.at(Hook(2, "mlp_out")).capture(TOKENS)[0]
         handle.remove()
         expected = block.post_feedforward_layernorm(seen["raw"]) if normed else seen["raw"]  # pyright: ignore
@@ -106,7 +124,9 @@ def test_resume_is_differentiable_in_x(site):
     lm.model.double()
     x, state = lm.capture(TOKENS[:1, :5])
     x = x.clone().requires_grad_()
-    direction = torch.randn(x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    direction = torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
 
     def loss(at):
         return lm.loss(lm.resume(at, state), state.tokens).double().mean()
@@ -125,7 +145,9 @@ def test_loss_is_next_token_cross_entropy_in_nats():
     loss = lm.loss(logits, torch.tensor([[3, 7, 9]]))
     assert loss.shape == (1, 2)
     log_z = torch.tensor(257 + torch.e**5).log().item()
-    assert loss[0].tolist() == pytest.approx([log_z - 5.0, torch.tensor(258.0).log().item()], abs=1e-5)
+    assert loss[0].tolist() == pytest.approx(
+        [log_z - 5.0, torch.tensor(258.0).log().item()], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize("site", SITES)
@@ -150,7 +172,10 @@ def test_a_model_that_cannot_split_says_so(monkeypatch):
     lm = build("gpt2")
     own = lm.model.transformer.h[2].attn.forward  # pyright: ignore
     names = ("cache", "past_key_values")  # of one argument, in new and in older transformers
-    ignoring = lambda *args, **kwargs: own(*args, **(kwargs | {k: None for k in names if k in kwargs}))  # noqa: E731
+
+    def ignoring(*args, **kwargs):
+        return own(*args, **(kwargs | {name: None for name in names if name in kwargs}))
+
     monkeypatch.setattr(lm.model.transformer.h[2].attn, "forward", ignoring)  # pyright: ignore
     assert not lm.splits()
 
@@ -163,7 +188,12 @@ def test_logits_of_some_positions_without_the_models_help(monkeypatch):
     own = lm.model.forward
 
     def forward(input_ids, **kwargs):
-        return own(input_ids=input_ids, **{key: value for key, value in kwargs.items() if key != "logits_to_keep"})
+        return own(
+            input_ids=input_ids,
+            **{key: value for key, value in kwargs.items() if key != "logits_to_keep"},
+        )
 
     monkeypatch.setattr(lm.model, "forward", forward)
-    assert torch.equal(build("gpt2").resume(x, state)[:, 13:], expected) and torch.equal(lm.resume(x, state, 13), expected)
+    assert torch.equal(build("gpt2").resume(x, state)[:, 13:], expected) and torch.equal(
+        lm.resume(x, state, 13), expected
+    )

@@ -1,4 +1,6 @@
-"""Ground-truth scores equal those of sae-lens on identical inputs; `benchmarks/sae_lens_truth.py` made the stored values."""
+"""Ground-truth scores equal those of sae-lens on identical inputs; `benchmarks/sae_lens_truth.py`
+made the stored values.
+"""
 
 import json
 from pathlib import Path
@@ -30,12 +32,18 @@ def test_parts_of_the_activations_add_up(case):
     tensors = sae(case)
     totals = Totals(tensors["directions"], WORLD["features"])
     for part in (slice(0, 3), slice(3, 150), slice(150, None)):
-        totals.add(WORLD["codes"][part] > 0, WORLD["x"][part], tensors["z"][part], tensors["x_hat"][part])
-    assert {name: score.value for name, score in totals.scores().items()} == pytest.approx(VALUES[case], rel=0, abs=1e-6)
+        totals.add(
+            WORLD["codes"][part] > 0, WORLD["x"][part], tensors["z"][part], tensors["x_hat"][part]
+        )
+    assert {name: score.value for name, score in totals.scores().items()} == pytest.approx(
+        VALUES[case], rel=0, abs=1e-6
+    )
 
 
 def test_the_stored_cases_reach_every_corner():
-    """Dead latents, a zero direction that fires, duplicates, more and fewer latents than features, a silent feature, x = 0."""
+    """Dead latents, a zero direction that fires, duplicates, more and fewer latents than features,
+    a silent feature, x = 0.
+    """
     features, active = WORLD["features"], WORLD["codes"] > 0
     assert not active[:, 3].any()
     assert (WORLD["x"].norm(dim=1) == 0).any()

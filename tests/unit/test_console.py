@@ -20,7 +20,9 @@ def record(run, step):
 def follow(listener):
     listener.begin(RUNS, 0, 20)
     for step in range(1, 21):
-        listener.advance(Progress(step, (record(0, step), record(1, step)) if step % 10 == 0 else ()))
+        listener.advance(
+            Progress(step, (record(0, step), record(1, step)) if step % 10 == 0 else ())
+        )
     listener.end()
 
 
@@ -29,8 +31,22 @@ def test_plain_lines_say_rate_and_state():
     follow(console.listener(Console(file=out, width=100)))
     lines = out.getvalue().splitlines()
     assert lines[0] == "training 2 runs for 20 steps of 100 tokens: topk seed 0, topk seed 1"
-    assert lines[1].startswith("step 20/20  ") and "tokens/s" in lines[1] and "0:00 left" in lines[1]
-    assert lines[2].split() == ["topk", "seed", "0", "L0", "8.0", "EV", "0.750", "dead", "12.5%", "loss", "1.5"]
+    assert (
+        lines[1].startswith("step 20/20  ") and "tokens/s" in lines[1] and "0:00 left" in lines[1]
+    )
+    assert lines[2].split() == [
+        "topk",
+        "seed",
+        "0",
+        "L0",
+        "8.0",
+        "EV",
+        "0.750",
+        "dead",
+        "12.5%",
+        "loss",
+        "1.5",
+    ]
     assert len(lines) == 4  # nothing between: it took less than ten seconds
 
 
@@ -38,14 +54,31 @@ def test_live_table_on_a_terminal():
     out = io.StringIO()
     follow(console.listener(Console(file=out, width=100, force_terminal=True)))
     text = out.getvalue()
-    assert "20/20" in text and "tokens/s" in text and "topk seed 1" in text and "0.750" in text and "12.5%" in text
+    assert (
+        "20/20" in text
+        and "tokens/s" in text
+        and "topk seed 1" in text
+        and "0.750" in text
+        and "12.5%" in text
+    )
 
 
 def test_summary_tables():
     score = {"value": 0.5, "low": 0.25, "high": 0.75}
     undefined = {"value": None, "low": None, "high": None, "reason": "L0 is 0"}
-    metrics = {"l0": {"value": 32.0, "low": 31.0, "high": 33.0}, "explained_variance": score, "ce_loss_score": undefined}
-    row = {"variant": "topk", "seed": 0, "l0": 32.0, "healthy": False, "metrics": metrics, "run": "topk-s0"}
+    metrics = {
+        "l0": {"value": 32.0, "low": 31.0, "high": 33.0},
+        "explained_variance": score,
+        "ce_loss_score": undefined,
+    }
+    row = {
+        "variant": "topk",
+        "seed": 0,
+        "l0": 32.0,
+        "healthy": False,
+        "metrics": metrics,
+        "run": "topk-s0",
+    }
     contrast = {"metric": "explained_variance", "baseline": "topk", "treatment": "gated", **score}
     contrast |= {"verdict": "not comparable", "reason": "mean L0 differs"}
     health = {"topk-s0": Health(False, ("NothingActive: none",), ("30% of the latents are dead",))}
@@ -53,10 +86,14 @@ def test_summary_tables():
     out = io.StringIO()
     console.show_summary(Console(file=out, width=120), summary)
     text = out.getvalue()
-    assert "0.500 [0.250, 0.750]" in text and "undefined" in text and "32.00" in text and "NO" in text
+    assert (
+        "0.500 [0.250, 0.750]" in text and "undefined" in text and "32.00" in text and "NO" in text
+    )
     assert "gated against topk" in text and "not comparable (mean L0 differs)" in text
     assert "warning: topk-s0: 30% of the latents are dead" in text
-    with pytest.raises(UnhealthyRun, match=r"1 of 1 runs is unhealthy. topk-s0: NothingActive: none"):
+    with pytest.raises(
+        UnhealthyRun, match=r"1 of 1 runs is unhealthy. topk-s0: NothingActive: none"
+    ):
         summary.check()
 
 
@@ -66,7 +103,10 @@ def test_errors_say_what_to_do():
     assert "not enough disk space for runs/x: it needs 5 MB" in console.explain(
         OSError(errno.ENOSPC, "it needs 5 MB", "runs/x")
     )
-    assert console.explain(PermissionError(errno.EACCES, "Permission denied", "runs/x")) == "runs/x: Permission denied"
+    assert (
+        console.explain(PermissionError(errno.EACCES, "Permission denied", "runs/x"))
+        == "runs/x: Permission denied"
+    )
     assert console.explain(ValueError("l0 is 0")) == "l0 is 0"
 
 
@@ -83,5 +123,9 @@ def test_consistency_prints_what_each_concept_loses_and_why_one_is_left_out():
     out = io.StringIO()
     console.show_consistency(Console(file=out, width=120), rows)
     (header,) = (line for line in out.getvalue().splitlines() if "decides" in line)
-    assert header.split() == ["concept", "decides", "zero"]  # types that were not measured have no column
-    assert "0.36 / 0.09 / 0.19" in out.getvalue() and "scope=class: no latent tells it" in out.getvalue()
+    # types that were not measured have no column
+    assert header.split() == ["concept", "decides", "zero"]
+    assert (
+        "0.36 / 0.09 / 0.19" in out.getvalue()
+        and "scope=class: no latent tells it" in out.getvalue()
+    )

@@ -24,17 +24,27 @@ def test_bootstrap_ratio_is_the_ratio_of_sums_and_its_interval_covers():
         score = stats.bootstrap_ratio(y, one, doc, n_boot=300, seed=trial, better="higher")
         assert score.value == pytest.approx(float(y.mean()), rel=1e-5)
         covered += score.low <= 2 <= score.high
-        each = stats.bootstrap_ratio(y, one, torch.arange(len(y)), n_boot=300, seed=trial, better="higher")
+        each = stats.bootstrap_ratio(
+            y, one, torch.arange(len(y)), n_boot=300, seed=trial, better="higher"
+        )
         naive += each.low <= 2 <= each.high
-    assert covered / 200 >= 0.88  # nominal 0.95; the percentile interval of 40 clusters is a little short
+    # nominal 0.95; the percentile interval of 40 clusters is a little short
+    assert covered / 200 >= 0.88
     assert naive / 200 < 0.75  # tokens are no independent units: the reason for whole documents
 
 
 def test_bootstrap_is_reproducible_and_seeded():
     y, one, doc = clustered(torch.Generator().manual_seed(1))
-    first, again, other = (stats.bootstrap_ratio(y, one, doc, seed=s, better="lower") for s in (3, 3, 4))
+    first, again, other = (
+        stats.bootstrap_ratio(y, one, doc, seed=s, better="lower") for s in (3, 3, 4)
+    )
     assert first == again
-    assert (first.low, first.value, first.better, first.n) != (other.low, other.value, other.better, other.n)
+    assert (first.low, first.value, first.better, first.n) != (
+        other.low,
+        other.value,
+        other.better,
+        other.n,
+    )
     assert (first.better, first.n) == ("lower", 40)
 
 
@@ -49,10 +59,14 @@ def test_degenerate_bootstraps_say_why():
     one = stats.bootstrap_ratio(torch.ones(3), torch.ones(3), torch.zeros(3), better="neither")
     assert (one.value, one.low, one.high) == (1, None, None)
     assert "at least 2 documents" in one.reason
-    nothing = stats.bootstrap_ratio(torch.ones(3), torch.zeros(3), torch.arange(3), better="neither")
+    nothing = stats.bootstrap_ratio(
+        torch.ones(3), torch.zeros(3), torch.arange(3), better="neither"
+    )
     assert (nothing.value, nothing.low) == (None, None)
     assert "denominator is 0" in nothing.reason
-    rare = stats.bootstrap_ratio(torch.ones(4), torch.tensor([1.0, 0, 0, 0]), torch.arange(4), better="neither")
+    rare = stats.bootstrap_ratio(
+        torch.ones(4), torch.tensor([1.0, 0, 0, 0]), torch.arange(4), better="neither"
+    )
     assert rare.value == 4
     assert rare.low is None
     assert "resamples" in rare.reason
@@ -72,7 +86,8 @@ def test_bootstrap_statistic_of_a_variance_like_statistic():
 
 
 def test_paired_difference_is_the_t_interval():
-    score = stats.paired_difference([1.0, 2.0, 3.5], [0.5, 1.0, 2.0], better="higher")  # 0.5, 1, 1.5: mean 1, s 0.5
+    # 0.5, 1, 1.5: mean 1, s 0.5
+    score = stats.paired_difference([1.0, 2.0, 3.5], [0.5, 1.0, 2.0], better="higher")
     half = 4.302652729911275 * 0.5 / math.sqrt(3)
     assert score.value == pytest.approx(1)
     assert (score.low, score.high) == (pytest.approx(1 - half), pytest.approx(1 + half))
@@ -87,7 +102,11 @@ def test_one_pair_has_no_interval():
 
 @pytest.mark.parametrize(
     ("treatment", "baseline", "message"),
-    [([1.0], [1.0, 2.0], "1 treatment values and 2"), ([], [], "at least one"), ([math.nan], [1.0], "finite")],
+    [
+        ([1.0], [1.0, 2.0], "1 treatment values and 2"),
+        ([], [], "at least one"),
+        ([math.nan], [1.0], "finite"),
+    ],
 )
 def test_pairs_that_are_none_are_refused(treatment, baseline, message):
     with pytest.raises(ValueError, match=message):
@@ -101,7 +120,8 @@ def test_mean_score():
 
 
 def test_sign_flip_is_exact_for_few_and_close_to_exact_for_many():
-    assert stats.sign_flip_p([1.0, 2.0, 3.0]) == pytest.approx(2 / 8)  # only all plus or all minus reach the sum
+    # only all plus or all minus reach the sum
+    assert stats.sign_flip_p([1.0, 2.0, 3.0]) == pytest.approx(2 / 8)
     assert stats.sign_flip_p([1.0, -1.0]) == 1
     assert stats.sign_flip_p([0.1] * 5, n_perm=32) == pytest.approx(2 / 32)
     exact = stats.sign_flip_p([0.3, 0.8, -0.2, 0.5, 0.9, 0.1, 0.4, -0.6], n_perm=256)

@@ -1,4 +1,6 @@
-"""How many threads, and how they wait: set by commands where the user did not, never by a library import."""
+"""How many threads, and how they wait: set by commands where the user did not, never by a library
+import.
+"""
 
 import os
 import subprocess
@@ -9,17 +11,25 @@ import torch
 
 from saelab import threads
 
-FREE = {name: value for name, value in os.environ.items() if name not in (*threads.SET_BY_USER, "OMP_NUM_THREADS")}
+FREE = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in (*threads.SET_BY_USER, "OMP_NUM_THREADS")
+}
 WAITING = "waiting threads"
 
 
 def run(*words, **env):
     """Standard output of a Python process that inherits nothing about threads but `env`."""
-    return subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True, env=FREE | env).stdout
+    return subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, check=True, env=FREE | env
+    ).stdout
 
 
 def waiting(text):
-    return next(line.removeprefix(WAITING).strip() for line in text.splitlines() if line.startswith(WAITING))
+    return next(
+        line.removeprefix(WAITING).strip() for line in text.splitlines() if line.startswith(WAITING)
+    )
 
 
 @pytest.fixture
@@ -66,7 +76,9 @@ def test_workers_are_calm_and_their_parent_stays_as_it_was(unset, monkeypatch):
 
 
 def test_number_of_threads(unset, kept, monkeypatch):
-    """The user's number; else OMP_NUM_THREADS; else torch's default within this process's share of the cores."""
+    """The user's number; else OMP_NUM_THREADS; else torch's default within this process's share of
+    the cores.
+    """
     assert threads.use_threads(3) == 3 == torch.get_num_threads()
     monkeypatch.setattr(threads, "cores", lambda: 8)
     torch.set_num_threads(6)
@@ -79,7 +91,10 @@ def test_number_of_threads(unset, kept, monkeypatch):
     assert threads.use_threads() == 6
     monkeypatch.delenv("OMP_NUM_THREADS")
     assert threads.use_threads() == 1
-    with pytest.raises(ValueError, match="threads is 0; it is the number of threads of torch and must be at least 1"):
+    with pytest.raises(
+        ValueError,
+        match="threads is 0; it is the number of threads of torch and must be at least 1",
+    ):
         threads.use_threads(0)
 
 
@@ -87,6 +102,7 @@ def test_cores_follow_the_affinity():
     if not hasattr(os, "sched_setaffinity"):
         pytest.skip("this system has no affinity")
     code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from saelab.threads import cores; print(cores())"
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from saelab.threads "
+        "import cores; print(cores())"
     )
     assert run("-c", code) == "1\n"

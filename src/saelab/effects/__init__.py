@@ -1,0 +1,1 @@
+"""What a change of activations does to predictions: gradients, Fisher metric, changed latents."""

@@ -1,9 +1,11 @@
-"""Batches of interventions on latents: what a model's predictions do when one latent is changed at one position.
+"""Batches of interventions on latents: what a model's predictions do when one latent is changed at
+one position.
 
-An intervention on latent j replaces the activation x at one position by x + c d_j, with d_j the latent's unit decoder row and
-c its change of code. Everything else in x stays, the part that the dictionary does not reconstruct included: a change of 0 is
-the untouched model. The effect is the sum over the position and the next 16 of KL(p_clean || p_changed), nats; where the
-window ends earlier, over what is left of it.
+An intervention on latent j replaces the activation x at one position by x + c d_j, with d_j the
+latent's unit decoder row and c its change of code. Everything else in x stays, the part that the
+dictionary does not reconstruct included: a change of 0 is the untouched model. The effect is the
+sum over the position and the next 16 of KL(p_clean || p_changed), nats; where the window ends
+earlier, over what is left of it.
 
 | type | c |
 |---|---|
@@ -13,8 +15,9 @@ window ends earlier, over what is left of it.
 | noise | sigma eps, sigma the deviation of f where the latent is active, eps ~ N(0, 1) |
 | steer | +2 sigma, where the latent is silent |
 
-Control: the same positions and |c|, along u ~ N(0, Sigma) made orthogonal to d_j (Heimersheim & Mendel 2024, arXiv
-2410.12555, compare with directions of the activations' covariance; the error node is that of Marks et al. 2024, 2403.19647).
+Control: the same positions and |c|, along u ~ N(0, Sigma) made orthogonal to d_j (Heimersheim &
+Mendel 2024, arXiv 2410.12555, compare with directions of the activations' covariance; the error
+node is that of Marks et al. 2024, 2403.19647).
 
 Legend: S types | K control draws | N kept positions | M pairs | V vocabulary.
 """
@@ -39,7 +42,7 @@ CLIP, WIDEST, CLIPPINGS = 5.0, 5.0, 3  # of the control's covariance, see `contr
 RIDGE = 1e-6  # of the mean variance, added to each dimension of it
 
 
-# What is changed -----------------------------------------------------------------------------------------------------
+# What is changed ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,14 @@ _CHANGES: Mapping[str, Callable[[_Facts], Tensor]] = {
 def check_types(types: Sequence[str]) -> None:
     """Raise `ValueError` for no type, an unknown one, or one given twice."""
     if not types or len({*types} & {*TYPES}) < len(types):
-        raise ValueError(f"intervention types {list(types)}; give some of {', '.join(TYPES)}, each once")
+        raise ValueError(
+            f"intervention types {list(types)}; give some of {', '.join(TYPES)}, each once"
+        )
 
 
 def changes(types: Sequence[str], codes: Codes, pairs: Pairs, generator: torch.Generator) -> Tensor:
-    """Change of code `[S, M]` of each pair under each type. Raises `ValueError` for an unknown type.
+    """Change of code `[S, M]` of each pair under each type. Raises `ValueError` for an unknown
+    type.
 
     The draws do not depend on which types are asked for.
     """
@@ -85,9 +91,10 @@ def changes(types: Sequence[str], codes: Codes, pairs: Pairs, generator: torch.G
 def control_covariance(x: Tensor) -> Tensor:
     """Covariance `[D, D]` of kept activations `[N, D]` in which no single dimension dominates.
 
-    Each dimension is clipped to 5 standard deviations about its mean, three times over, so that rare huge values lose their
-    weight; then a deviation above 5 times the median one is scaled down to that. A dimension thus carries at most
-    25 / (25 + D / 2) of the trace (massive activations: Sun et al. 2024, arXiv 2402.17762). The ridge makes it invertible.
+    Each dimension is clipped to 5 standard deviations about its mean, three times over, so that
+    rare huge values lose their weight; then a deviation above 5 times the median one is scaled down
+    to that. A dimension thus carries at most 25 / (25 + D / 2) of the trace (massive activations:
+    Sun et al. 2024, arXiv 2402.17762). The ridge makes it invertible.
     """
     x = x.double()
     for _ in range(CLIPPINGS):
@@ -103,18 +110,22 @@ def control_covariance(x: Tensor) -> Tensor:
 
 
 def control_directions(directions: Tensor, root: Tensor, generator: torch.Generator) -> Tensor:
-    """Unit directions `[..., D]` from N(0, root root'), each orthogonal to its unit direction `[..., D]`."""
+    """Unit directions `[..., D]` from N(0, root root'), each orthogonal to its unit direction
+    `[..., D]`.
+    """
     u = torch.randn(directions.shape, generator=generator, dtype=root.dtype) @ root.T
     u = u - (u * directions).sum(-1, keepdim=True) * directions
     return normalize(u, dim=-1)
 
 
-# What the model says -------------------------------------------------------------------------------------------------
+# What the model says ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects in nats of each pair under each type, of the latent and of the mean of its control draws."""
+    """Effects in nats of each pair under each type, of the latent and of the mean of its control
+    draws.
+    """
 
     own: Tensor  # [S, M]
     control: Tensor  # [S, M], NaN without control draws
@@ -133,12 +144,15 @@ def intervene(
     following: int = FOLLOWING,
     max_bytes: int = MAX_BYTES,
 ) -> Effects:
-    """Effects of changing each pair's code by `amounts [S, M]` along unit `directions [L, D]`, and those of its controls.
+    """Effects of changing each pair's code by `amounts [S, M]` along unit `directions [L, D]`, and
+    those of its controls.
 
     What is drawn depends on `seed` and not on `max_bytes`.
     """
     if amounts.ndim != 2 or amounts.shape[1] != len(pairs.row):
-        raise ValueError(f"amounts are {list(amounts.shape)}; give one row per type, [S, {len(pairs.row)}]")
+        raise ValueError(
+            f"amounts are {list(amounts.shape)}; give one row per type, [S, {len(pairs.row)}]"
+        )
     root = torch.linalg.cholesky(covariance.double()).float()
     generator = torch.Generator().manual_seed(seed)
     n_types, n_pairs = amounts.shape
@@ -150,17 +164,24 @@ def intervene(
         along = torch.cat([d.expand(n_types, 1, *d.shape), u], 1)
         delta = (amounts[:, None, block, None] * along).flatten(0, 1)  # [S (1 + K), n, D]
         for found in reactions(text, pairs.row[block], delta, following, max_bytes):
-            effect = (divergence(found.clean.unsqueeze(0), found.changed).cpu() * found.inside).sum(-1)  # [c, n]
+            # [c, n]
+            effect = (divergence(found.clean.unsqueeze(0), found.changed).cpu() * found.inside).sum(
+                -1
+            )
             kl.flatten(0, 1)[found.changes.unsqueeze(1), block[found.pairs]] = effect
     return Effects(kl[:, 0], kl[:, 1:].mean(1))
 
 
-def sampled_gradients(lm: LanguageModel, x: Tensor, state: Any, generator: torch.Generator) -> Tensor:
-    """Gradient `[B, T, D]` at the hook of the window's summed log-probability of labels drawn from the model itself.
+def sampled_gradients(
+    lm: LanguageModel, x: Tensor, state: Any, generator: torch.Generator
+) -> Tensor:
+    """Gradient `[B, T, D]` at the hook of the window's summed log-probability of labels drawn from
+    the model itself.
 
-    Its products give the Fisher metric: E[(delta . g)^2] / 2 is the KL of a small change delta, summed over the window from
-    its position on, for scores at different positions are uncorrelated. (The gradient of the KL itself is 0 at the clean
-    point, and no estimator.) Raises `ValueError` where no gradient reaches the hook.
+    Its products give the Fisher metric: E[(delta . g)^2] / 2 is the KL of a small change delta,
+    summed over the window from its position on, for scores at different positions are uncorrelated.
+    (The gradient of the KL itself is 0 at the clean point, and no estimator.) Raises `ValueError`
+    where no gradient reaches the hook.
     """
     check_model(lm)
     with torch.enable_grad():
@@ -168,11 +189,17 @@ def sampled_gradients(lm: LanguageModel, x: Tensor, state: Any, generator: torch
         log_p = lm.resume(x, state).float().log_softmax(-1)  # [B, T, V]
         if not log_p.requires_grad:
             raise ValueError(
-                f"no gradient reaches {lm.hook.name}: the model's upper layers are not differentiable here (quantised "
-                "weights, or a forward under no_grad or inference_mode); load it in a floating-point type, outside of both"
+                f"no gradient reaches {lm.hook.name}: the model's upper layers are not "
+                "differentiable here (quantised "
+                "weights, or a forward under no_grad or inference_mode); load it in a "
+                "floating-point type, outside of both"
             )
         chances = log_p.detach().exp().cumsum(-1)
-        drawn = torch.rand(*x.shape[:2], 1, generator=generator, device=generator.device).to(chances)
-        labels = torch.searchsorted(chances, drawn * chances[..., -1:]).clamp(max=chances.shape[-1] - 1)
+        drawn = torch.rand(*x.shape[:2], 1, generator=generator, device=generator.device).to(
+            chances
+        )
+        labels = torch.searchsorted(chances, drawn * chances[..., -1:]).clamp(
+            max=chances.shape[-1] - 1
+        )
         (gradient,) = torch.autograd.grad(log_p.gather(-1, labels).sum(), x)
     return gradient

@@ -1,9 +1,11 @@
-"""How strongly a model's predictions react to each direction of its activations: the Fisher metric at a hook.
+"""How strongly a model's predictions react to each direction of its activations: the Fisher metric
+at a hook.
 
-Everything goes through `types.LanguageModel`: activations are put in at the hook, the layers above run forward and backward,
-the layers below and the model's weights get no gradient.
+Everything goes through `types.LanguageModel`: activations are put in at the hook, the layers above
+run forward and backward, the layers below and the model's weights get no gradient.
 
-Legend: B windows | T positions | N kept positions | D width | C clusters of x | R rows of a factor of M
+Legend: B windows | T positions | N kept positions | D width | C clusters of x | R rows of a factor
+of M
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -15,17 +17,20 @@ from torch import Tensor
 
 from saelab.types import ActivationSource, Hook, LanguageModel, Windows
 
-Labels = Literal["model", "data"]  # drawn from the model's own distribution, or the tokens that follow in the text
+# drawn from the model's own distribution, or the tokens that follow in the text
+Labels = Literal["model", "data"]
 SAMPLE = 16_384  # activations that clusters, leading directions and spreads are found from
 PIECE = 1_024  # positions that run forward and backward at once
 
 
 @dataclass(frozen=True)
 class Fisher:
-    """M = E[g g'], one per cluster of x, as factors; g is the gradient of the log-probability of drawn labels.
+    """M = E[g g'], one per cluster of x, as factors; g is the gradient of the log-probability of
+    drawn labels.
 
-    KL(p(x) || p(x + v)) = v' M v / 2 on average and to second order, summed over the position and those after it, where
-    labels are the model's own (Martens 2014, "New insights on the natural gradient", 1412.1193, section 5).
+    KL(p(x) || p(x + v)) = v' M v / 2 on average and to second order, summed over the position and
+    those after it, where labels are the model's own (Martens 2014, "New insights on the natural
+    gradient", 1412.1193, section 5).
     """
 
     hook: Hook
@@ -44,25 +49,37 @@ class Fisher:
         return float(quadratic(self.sample, self.factors, cluster)) / len(self.sample)
 
     def rotated(self, seed: int) -> "Fisher":
-        """The same metric seen through one random rotation: the null that knows no direction but keeps the spectrum."""
+        """The same metric seen through one random rotation: the null that knows no direction but
+        keeps the spectrum.
+        """
         d = len(self.mean)
-        q, r = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
+        q, r = torch.linalg.qr(
+            torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+        )
         rotation = q * r.diagonal().sign()  # uniform over rotations
         return replace(self, factors=self.factors @ rotation.to(self.factors))
 
     def isotropic(self) -> "Fisher":
         """The metric without any direction: the identity for every cluster."""
-        return replace(self, factors=torch.eye(len(self.mean)).to(self.factors).expand(len(self.factors), -1, -1))
+        return replace(
+            self,
+            factors=torch.eye(len(self.mean)).to(self.factors).expand(len(self.factors), -1, -1),
+        )
 
     def tensors(self, source: ActivationSource) -> Mapping[str, Tensor]:
-        """What a loss term on `source` needs. Raises `ValueError` for a metric of another hook or width."""
+        """What a loss term on `source` needs. Raises `ValueError` for a metric of another hook or
+        width.
+        """
         if (self.hook, len(self.mean)) != (source.hook, source.d_in):
             raise ValueError(
-                f"the Fisher metric belongs to {self.hook.name}, width {len(self.mean)}, and these activations to "
+                f"the Fisher metric belongs to {self.hook.name}, width {len(self.mean)}, and "
+                "these activations to "
                 f"{source.hook.name}, width {source.d_in}; harvest it at their hook"
             )
         scalars = {"spread": torch.tensor(self.spread), "own": torch.tensor(self.own)}
-        return {"factors": self.factors, "centroids": self.centroids} | {k: v.to(self.mean) for k, v in scalars.items()}
+        return {"factors": self.factors, "centroids": self.centroids} | {
+            k: v.to(self.mean) for k, v in scalars.items()
+        }
 
 
 def fisher(
@@ -76,24 +93,31 @@ def fisher(
     rank: int = 0,
     labels: Labels = "model",
 ) -> Fisher:
-    """The Fisher metric of `lm` at its hook from `rows` kept positions of `windows`, streamed, summed in float64.
+    """The Fisher metric of `lm` at its hook from `rows` kept positions of `windows`, streamed,
+    summed in float64.
 
-    `mean [D]` of the activations: the metric's unit is what the mean in place of x would cost. `clusters`: k-means on the
-    first 16,384 activations, one M each; an M is shrunk towards that of all positions by D pseudo-positions, and with fewer
-    positions than dimensions that one towards a multiple of the identity, which `note` says. `rank` above 0: only that many
-    leading directions of M, for wide models. A pure function of its arguments.
+    `mean [D]` of the activations: the metric's unit is what the mean in place of x would cost.
+    `clusters`: k-means on the first 16,384 activations, one M each; an M is shrunk towards that of
+    all positions by D pseudo-positions, and with fewer positions than dimensions that one towards a
+    multiple of the identity, which `note` says. `rank` above 0: only that many leading directions
+    of M, for wide models. A pure function of its arguments.
 
-    Raises `ValueError` for a model without a gradient at its hook, for quantised weights, for windows that were not read at
-    the model's hook, and for too few positions.
+    Raises `ValueError` for a model without a gradient at its hook, for quantised weights, for
+    windows that were not read at the model's hook, and for too few positions.
     """
     _check(lm, rows, clusters, rank)
     scores = _scores(lm, windows, rows, torch.Generator(mean.device).manual_seed(seed), labels)
     head = _head(scores)
     x, g = (torch.cat(part) for part in zip(*head, strict=True))
     if len(x) < clusters:
-        raise ValueError(f"{clusters} clusters of {len(x)} activations; give at least as many rows as clusters")
+        raise ValueError(
+            f"{clusters} clusters of {len(x)} activations; give at least as many rows as clusters"
+        )
     centroids = _k_means(x, clusters, seed)
-    basis = _leading(g, rank) if rank else torch.eye(len(mean), dtype=torch.float64, device=g.device)  # [R, D]
+    # [R, D]
+    basis = (
+        _leading(g, rank) if rank else torch.eye(len(mean), dtype=torch.float64, device=g.device)
+    )
     sums = torch.zeros(clusters, len(basis), len(basis), dtype=torch.float64, device=g.device)
     counts, own = torch.zeros(clusters, dtype=torch.float64, device=g.device), 0.0
     for x_part, g_part in _chain((x, g), scores):
@@ -105,25 +129,36 @@ def fisher(
             sums[c].addmm_(part.T, part)
     tokens = int(counts.sum())
     if not sums.any():
-        raise ValueError(f"predictions do not depend on the activations at {lm.hook.name}: all gradients are 0")
+        raise ValueError(
+            f"predictions do not depend on the activations at {lm.hook.name}: all gradients are 0"
+        )
     moments, note = _shrunk(sums, counts)
     factors = torch.stack([_root(moment) @ basis for moment in moments]).to(mean)
     return Fisher(lm.hook, factors, centroids, x - mean, mean, own / tokens, tokens, note)
 
 
-def mean_ablation(lm: LanguageModel, windows: Iterable[Windows], mean: Tensor, *, rows: int) -> float:
-    """KL(clean || every kept activation replaced by `mean [D]`), nats per kept position, over `rows` of them."""
+def mean_ablation(
+    lm: LanguageModel, windows: Iterable[Windows], mean: Tensor, *, rows: int
+) -> float:
+    """KL(clean || every kept activation replaced by `mean [D]`), nats per kept position, over
+    `rows` of them.
+    """
     total, n = 0.0, 0
     with torch.no_grad():
         for part in _pieces(windows):
             x, state = lm.capture(part.tokens)
             changed = torch.where(part.keep.unsqueeze(2), mean.to(x), x)
-            total += float(kl(lm.resume(x, state), lm.resume(changed, state))[part.keep].double().sum())
+            total += float(
+                kl(lm.resume(x, state), lm.resume(changed, state))[part.keep].double().sum()
+            )
             n += int(part.keep.sum())
             if n >= rows:
                 break
     if not total > 0:
-        raise ValueError(f"predictions do not change when the activations at {lm.hook.name} are replaced by their mean")
+        raise ValueError(
+            f"predictions do not change when the activations at {lm.hook.name} are replaced by "
+            "their mean"
+        )
     return total / n
 
 
@@ -133,42 +168,61 @@ def kl(clean: Tensor, changed: Tensor) -> Tensor:
     return (p.exp() * (p - q)).sum(-1)
 
 
-def score(lm: LanguageModel, windows: Windows, generator: torch.Generator, labels: Labels = "model") -> Tensor:
-    """g `[B, T, D]`: gradient at the hook of the log-probability, summed over kept positions, of one label for each.
+def score(
+    lm: LanguageModel, windows: Windows, generator: torch.Generator, labels: Labels = "model"
+) -> Tensor:
+    """g `[B, T, D]`: gradient at the hook of the log-probability, summed over kept positions, of
+    one label for each.
 
-    A position's g includes its effect on later predictions. Labels are drawn from the model's own predictions, or are the
-    tokens that follow (then the last position of a window has none). Raises `ValueError` as `fisher` does.
+    A position's g includes its effect on later predictions. Labels are drawn from the model's own
+    predictions, or are the tokens that follow (then the last position of a window has none). Raises
+    `ValueError` as `fisher` does.
     """
     if torch.is_inference_mode_enabled():
-        raise ValueError("gradients at the hook are asked for under torch.inference_mode; leave that out around this call")
-    captured, state = lm.capture(windows.tokens)
-    if windows.x.shape != captured.shape or (windows.x - captured).norm() > 0.05 * captured.norm():  # rounding apart
         raise ValueError(
-            f"these windows hold other activations, of shape {tuple(windows.x.shape)}, than the model has at {lm.hook.name}, "
+            "gradients at the hook are asked for under torch.inference_mode; leave that out "
+            "around this call"
+        )
+    captured, state = lm.capture(windows.tokens)
+    # rounding apart
+    if windows.x.shape != captured.shape or (windows.x - captured).norm() > 0.05 * captured.norm():
+        raise ValueError(
+            f"these windows hold other activations, of shape {tuple(windows.x.shape)}, than the "
+            f"model has at {lm.hook.name}, "
             f"of shape {tuple(captured.shape)}; read both at one hook"
         )
     with torch.enable_grad():
         x = _precise(windows.x.detach()).requires_grad_()
         log_p = differentiable(lm, lm.resume(x, state)).log_softmax(-1)  # [B, T, V]
         if log_p.isnan().any():
-            raise ValueError(f"predictions from the activations at {lm.hook.name} are NaN; load the model in float32")
+            raise ValueError(
+                f"predictions from the activations at {lm.hook.name} are NaN; load the model in "
+                "float32"
+            )
         keep = windows.keep
         if labels == "model":
-            drawn = torch.multinomial(log_p.detach().exp().flatten(0, 1), 1, generator=generator).view_as(keep)
+            drawn = torch.multinomial(
+                log_p.detach().exp().flatten(0, 1), 1, generator=generator
+            ).view_as(keep)
         else:
             drawn, log_p, keep = windows.tokens[:, 1:], log_p[:, :-1], keep[:, :-1]
         chosen = log_p.gather(-1, drawn.to(log_p.device).unsqueeze(-1)).squeeze(-1)
         (g,) = torch.autograd.grad(chosen[keep].sum(), x)
     if not torch.isfinite(g).all():
-        raise ValueError(f"gradients at {lm.hook.name} become NaN or infinite; load the model in float32")
+        raise ValueError(
+            f"gradients at {lm.hook.name} become NaN or infinite; load the model in float32"
+        )
     return g
 
 
 def differentiable(lm: LanguageModel, logits: Tensor) -> Tensor:
-    """The logits, float32 or better. Raises `ValueError` when they do not depend on the activations by a gradient."""
+    """The logits, float32 or better. Raises `ValueError` when they do not depend on the activations
+    by a gradient.
+    """
     if not logits.requires_grad:
         raise ValueError(
-            f"the predictions of {type(lm).__name__} have no gradient with respect to the activations at {lm.hook.name}: "
+            f"the predictions of {type(lm).__name__} have no gradient with respect to the "
+            f"activations at {lm.hook.name}: "
             "take torch.no_grad and .detach() out of its resume"
         )
     return _precise(logits)
@@ -187,7 +241,9 @@ def quadratic(e: Tensor, factors: Tensor, cluster: Tensor) -> Tensor:
         return (e @ factors[0].T).square().sum()
     counts = cluster.bincount(minlength=len(factors)).tolist()
     parts = e[cluster.argsort(stable=True)].split(counts)
-    return torch.stack([(part @ F.T).square().sum() for part, F in zip(parts, factors, strict=True) if len(part)]).sum()
+    return torch.stack(
+        [(part @ F.T).square().sum() for part, F in zip(parts, factors, strict=True) if len(part)]
+    ).sum()
 
 
 def _precise(tensor: Tensor) -> Tensor:
@@ -201,7 +257,10 @@ def _check(lm: LanguageModel, rows: int, clusters: int, rank: int) -> None:
     if rank > lm.d_in:
         raise ValueError(f"rank is {rank}; activations have {lm.d_in} dimensions (0: all of them)")
     if getattr(getattr(lm, "model", None), "is_quantized", False):
-        raise ValueError("the model's weights are quantised, and gradients through them are not its own; load it unquantised")
+        raise ValueError(
+            "the model's weights are quantised, and gradients through them are not its own; load "
+            "it unquantised"
+        )
 
 
 def _pieces(windows: Iterable[Windows]) -> Iterator[Windows]:
@@ -209,11 +268,17 @@ def _pieces(windows: Iterable[Windows]) -> Iterator[Windows]:
     for batch in windows:
         fields = (batch.x, batch.tokens, batch.doc, batch.pos, batch.keep)
         n = max(1, PIECE // batch.x.shape[1])
-        yield from (Windows(*part) for part in zip(*(field.split(n) for field in fields), strict=True))
+        yield from (
+            Windows(*part) for part in zip(*(field.split(n) for field in fields), strict=True)
+        )
 
 
 def _scores(
-    lm: LanguageModel, windows: Iterable[Windows], rows: int, generator: torch.Generator, labels: Labels
+    lm: LanguageModel,
+    windows: Iterable[Windows],
+    rows: int,
+    generator: torch.Generator,
+    labels: Labels,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """x and g `[N, D]` of kept positions, `rows` in all or as many as there are."""
     left = rows
@@ -240,7 +305,9 @@ def _head(scores: Iterator[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]
     return head
 
 
-def _chain(first: tuple[Tensor, Tensor], rest: Iterator[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+def _chain(
+    first: tuple[Tensor, Tensor], rest: Iterator[tuple[Tensor, Tensor]]
+) -> Iterator[tuple[Tensor, Tensor]]:
     yield first
     yield from rest
 
@@ -263,13 +330,18 @@ def _leading(g: Tensor, rank: int) -> Tensor:
 
 
 def _shrunk(sums: Tensor, counts: Tensor) -> tuple[Tensor, str]:
-    """Mean moments `[C, R, R]` of sums over `counts [C]` positions, shrunk where positions are few, and what was done."""
+    """Mean moments `[C, R, R]` of sums over `counts [C]` positions, shrunk where positions are few,
+    and what was done.
+    """
     r, n = sums.shape[1], int(counts.sum())
     whole, note = sums.sum(0) / n, ""
     if n < r:
         identity = torch.eye(r).to(whole) * whole.trace() / r
         whole = (n * whole + r * identity) / (n + r)
-        note = f"the Fisher metric comes from {n} positions in {r} dimensions and is shrunk towards a multiple of the identity "
+        note = (
+            f"the Fisher metric comes from {n} positions in {r} dimensions and is shrunk towards "
+            "a multiple of the identity "
+        )
         note += f"with weight {r / (n + r):.2f}; raise rows"
     if len(sums) == 1:
         return whole.unsqueeze(0), note

@@ -1,4 +1,5 @@
-"""Which latent is changed where: sparse codes of a text, and (latent, position) pairs drawn from them.
+"""Which latent is changed where: sparse codes of a text, and (latent, position) pairs drawn from
+them.
 
 Legend: L latents | N kept positions, in the order of the text | A active codes | M pairs.
 """
@@ -14,7 +15,9 @@ MIN_CONTEXTS = 30  # a latent that is active on fewer positions is dead or too r
 
 @dataclass(frozen=True)
 class Codes:
-    """The active codes of all latents, latent by latent: those of latent j are entries `start[j]` to `start[j + 1]`."""
+    """The active codes of all latents, latent by latent: those of latent j are entries `start[j]`
+    to `start[j + 1]`.
+    """
 
     start: Tensor  # [L + 1]
     row: Tensor  # [A] position, ascending within a latent
@@ -43,7 +46,9 @@ class Codes:
 
     @property
     def deviation(self) -> Tensor:
-        """Standard deviation of each latent's code where it is active `[L]`, 0 for fewer than two positions."""
+        """Standard deviation of each latent's code where it is active `[L]`, 0 for fewer than two
+        positions.
+        """
         apart = self.value.double() - self.mean_active.double()[self.latent]
         return (self._sums(apart**2) / (self.count - 1).clamp(min=1)).sqrt().float()
 
@@ -62,7 +67,11 @@ class Codes:
         keys = self.latent * self.n + self.row  # ascending
         wanted = latent * self.n + row
         place = torch.searchsorted(keys, wanted).clamp(max=max(len(keys) - 1, 0))
-        return self.value[place].where(keys[place] == wanted, 0.0) if len(keys) else torch.zeros(len(wanted))
+        return (
+            self.value[place].where(keys[place] == wanted, 0.0)
+            if len(keys)
+            else torch.zeros(len(wanted))
+        )
 
     def _sums(self, values: Tensor) -> Tensor:
         return torch.zeros(len(self.count), dtype=torch.double).index_add_(0, self.latent, values)
@@ -78,7 +87,10 @@ def sparse_codes(parts: Iterable[Tensor], n_latents: int) -> Codes:
         values.append(z[row, latent].float().cpu())
         n += len(z)
     if n == 0:
-        raise ValueError("no position is left to intervene on: every window is empty or masked; give a longer text")
+        raise ValueError(
+            "no position is left to intervene on: every window is empty or masked; give a longer "
+            "text"
+        )
     latent, order = torch.cat(latents).sort(stable=True)
     start = torch.zeros(n_latents + 1, dtype=torch.long)
     start[1:] = latent.bincount(minlength=n_latents).cumsum(0)
@@ -87,7 +99,9 @@ def sparse_codes(parts: Iterable[Tensor], n_latents: int) -> Codes:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One intervention each: a latent, a position and the latent's code there; sorted by latent, then position."""
+    """One intervention each: a latent, a position and the latent's code there; sorted by latent,
+    then position.
+    """
 
     latent: Tensor  # [M]
     row: Tensor  # [M]
@@ -95,27 +109,36 @@ class Pairs:
 
 
 def check_latents(codes: Codes, latents: Tensor) -> Tensor:
-    """The latents `[m]`, once they are known to exist, to differ and to be active on at least 30 positions.
+    """The latents `[m]`, once they are known to exist, to differ and to be active on at least 30
+    positions.
 
-    Raises `ValueError` otherwise: an intervention on a dead latent changes nothing, and its "effect" of 0 is no finding.
+    Raises `ValueError` otherwise: an intervention on a dead latent changes nothing, and its
+    "effect" of 0 is no finding.
     """
     latents, n = torch.as_tensor(latents, dtype=torch.long), len(codes.count)
     wrong = latents[(latents < 0) | (latents >= n)].tolist()
     if wrong:
-        raise ValueError(f"latents {_few(wrong)} do not exist; the dictionary has latents 0 to {n - 1}")
+        raise ValueError(
+            f"latents {_few(wrong)} do not exist; the dictionary has latents 0 to {n - 1}"
+        )
     if len(latents) != len(latents.unique()):
-        raise ValueError(f"{len(latents) - len(latents.unique())} latents are given more than once; give each once")
+        raise ValueError(
+            f"{len(latents) - len(latents.unique())} latents are given more than once; give each "
+            "once"
+        )
     rare = latents[codes.count[latents] < MIN_CONTEXTS].tolist()
     if rare:
         raise ValueError(
-            f"latents {_few(rare)} are active on fewer than {MIN_CONTEXTS} of {codes.n:,} positions (dead or rare); "
+            f"latents {_few(rare)} are active on fewer than {MIN_CONTEXTS} of {codes.n:,} "
+            "positions (dead or rare); "
             "leave them out or give more text"
         )
     return latents
 
 
 def active_pairs(codes: Codes, latents: Tensor, contexts: int, generator: torch.Generator) -> Pairs:
-    """Up to `contexts` positions on which each latent is active, one drawn from each of equal parts of its text.
+    """Up to `contexts` positions on which each latent is active, one drawn from each of equal parts
+    of its text.
 
     The parts stratify over windows and documents, whose order is that of the positions.
     """
@@ -132,7 +155,8 @@ def silent_pairs(codes: Codes, latents: Tensor, contexts: int, generator: torch.
     for j in latents.tolist():
         active, _ = codes.of(j)
         drawn = _strata(codes.n - len(active), contexts, generator)
-        # The k-th silent position lies behind all active ones with fewer than k + 1 silent positions before them.
+        # The k-th silent position lies behind all active ones with fewer than k + 1 silent
+        # positions before them.
         before = torch.searchsorted(active - torch.arange(len(active)), drawn, right=True)
         rows.append(drawn + before)
         lengths.append(len(drawn))
@@ -141,10 +165,14 @@ def silent_pairs(codes: Codes, latents: Tensor, contexts: int, generator: torch.
 
 
 def _strata(count: int, contexts: int, generator: torch.Generator) -> Tensor:
-    """One number below `count` from each of `contexts` equal parts, ascending; all of them where there are no more."""
+    """One number below `count` from each of `contexts` equal parts, ascending; all of them where
+    there are no more.
+    """
     n = min(count, contexts)
     edges = torch.arange(n + 1) * count // max(n, 1)
-    return edges[:-1] + (torch.rand(n, generator=generator, dtype=torch.double) * edges.diff()).long()
+    return (
+        edges[:-1] + (torch.rand(n, generator=generator, dtype=torch.double) * edges.diff()).long()
+    )
 
 
 def _few(numbers: list[int]) -> str:

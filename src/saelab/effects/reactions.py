@@ -1,9 +1,12 @@
-"""What a model predicts after changes of its activations at single positions, beside what it predicts without them.
+"""What a model predicts after changes of its activations at single positions, beside what it
+predicts without them.
 
-Two ways to the same numbers. A model that keeps keys and values runs what precedes the position once, and of every change
-only the positions that count (`lm.prefix`); any other reads whole windows, cut behind the last position that counts.
+Two ways to the same numbers. A model that keeps keys and values runs what precedes the position
+once, and of every change only the positions that count (`lm.prefix`); any other reads whole
+windows, cut behind the last position that counts.
 
-Legend: C changes | M (window, position) pairs | n and c those of one forward | q positions that count | D width | V vocabulary.
+Legend: C changes | M (window, position) pairs | n and c those of one forward | q positions that
+count | D width | V vocabulary.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,17 +18,23 @@ from torch import Tensor
 
 from saelab.types import LanguageModel, Windows
 
-MAX_BYTES = 1 << 25  # in memory at a time; much larger ones cost more in fresh memory than they save in calls
-WIDTHS = 8  # numbers that a forward holds per position, over the model's width: an MLP's layer and what surrounds it
+# in memory at a time; much larger ones cost more in fresh memory than they save in calls
+MAX_BYTES = 1 << 25
+# numbers that a forward holds per position, over the model's width: an MLP's layer and what
+# surrounds it
+WIDTHS = 8
 SMALLEST = -100.0  # log-probability under which a token counts as impossible
 
 
 @dataclass(frozen=True)
 class Text:
-    """A text as interventions see it: its kept positions, and how to read any of its windows again."""
+    """A text as interventions see it: its kept positions, and how to read any of its windows
+    again.
+    """
 
     lm: LanguageModel
-    read: Callable[[Tensor, int], tuple[Tensor, Any]]  # windows [n], length T -> x [n, T, D] and the model's state
+    # windows [n], length T -> x [n, T, D] and the model's state
+    read: Callable[[Tensor, int], tuple[Tensor, Any]]
     window: Tensor  # [N]
     position: Tensor  # [N] in the window
     context: int  # positions per window
@@ -38,13 +47,16 @@ def check_model(lm: object) -> None:
     """Raise `TypeError` for what is no language model: a dictionary alone has no effects."""
     if not isinstance(lm, LanguageModel):
         raise TypeError(
-            f"{type(lm).__name__} is no language model (capture, resume, loss): an effect is what a change does to a "
+            f"{type(lm).__name__} is no language model (capture, resume, loss): an effect is what "
+            "a change does to a "
             "model's predictions, and a dictionary alone predicts nothing"
         )
 
 
 def captured_text(lm: LanguageModel, windows: Sequence[Windows]) -> Text:
-    """The kept positions of captured windows, in order; windows are captured again when they are changed."""
+    """The kept positions of captured windows, in order; windows are captured again when they are
+    changed.
+    """
     check_model(lm)
     tokens = torch.cat([w.tokens for w in windows])  # [W, T]
     window, position = torch.cat([w.keep.cpu() for w in windows]).nonzero(as_tuple=True)
@@ -61,7 +73,9 @@ class Splits(LanguageModel, Protocol):
         ...
 
     def tail(self, x: Tensor, state: Any, at: int) -> Callable[[Tensor], Tensor]:
-        """`resume` of windows as captured from position `at` on, for any number of versions of them."""
+        """`resume` of windows as captured from position `at` on, for any number of versions of
+        them.
+        """
         ...
 
 
@@ -77,11 +91,14 @@ class Reaction:
 
 
 @torch.no_grad()
-def reactions(text: Text, rows: Tensor, delta: Tensor, following: int, max_bytes: int = MAX_BYTES) -> Iterator[Reaction]:
-    """Add `delta [C, M, D]` at the positions `rows [M]` of `text`, one pair and change at a time, the rest as it is.
+def reactions(
+    text: Text, rows: Tensor, delta: Tensor, following: int, max_bytes: int = MAX_BYTES
+) -> Iterator[Reaction]:
+    """Add `delta [C, M, D]` at the positions `rows [M]` of `text`, one pair and change at a time,
+    the rest as it is.
 
-    Predictions of that position and the next `following` are given, in pieces of about `max_bytes`; every pair and change
-    is in one of them. Pairs share forwards by position, in falling order.
+    Predictions of that position and the next `following` are given, in pieces of about `max_bytes`;
+    every pair and change is in one of them. Pairs share forwards by position, in falling order.
     """
     order = text.position[rows].argsort(descending=True, stable=True)
     if isinstance(text.lm, Splits) and text.lm.splits():
@@ -91,7 +108,13 @@ def reactions(text: Text, rows: Tensor, delta: Tensor, following: int, max_bytes
 
 
 def _split(
-    text: Text, lm: Splits, rows: Tensor, delta: Tensor, order: Tensor, following: int, max_bytes: int
+    text: Text,
+    lm: Splits,
+    rows: Tensor,
+    delta: Tensor,
+    order: Tensor,
+    following: int,
+    max_bytes: int,
 ) -> Iterator[Reaction]:
     """Windows split at the position, those of one position together."""
     window, position = text.window[rows], text.position[rows]
@@ -107,10 +130,14 @@ def _split(
                 each = x.repeat(1 + len(changes), 1, 1, 1)  # the first one is left as it is
                 each[1:, :, 0] += delta[changes.unsqueeze(1), pairs].to(x)
                 log_p = _log_p(tail(each.flatten(0, 1))).unflatten(0, each.shape[:2])
-                yield Reaction(pairs, changes, log_p[0], log_p[1:], torch.ones(x.shape[:2], dtype=torch.bool))
+                yield Reaction(
+                    pairs, changes, log_p[0], log_p[1:], torch.ones(x.shape[:2], dtype=torch.bool)
+                )
 
 
-def _whole(text: Text, rows: Tensor, delta: Tensor, order: Tensor, following: int, max_bytes: int) -> Iterator[Reaction]:
+def _whole(
+    text: Text, rows: Tensor, delta: Tensor, order: Tensor, following: int, max_bytes: int
+) -> Iterator[Reaction]:
     """Whole windows of similar positions together, one change at a time."""
     window, position = text.window[rows], text.position[rows]
     vocabulary, done = vocabulary_of(text), 0
@@ -118,7 +145,8 @@ def _whole(text: Text, rows: Tensor, delta: Tensor, order: Tensor, following: in
         length = min(text.context, int(position[order[done]]) + following + 1)
         pairs = order[done:]
         needed = ((length - position[pairs]) * vocabulary).clamp(min=WIDTHS * length * text.lm.d_in)
-        fits = 2 * 4 * needed * torch.arange(1, len(pairs) + 1) <= max_bytes  # clean and changed, in float32
+        # clean and changed, in float32
+        fits = 2 * 4 * needed * torch.arange(1, len(pairs) + 1) <= max_bytes
         pairs = pairs[: max(1, int(fits.sum()))]
         since = int(position[pairs[-1]])  # the first position whose predictions count
         x, state = text.read(window[pairs], length)  # [n, length, D]
@@ -132,7 +160,9 @@ def _whole(text: Text, rows: Tensor, delta: Tensor, order: Tensor, following: in
         for change, amount in enumerate(delta[:, pairs]):
             changed = x.clone()
             changed[row, place] += amount.to(x)
-            yield Reaction(pairs, torch.tensor([change]), clean, read(changed).unsqueeze(0), inside.cpu())
+            yield Reaction(
+                pairs, torch.tensor([change]), clean, read(changed).unsqueeze(0), inside.cpu()
+            )
         done += len(pairs)
 
 
@@ -153,8 +183,8 @@ def _log_p(logits: Tensor) -> Tensor:
 def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
     """KL(p || q) over the last dimension, nats: sum p (e^r - 1 - r) with r = log q - log p.
 
-    The same as sum -p r, for both are distributions, but without its rounding error, which drowns small effects: no term
-    is negative, and none is anything but 0 where q is p.
+    The same as sum -p r, for both are distributions, but without its rounding error, which drowns
+    small effects: no term is negative, and none is anything but 0 where q is p.
     """
     p, ratio = log_p.exp(), log_q - log_p
     near = p * (ratio.clamp(max=1).expm1() - ratio)

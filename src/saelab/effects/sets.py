@@ -1,4 +1,5 @@
-"""What a change of the activation does to the chance that the next token is one of a set, at the changed position itself.
+"""What a change of the activation does to the chance that the next token is one of a set, at the
+changed position itself.
 
 Legend: C changes | n positions | D width | V vocabulary.
 """
@@ -21,20 +22,35 @@ class SetEffects:
 
 
 @torch.no_grad()
-def set_effects(text: Text, rows: Tensor, delta: Tensor, members: Tensor, *, max_bytes: int = MAX_BYTES) -> SetEffects:
-    """Effects of adding `delta [C, n, D]` at the positions `rows [n]` of `text` on the set of token ids `members [m]`.
+def set_effects(
+    text: Text, rows: Tensor, delta: Tensor, members: Tensor, *, max_bytes: int = MAX_BYTES
+) -> SetEffects:
+    """Effects of adding `delta [C, n, D]` at the positions `rows [n]` of `text` on the set of token
+    ids `members [m]`.
 
-    One change at a time, the rest of the window as it is; only the changed position's own prediction counts. A change of 0 is
-    the untouched model. Raises `ValueError` for shapes that do not fit, an empty set of tokens, or ids that the model does
-    not have.
+    One change at a time, the rest of the window as it is; only the changed position's own
+    prediction counts. A change of 0 is the untouched model. Raises `ValueError` for shapes that do
+    not fit, an empty set of tokens, or ids that the model does not have.
     """
     if delta.ndim != 3 or delta.shape[1] != len(rows):
-        raise ValueError(f"delta is {list(delta.shape)}; give changes for {len(rows)} positions, [C, {len(rows)}, D]")
+        raise ValueError(
+            f"delta is {list(delta.shape)}; give changes for {len(rows)} positions, [C, "
+            f"{len(rows)}, D]"
+        )
     n_changes, n = delta.shape[:2]
-    found = SetEffects(*(torch.zeros(shape, dtype=torch.float32) for shape in ((n,), (n_changes, n), (n_changes, n))))
+    found = SetEffects(
+        *(
+            torch.zeros(shape, dtype=torch.float32)
+            for shape in ((n,), (n_changes, n), (n_changes, n))
+        )
+    )
     _check_members(members, vocabulary_of(text))
     for part in reactions(text, rows, delta, 0, max_bytes):
-        clean, changed, at = part.clean[:, 0], part.changed[:, :, 0], (part.changes.unsqueeze(1), part.pairs)
+        clean, changed, at = (
+            part.clean[:, 0],
+            part.changed[:, :, 0],
+            (part.changes.unsqueeze(1), part.pairs),
+        )
         found.clean[part.pairs] = clean[:, members].logsumexp(-1).cpu()
         found.changed[at] = changed[..., members].logsumexp(-1).cpu()
         found.kl[at] = divergence(clean.unsqueeze(0), changed).cpu()
@@ -43,7 +59,11 @@ def set_effects(text: Text, rows: Tensor, delta: Tensor, members: Tensor, *, max
 
 def _check_members(members: Tensor, vocabulary: int) -> None:
     if len(members) == 0:
-        raise ValueError("the set of tokens is empty; name at least one token whose chance is asked for")
+        raise ValueError(
+            "the set of tokens is empty; name at least one token whose chance is asked for"
+        )
     wrong = members[(members < 0) | (members >= vocabulary)].tolist()
     if wrong:
-        raise ValueError(f"token ids {wrong[:8]} do not exist; the model has tokens 0 to {vocabulary - 1}")
+        raise ValueError(
+            f"token ids {wrong[:8]} do not exist; the model has tokens 0 to {vocabulary - 1}"
+        )

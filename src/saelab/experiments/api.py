@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from saelab.experiments.run.execute import execute
+from saelab.experiments.evaluate.score import read_scores
 from saelab.experiments.folders import run_folder
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import single
-from saelab.experiments.evaluate.score import read_scores
+from saelab.experiments.run.execute import execute
 from saelab.sae.module import SAE
 from saelab.train import Health
 from saelab.types import Run, Score
@@ -27,12 +27,17 @@ class Result:
 
 
 def train_sae(
-    run: Run, out: str | os.PathLike[str], *, evals: Sequence[str] = ("core",), listener: Listener | None = None
+    run: Run,
+    out: str | os.PathLike[str],
+    *,
+    evals: Sequence[str] = ("core",),
+    listener: Listener | None = None,
 ) -> Result:
-    """Train `run` in the folder `out` (or go on, or read what is there), evaluate it, and return the result.
+    """Train `run` in the folder `out` (or go on, or read what is there), evaluate it, and return
+    the result.
 
-    Raises `ValueError` for what cannot work before the language model loads, `UnhealthyRun` when the run does not pass
-    the health gate; its files are written all the same.
+    Raises `ValueError` for what cannot work before the language model loads, `UnhealthyRun` when
+    the run does not pass the health gate; its files are written all the same.
     """
     execute(single(run, tuple(evals)), Path(out), listener=listener).check()
     folder = run_folder(Path(out), run)

@@ -20,7 +20,8 @@ from saelab.train.health import Health
 from saelab.types import Run
 
 RUN_FORMAT = 1
-OWN = {"experiment.json", "experiment.py"}  # what experiment.py puts into a folder before the plan is there
+# what experiment.py puts into a folder before the plan is there
+OWN = {"experiment.json", "experiment.py"}
 
 
 class OtherContent(ValueError):
@@ -56,7 +57,9 @@ class RunFolder:
 
     def evaluated(self, evals: Sequence[str]) -> bool:
         """All of `evals` are there, or there is no SAE that could be evaluated."""
-        return self.trained and (not self.sae.exists() or all(self.result(name).exists() for name in evals))
+        return self.trained and (
+            not self.sae.exists() or all(self.result(name).exists() for name in evals)
+        )
 
     def result(self, name: str) -> Path:
         """The file of one evaluation."""
@@ -68,11 +71,17 @@ class RunFolder:
         try:
             return Health(record["healthy"], tuple(record["problems"]), tuple(record["warnings"]))
         except (KeyError, TypeError) as error:
-            raise CorruptFile(f"{self.path / 'health.json'} is no health record ({error!r}); remove {self.path}") from error
+            raise CorruptFile(
+                f"{self.path / 'health.json'} is no health record ({error!r}); remove {self.path}"
+            ) from error
 
     def write_health(self, health: Health) -> None:
         """Write the health record."""
-        record = {"healthy": health.healthy, "problems": list(health.problems), "warnings": list(health.warnings)}
+        record = {
+            "healthy": health.healthy,
+            "problems": list(health.problems),
+            "warnings": list(health.warnings),
+        }
         write_json(self.path / "health.json", record)
 
     def load(self) -> SAE:
@@ -84,13 +93,16 @@ class RunFolder:
         return read_json(self.sae / "sae.json").get("meta", {}) if self.sae.exists() else {}
 
     def claim(self) -> None:
-        """Make the folder this run's own. Raises `OtherContent` when it is another's, `CorruptFile` when damaged."""
+        """Make the folder this run's own. Raises `OtherContent` when it is another's, `CorruptFile`
+        when damaged.
+        """
         path = self.path / "run.json"
         if path.exists():
             found = stored_run(self.path)
             if run_id(found) != run_id(self.run):
                 raise OtherContent(
-                    f"{path} holds run {run_name(found)}, not {self.name}; use another --out or remove that folder"
+                    f"{path} holds run {run_name(found)}, not {self.name}; use another --out or "
+                    "remove that folder"
                 )
         else:
             write_json(path, {"format": RUN_FORMAT, "id": run_id(self.run), **self.run.config})
@@ -125,7 +137,9 @@ def stored_run(folder: Path) -> Run:
             raise ValueError(f"its id is {record['id']}, its content hashes to {run_id(run)}")
         return run
     except (KeyError, TypeError, ValueError) as error:
-        raise CorruptFile(f"{path} is damaged or was edited ({error}); remove {folder} and run again") from error
+        raise CorruptFile(
+            f"{path} is damaged or was edited ({error}); remove {folder} and run again"
+        ) from error
 
 
 def run_folder(out: Path, run: Run) -> RunFolder:
@@ -135,13 +149,16 @@ def run_folder(out: Path, run: Run) -> RunFolder:
 
 def _has_results(out: Path) -> bool:
     """Whether an output folder holds more than the names of its runs."""
-    return any((out / "checkpoints").glob("*")) or any(path.name != "run.json" for path in out.glob("runs/*/*"))
+    return any((out / "checkpoints").glob("*")) or any(
+        path.name != "run.json" for path in out.glob("runs/*/*")
+    )
 
 
 def claim(plan: Plan, out: Path) -> None:
     """Make `out` this plan's own folder: a plan of the same name goes on there, another is refused.
 
-    Raises `OtherContent` naming both plans, `CorruptFile` when `plan.json` is damaged, `NotADirectoryError` for a file.
+    Raises `OtherContent` naming both plans, `CorruptFile` when `plan.json` is damaged,
+    `NotADirectoryError` for a file.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -155,12 +172,17 @@ def claim(plan: Plan, out: Path) -> None:
         if found != plan.name:
             if _has_results(out):
                 raise OtherContent(
-                    f"{out} holds the results of {found!r}, not of {plan.name!r}; use another --out or remove it"
+                    f"{out} holds the results of {found!r}, not of {plan.name!r}; use another "
+                    "--out or remove it"
                 )
-            shutil.rmtree(out / "runs", ignore_errors=True)  # of a plan that failed before it trained anything
-    elif out.is_dir() and any(not entry.name.startswith(".") and entry.name not in OWN for entry in out.iterdir()):
+            # of a plan that failed before it trained anything
+            shutil.rmtree(out / "runs", ignore_errors=True)
+    elif out.is_dir() and any(
+        not entry.name.startswith(".") and entry.name not in OWN for entry in out.iterdir()
+    ):
         raise OtherContent(
-            f"{out} holds other files (no plan.json), and {plan.name!r} needs a folder of its own; use another --out"
+            f"{out} holds other files (no plan.json), and {plan.name!r} needs a folder of its "
+            "own; use another --out"
         )
     write_json(path, plan.config)
     for run in plan.runs:

@@ -8,14 +8,18 @@ from saelab.types import Run
 
 
 class Listener(Protocol):
-    """Hears what happens. The command line has two: a live table for a terminal, plain lines for a log."""
+    """Hears what happens. The command line has two: a live table for a terminal, plain lines for a
+    log.
+    """
 
     def note(self, text: str) -> None:
         """One sentence for the user."""
         ...
 
     def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
-        """A group of runs starts to train at `step` of `steps`. `title`: what to say of several groups side by side."""
+        """A group of runs starts to train at `step` of `steps`. `title`: what to say of several
+        groups side by side.
+        """
         ...
 
     def advance(self, progress: Progress) -> None:

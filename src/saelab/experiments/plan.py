@@ -1,4 +1,6 @@
-"""What an experiment is: runs to train, evaluations to make, contrasts to judge. Plain values, no I/O."""
+"""What an experiment is: runs to train, evaluations to make, contrasts to judge. Plain values, no
+I/O.
+"""
 
 import math
 from collections import Counter
@@ -14,7 +16,9 @@ ADDED = ("dead_after",)  # fields of Optim, None where they are not set
 
 @dataclass(frozen=True)
 class Contrast:
-    """A claim to judge: on `metric`, does the variant `treatment` differ from the variant `baseline`, paired by seed?"""
+    """A claim to judge: on `metric`, does the variant `treatment` differ from the variant
+    `baseline`, paired by seed?
+    """
 
     metric: str
     baseline: str
@@ -42,9 +46,11 @@ class Plan:
 
 
 def run_id(run: Run) -> str:
-    """The identity of a run: the hash of its content, in which 32 and 32.0 are one number and a label says nothing.
+    """The identity of a run: the hash of its content, in which 32 and 32.0 are one number and a
+    label says nothing.
 
-    A field of `Optim` that was added later counts only where it is set, so that earlier runs keep their identity.
+    A field of `Optim` that was added later counts only where it is set, so that earlier runs keep
+    their identity.
     """
     config = replace(run, spec=replace(run.spec, label="")).config
     for name in ADDED:
@@ -65,9 +71,15 @@ def run_name(run: Run) -> str:
 
 
 def run_from_config(config: dict[str, Any]) -> Run:
-    """Inverse of `Run.config`. Raises `TypeError` or `KeyError` when fields are missing or unknown."""
+    """Inverse of `Run.config`. Raises `TypeError` or `KeyError` when fields are missing or
+    unknown.
+    """
     spec, optim = Spec(**config["spec"]), Optim(**config["optim"])
-    source = WorldSource(**config["source"]) if "world" in config["source"] else Source(**config["source"])
+    source = (
+        WorldSource(**config["source"])
+        if "world" in config["source"]
+        else Source(**config["source"])
+    )
     return Run(spec, source, optim, config["seed"])
 
 
@@ -77,12 +89,18 @@ def single(run: Run, evals: tuple[str, ...] = ("core",)) -> Plan:
 
 
 def check_plan(plan: Plan) -> None:
-    """Refuse a plan that cannot be carried out or judged. Raises `ValueError`, saying which run or contrast."""
+    """Refuse a plan that cannot be carried out or judged. Raises `ValueError`, saying which run or
+    contrast.
+    """
     if not plan.runs:
         raise ValueError(f"plan {plan.name!r} has no runs; give at least one")
-    repeated = [name for name, count in Counter(run_name(run) for run in plan.runs).items() if count > 1]
+    repeated = [
+        name for name, count in Counter(run_name(run) for run in plan.runs).items() if count > 1
+    ]
     if repeated:
-        raise ValueError(f"plan {plan.name!r} lists {repeated[0]} twice; equal runs are one run, remove one")
+        raise ValueError(
+            f"plan {plan.name!r} lists {repeated[0]} twice; equal runs are one run, remove one"
+        )
     for run in plan.runs:
         check_optim(run.optim)
         if run.seed < 0:
@@ -92,30 +110,46 @@ def check_plan(plan: Plan) -> None:
         for variant in (contrast.baseline, contrast.treatment):
             if variant not in variants:
                 near = get_close_matches(variant, variants, n=1, cutoff=0.0)[0]
-                raise ValueError(f"a contrast names {variant!r}, which no run of the plan trains (did you mean {near!r}?)")
+                raise ValueError(
+                    f"a contrast names {variant!r}, which no run of the plan trains (did you mean "
+                    f"{near!r}?)"
+                )
             seeds = Counter(run.seed for run in plan.runs if run.spec.name == variant)
             if max(seeds.values()) > 1:
                 raise ValueError(
-                    f"a contrast names {variant!r}, of which the plan holds several runs with one seed; "
-                    "give differing settings a `label` each (Spec(..., label='no_aux')), or leave the contrast out"
+                    f"a contrast names {variant!r}, of which the plan holds several runs with one "
+                    "seed; "
+                    "give differing settings a `label` each (Spec(..., label='no_aux')), or leave "
+                    "the contrast out"
                 )
 
 
 def check_optim(optim: Optim) -> None:
-    """Refuse optimizer settings that make no sense. Raises `ValueError` with the number and what is allowed."""
+    """Refuse optimizer settings that make no sense. Raises `ValueError` with the number and what is
+    allowed.
+    """
     if optim.lr is not None and not (math.isfinite(optim.lr) and optim.lr > 0):
-        raise ValueError(f"lr is {optim.lr:g}; it must be above 0 (leave it out to have it derived)")
+        raise ValueError(
+            f"lr is {optim.lr:g}; it must be above 0 (leave it out to have it derived)"
+        )
     if optim.warmup < 0:
         raise ValueError(f"warmup is {optim.warmup} steps; it must be 0 or more")
     if not 0 <= optim.decay <= 1:
-        raise ValueError(f"decay is {optim.decay:g}; it is the share of the steps in which lr falls to 0, within 0 and 1")
+        raise ValueError(
+            f"decay is {optim.decay:g}; it is the share of the steps in which lr falls to 0, "
+            "within 0 and 1"
+        )
     if not (0 <= optim.beta1 < 1 and 0 <= optim.beta2 < 1):
-        raise ValueError(f"beta1 and beta2 are {optim.beta1:g} and {optim.beta2:g}; both must be at least 0 and below 1")
+        raise ValueError(
+            f"beta1 and beta2 are {optim.beta1:g} and {optim.beta2:g}; both must be at least 0 "
+            "and below 1"
+        )
     if optim.clip <= 0:
         raise ValueError(f"clip is {optim.clip:g}; it must be above 0")
     if optim.dead_after is not None and optim.dead_after < 1:
         raise ValueError(
-            f"dead_after is {optim.dead_after} activations; it must be at least 1 (leave it out to have it derived)"
+            f"dead_after is {optim.dead_after} activations; it must be at least 1 (leave it out "
+            "to have it derived)"
         )
     if optim.amp not in ("none", "bf16"):
         raise ValueError(f"amp is {optim.amp!r}; write none or bf16")

@@ -1,4 +1,6 @@
-"""One buffer load of windows -> batches: shuffled tokens, whole windows, or both. The live stream and the cache cut alike."""
+"""One buffer load of windows -> batches: shuffled tokens, whole windows, or both. The live stream
+and the cache cut alike.
+"""
 
 from dataclasses import dataclass
 
@@ -34,7 +36,9 @@ class Cut:
         x = self.windows.x.flatten(0, 1)[self.picks[i]].float()
         if self.kind == "tokens":
             return Tokens(x)
-        rows = torch.arange(i * self.beside, (i + 1) * self.beside, device=x.device) % len(self.windows.x)
+        rows = torch.arange(i * self.beside, (i + 1) * self.beside, device=x.device) % len(
+            self.windows.x
+        )
         return Tokens(x, self._whole(rows))
 
     def _whole(self, rows: Tensor) -> Windows:
@@ -43,10 +47,11 @@ class Cut:
 
 
 def cut_block(windows: Windows, kind: BatchKind, source: Source, epoch: int, block: int) -> Cut:
-    """Cut a block into batches: `batch` shuffled kept activations each, or windows with about `batch` positions, or both.
+    """Cut a block into batches: `batch` shuffled kept activations each, or windows with about
+    `batch` positions, or both.
 
-    Tokens are the same whether windows are beside them or not. What is left over at the end of the block, less than a batch,
-    is dropped.
+    Tokens are the same whether windows are beside them or not. What is left over at the end of the
+    block, less than a batch, is dropped.
     """
     beside = min(windows_per_batch(source), len(windows.x))
     if kind in ("tokens", "both"):
@@ -59,7 +64,9 @@ def cut_block(windows: Windows, kind: BatchKind, source: Source, epoch: int, blo
     else:
         raise ValueError(f"unknown batch kind {kind!r}; choose tokens, windows or both")
     whole = len(order) // size * size
-    return Cut(windows, order[:whole].to(windows.x.device).split(size) if whole else (), kind, beside)
+    return Cut(
+        windows, order[:whole].to(windows.x.device).split(size) if whole else (), kind, beside
+    )
 
 
 def windows_per_batch(source: Source) -> int:
@@ -68,7 +75,9 @@ def windows_per_batch(source: Source) -> int:
 
 
 def following(cursor: Cursor, n_batches: int, n_blocks: int) -> Cursor:
-    """The cursor after the batch at `cursor`, in a block of `n_batches` and an epoch of `n_blocks`."""
+    """The cursor after the batch at `cursor`, in a block of `n_batches` and an epoch of
+    `n_blocks`.
+    """
     if cursor.batch + 1 < n_batches:
         return Cursor(cursor.epoch, cursor.block, cursor.batch + 1)
     if cursor.block + 1 < n_blocks:

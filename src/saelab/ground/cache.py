@@ -1,8 +1,10 @@
-"""Activations on disk: the blocks of a stream as safetensors shards, one file per load of the shuffle buffer.
+"""Activations on disk: the blocks of a stream as safetensors shards, one file per load of the
+shuffle buffer.
 
-A shard holds whole windows (activations, token ids, document, position, mask) in the epoch's random order, so batches read
-from it equal the live stream's. `cache.json` names model, hook, text and order, the facts about the data, size and
-sha256 of every finished shard, and at the end the number of activations that the cache is good for.
+A shard holds whole windows (activations, token ids, document, position, mask) in the epoch's random
+order, so batches read from it equal the live stream's. `cache.json` names model, hook, text and
+order, the facts about the data, size and sha256 of every finished shard, and at the end the number
+of activations that the cache is good for.
 """
 
 import errno
@@ -15,10 +17,10 @@ from typing import Any
 
 import torch
 
-from saelab.ground.stream import ActivationStream
 from saelab.ground.batching import cut_block, following, windows_per_batch
-from saelab.text.corpora import corpus_hash
+from saelab.ground.stream import ActivationStream
 from saelab.store import CorruptFile, file_hash, read_json, read_tensors, write_json, write_tensors
+from saelab.text.corpora import corpus_hash
 from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Source, Windows
 
 MANIFEST, STATS = "cache.json", "stats.safetensors"
@@ -41,18 +43,23 @@ class CachePlan:
     def __str__(self) -> str:
         return (
             f"{self.activations:,} activations in {len(self.blocks)} shards under {self.folder}: "
-            f"{self.disk_bytes / 1e6:,.1f} MB on disk, about {self.seconds:,.0f} s, {self.memory_bytes / 1e6:,.1f} MB of memory"
+            f"{self.disk_bytes / 1e6:,.1f} MB on disk, about {self.seconds:,.0f} s, "
+            f"{self.memory_bytes / 1e6:,.1f} MB of memory"
         )
 
 
 def plan_cache(stream: ActivationStream, folder: Path, tokens: int) -> CachePlan:
-    """What it takes to store the blocks that yield `tokens` activations; times one language-model batch.
+    """What it takes to store the blocks that yield `tokens` activations; times one language-model
+    batch.
 
-    Writes nothing. Raises `ValueError` for fewer tokens than a batch, `OSError` (no space) when the disk is too small.
+    Writes nothing. Raises `ValueError` for fewer tokens than a batch, `OSError` (no space) when the
+    disk is too small.
     """
     source, windows = stream.source, stream.windows
     if tokens < source.batch:
-        raise ValueError(f"{tokens:,} tokens are fewer than one batch of {source.batch:,}: nothing to cache")
+        raise ValueError(
+            f"{tokens:,} tokens are fewer than one batch of {source.batch:,}: nothing to cache"
+        )
     tokens = tokens // source.batch * source.batch
     share = 1.0 - stream.facts["dropped"]["norm"]
     blocks: list[tuple[int, int]] = []
@@ -68,37 +75,50 @@ def plan_cache(stream: ActivationStream, folder: Path, tokens: int) -> CachePlan
     started = time.perf_counter()
     stream.lm.capture(windows.tokens[rows])
     seconds = (time.perf_counter() - started) * positions / (len(rows) * windows.context)
-    per_position = stream.d_in * stream.lm.dtype.itemsize + 4 + 4 + 8 + 1  # x, tokens, doc, pos, keep
+    # x, tokens, doc, pos, keep
+    per_position = stream.d_in * stream.lm.dtype.itemsize + 4 + 4 + 8 + 1
     disk = positions * per_position
-    plan = CachePlan(Path(folder), tuple(blocks), tokens, held, disk, seconds, 2 * stream.buffer_bytes)
+    plan = CachePlan(
+        Path(folder), tuple(blocks), tokens, held, disk, seconds, 2 * stream.buffer_bytes
+    )
     _check_space(plan)
     return plan
 
 
 def _in_batches(kept: int, windows: int, source: Source) -> int:
     """Activations of a block in whole batches, of whichever kind yields fewer."""
-    return min(kept // source.batch, windows // min(windows_per_batch(source), windows)) * source.batch
+    return (
+        min(kept // source.batch, windows // min(windows_per_batch(source), windows)) * source.batch
+    )
 
 
 def _check_yield(held: int, n_blocks: int, stream: ActivationStream) -> None:
     if not held and n_blocks > 2 * stream.n_blocks:
         batch = stream.source.batch
-        raise ValueError(f"no buffer load of {stream.per_block} windows holds a batch of {batch:,}; raise the buffer")
+        raise ValueError(
+            f"no buffer load of {stream.per_block} windows holds a batch of {batch:,}; raise the "
+            "buffer"
+        )
 
 
 def _check_space(plan: CachePlan) -> None:
     place = plan.folder
     while not place.exists():
         place = place.parent
-    free = shutil.disk_usage(place).free + sum(path.stat().st_size for path in plan.folder.glob("block-*"))
+    free = shutil.disk_usage(place).free + sum(
+        path.stat().st_size for path in plan.folder.glob("block-*")
+    )
     if plan.disk_bytes > free:
         raise OSError(
-            errno.ENOSPC, f"the cache needs {plan.disk_bytes / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free", str(plan.folder)
+            errno.ENOSPC,
+            f"the cache needs {plan.disk_bytes / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
+            str(plan.folder),
         )
 
 
 def is_cached(stream: ActivationStream, folder: Path, tokens: int) -> bool:
-    """Whether `folder` holds the finished cache of `stream`, for `tokens` activations; the model is not run.
+    """Whether `folder` holds the finished cache of `stream`, for `tokens` activations; the model is
+    not run.
 
     Raises `ValueError` when it holds the cache of another model, hook or text.
     """
@@ -111,10 +131,11 @@ def is_cached(stream: ActivationStream, folder: Path, tokens: int) -> bool:
 
 
 def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int, int]]:
-    """Write the shards of `plan`, yielding (finished, total) after each; an interrupted run goes on with the missing ones.
+    """Write the shards of `plan`, yielding (finished, total) after each; an interrupted run goes on
+    with the missing ones.
 
-    Goes on past the plan's blocks should they hold fewer activations than `plan.tokens`. Raises `ValueError` when the
-    folder holds the cache of another model, hook or text.
+    Goes on past the plan's blocks should they hold fewer activations than `plan.tokens`. Raises
+    `ValueError` when the folder holds the cache of another model, hook or text.
     """
     path, source = plan.folder / MANIFEST, stream.source
     manifest = {"identity": _identity(stream), "facts": stream.facts, "tokens": 0, "shards": {}}
@@ -122,7 +143,11 @@ def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int
         manifest = _read_manifest(plan.folder)
         _check_identity(plan.folder, manifest["identity"], _identity(stream))
     stats = stream.stats
-    tensors = {"mean": stats.mean, "scale": torch.tensor(stats.scale, dtype=torch.float64), "n": torch.tensor(stats.n)}
+    tensors = {
+        "mean": stats.mean,
+        "scale": torch.tensor(stats.scale, dtype=torch.float64),
+        "n": torch.tensor(stats.n),
+    }
     write_tensors(plan.folder / STATS, tensors)
     held = done = 0
     while held < plan.tokens or done < len(plan.blocks):
@@ -142,15 +167,25 @@ def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int
 
 def _write_shard(path: Path, windows: Windows) -> dict[str, Any]:
     """Write a block; returns its record in the manifest."""
-    write_tensors(path, {field: getattr(windows, field) for field in ("x", "tokens", "doc", "pos", "keep")})
-    counts = {"windows": len(windows.x), "kept": int(windows.keep.sum()), "bytes": path.stat().st_size}
+    write_tensors(
+        path, {field: getattr(windows, field) for field in ("x", "tokens", "doc", "pos", "keep")}
+    )
+    counts = {
+        "windows": len(windows.x),
+        "kept": int(windows.keep.sum()),
+        "bytes": path.stat().st_size,
+    }
     return counts | {"sha256": file_hash(path)}
 
 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not {"identity", "facts", "tokens", "shards"} <= set(manifest):
-        raise CorruptFile(f"{folder / MANIFEST} is no record of a cache; remove {folder} and cache again")
+    if not isinstance(manifest, dict) or not {"identity", "facts", "tokens", "shards"} <= set(
+        manifest
+    ):
+        raise CorruptFile(
+            f"{folder / MANIFEST} is no record of a cache; remove {folder} and cache again"
+        )
     return manifest
 
 
@@ -175,15 +210,20 @@ def _check_identity(folder: Path, has: Mapping[str, Any], wanted: Mapping[str, A
     for name, value in wanted.items():
         if has.get(name) != value:
             raise ValueError(
-                f"the cache in {folder} is of {name} {has.get(name)!r}, not {value!r}; give another folder or write it anew"
+                f"the cache in {folder} is of {name} {has.get(name)!r}, not {value!r}; give "
+                "another folder or write it anew"
             )
 
 
 class CachedStream:
-    """The batches of a live stream, read from disk, bit for bit; satisfies `types.ActivationSource`."""
+    """The batches of a live stream, read from disk, bit for bit; satisfies
+    `types.ActivationSource`.
+    """
 
     def __init__(self, folder: Path, source: Source, lm: LanguageModel | None = None):
-        """Raises `FileNotFoundError`, or `ValueError` when the cache is not of this source (and of `lm`, where given)."""
+        """Raises `FileNotFoundError`, or `ValueError` when the cache is not of this source (and of
+        `lm`, where given).
+        """
         self.folder, self.source, self.lm = Path(folder), source, lm
         manifest = _read_manifest(self.folder)
         identity = manifest["identity"]
@@ -196,11 +236,13 @@ class CachedStream:
         _check_identity(self.folder, identity, wanted)
         self.hook, self.d_in = Hook.from_name(identity["hook"]), int(identity["d_in"])
         self.n_blocks = int(identity["n_blocks"])
-        self.device = getattr(lm, "device", torch.device("cpu"))  # where the live stream's batches are
+        # where the live stream's batches are
+        self.device = getattr(lm, "device", torch.device("cpu"))
         self.facts: dict[str, Any] = manifest["facts"]  # of the live stream that was cached
         self._shards: dict[str, Any] = manifest["shards"]
         self._verified: set[str] = set()
-        for name, shard in self._shards.items():  # a truncated one is found before an hour of training, not after
+        # a truncated one is found before an hour of training, not after
+        for name, shard in self._shards.items():
             path = self.folder / name
             if path.exists() and path.stat().st_size != shard["bytes"]:
                 raise _damaged(path)
@@ -208,7 +250,9 @@ class CachedStream:
         self.stats = InputStats(stats["mean"], float(stats["scale"]), int(stats["n"]))
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """As the live stream's, for equal cursors. Raises `CorruptFile` naming a damaged shard, `ValueError` at the end."""
+        """As the live stream's, for equal cursors. Raises `CorruptFile` naming a damaged shard,
+        `ValueError` at the end.
+        """
         epoch, block, first = start.epoch, start.block, start.batch
         while True:
             cut = cut_block(self.block(epoch, block), kind, self.source, epoch, block)
@@ -222,7 +266,8 @@ class CachedStream:
         name = shard_name(epoch, block)
         if name not in self._shards:
             raise ValueError(
-                f"the cache in {self.folder} ends after {len(self._shards)} shards, before block {block} of epoch {epoch}; "
+                f"the cache in {self.folder} ends after {len(self._shards)} shards, before block "
+                f"{block} of epoch {epoch}; "
                 "cache more tokens or train on fewer"
             )
         path = self.folder / name
@@ -236,4 +281,7 @@ class CachedStream:
 
 
 def _damaged(path: Path) -> CorruptFile:
-    return CorruptFile(f"shard {path} is truncated or altered; delete it and cache again, the other shards are kept")
+    return CorruptFile(
+        f"shard {path} is truncated or altered; delete it and cache again, the other shards are "
+        "kept"
+    )

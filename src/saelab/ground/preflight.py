@@ -1,8 +1,10 @@
-"""What can be refused before a language model loads is refused here, in one sentence with the numbers."""
+"""What can be refused before a language model loads is refused here, in one sentence with the
+numbers.
+"""
 
-from saelab.text.corpora import check_corpus
 from saelab.lm.hooks import parse_hook
 from saelab.lm.weights import load_config
+from saelab.text.corpora import check_corpus
 from saelab.types import Source
 
 _COUNTS = ("tokens", "batch", "context", "buffer", "lm_batch", "eval_windows")
@@ -18,7 +20,10 @@ def check_source(source: Source) -> None:
     parse_hook(source.hook, config)
     longest = getattr(config.get_text_config(), "max_position_embeddings", None)
     if longest is not None and source.context > longest:
-        raise ValueError(f"context {source.context:,} is more than the {longest:,} positions of {source.model}; lower context")
+        raise ValueError(
+            f"context {source.context:,} is more than the {longest:,} positions of "
+            f"{source.model}; lower context"
+        )
     check_corpus(source)
 
 
@@ -31,18 +36,31 @@ def _check_numbers(source: Source) -> None:
             raise ValueError(f"{name} must be positive; got {value:,}")
     if source.steps == 0:
         raise ValueError(
-            f"{source.tokens:,} tokens are fewer than one batch of {source.batch:,}: 0 training steps; "
+            f"{source.tokens:,} tokens are fewer than one batch of {source.batch:,}: 0 training "
+            "steps; "
             f"ask for {source.batch:,} tokens or more, or a smaller batch"
         )
     if source.context < 2:
-        raise ValueError(f"context must be 2 or more, the first token of a window included; got {source.context}")
+        raise ValueError(
+            f"context must be 2 or more, the first token of a window included; got {source.context}"
+        )
     if source.buffer < source.batch:
-        raise ValueError(f"the shuffle buffer of {source.buffer:,} activations is smaller than one batch of {source.batch:,}")
-    windows, usable = source.buffer // source.context, source.buffer // source.context * (source.context - 1)
+        raise ValueError(
+            f"the shuffle buffer of {source.buffer:,} activations is smaller than one batch of "
+            f"{source.batch:,}"
+        )
+    windows, usable = (
+        source.buffer // source.context,
+        source.buffer // source.context * (source.context - 1),
+    )
     if usable < source.batch:
         raise ValueError(
-            f"a buffer of {source.buffer:,} holds {windows:,} windows of {source.context}, {usable:,} activations "
-            f"without their first tokens: fewer than one batch of {source.batch:,}; raise the buffer (to twice the batch, say)"
+            f"a buffer of {source.buffer:,} holds {windows:,} windows of {source.context}, "
+            f"{usable:,} activations "
+            f"without their first tokens: fewer than one batch of {source.batch:,}; raise the "
+            "buffer (to twice the batch, say)"
         )
     if source.max_norm is not None and not source.max_norm > 1:
-        raise ValueError(f"max_norm is a multiple of the median norm and must be over 1; got {source.max_norm}")
+        raise ValueError(
+            f"max_norm is a multiple of the median norm and must be over 1; got {source.max_norm}"
+        )

@@ -1,8 +1,9 @@
 """Text windows -> batches of activations, in a seeded order that any step can be resumed in.
 
-An epoch is a seeded permutation of the windows. A block is one load of the shuffle buffer: `buffer // context` windows,
-run through the language model, whose kept positions are shuffled together. Everything is a function of (seed, epoch, block),
-so a `Cursor` is all a checkpoint needs, and resuming recomputes one block.
+An epoch is a seeded permutation of the windows. A block is one load of the shuffle buffer: `buffer
+// context` windows, run through the language model, whose kept positions are shuffled together.
+Everything is a function of (seed, epoch, block), so a `Cursor` is all a checkpoint needs, and
+resuming recomputes one block.
 """
 
 import functools
@@ -28,7 +29,9 @@ class BrokenModelError(ValueError):
 
 
 class ActivationStream:
-    """A language model's activations at its hook as an endless stream; satisfies `types.ActivationSource`."""
+    """A language model's activations at its hook as an endless stream; satisfies
+    `types.ActivationSource`.
+    """
 
     def __init__(self, lm: HFModel, windows: TokenWindows, source: Source):
         """Raises `ValueError` when the text holds fewer kept activations than one batch."""
@@ -38,16 +41,19 @@ class ActivationStream:
         self.n_blocks = math.ceil(len(windows) / self.per_block)  # per epoch
         if windows.n_kept < source.batch:
             raise ValueError(
-                f"corpus {source.corpus} holds {windows.n_kept:,} activations, fewer than one batch of {source.batch:,}; "
+                f"corpus {source.corpus} holds {windows.n_kept:,} activations, fewer than one "
+                f"batch of {source.batch:,}; "
                 "give a longer text or a smaller batch"
             )
         self._log()
 
-    # Statistics, from the first windows of the stream ----------------------------------------------------------------
+    # Statistics, from the first windows of the stream ---------------------------------------------
 
     @functools.cached_property
     def _sample(self) -> Tensor:
-        """At least `STATS_FROM` kept activations `[N, D]`, when there are so many, before the outlier mask."""
+        """At least `STATS_FROM` kept activations `[N, D]`, when there are so many, before the
+        outlier mask.
+        """
         need = math.ceil(STATS_FROM / max(self.windows.n_kept / len(self.windows), 1e-9))
         rows = self._order(0)[: math.ceil(need / self.source.lm_batch) * self.source.lm_batch]
         parts = [w.x[w.keep].float() for w in self._captured(rows, "at the start of the stream")]
@@ -67,13 +73,18 @@ class ActivationStream:
 
     @functools.cached_property
     def _stats(self) -> InputStats:
-        """Mean, and scale = 1 / sqrt(E|x|^2), of the kept activations at the start of the stream."""
+        """Mean, and scale = 1 / sqrt(E|x|^2), of the kept activations at the start of the
+        stream.
+        """
         x = self._sample
         if self.norm_bound is not None:
             x = x[x.norm(dim=-1) <= self.norm_bound]
         square = x.double().square().sum(-1).mean().item()
         if square == 0:
-            raise ValueError(f"all activations at {self.hook.name} of {self.lm.name} are zero: there is nothing to code")
+            raise ValueError(
+                f"all activations at {self.hook.name} of {self.lm.name} are zero: there is "
+                "nothing to code"
+            )
         return InputStats(x.double().mean(0).float(), 1 / math.sqrt(square), len(x))
 
     @functools.cached_property
@@ -81,7 +92,9 @@ class ActivationStream:
         """What the run's record and the report say about the data."""
         source, windows = self.source, self.windows
         norms = self._sample.norm(dim=-1)
-        outliers = 0.0 if self.norm_bound is None else (norms > self.norm_bound).float().mean().item()
+        outliers = (
+            0.0 if self.norm_bound is None else (norms > self.norm_bound).float().mean().item()
+        )
         kept = windows.n_kept * (1 - outliers)
         epochs = source.steps * source.batch / kept
         return {
@@ -105,28 +118,49 @@ class ActivationStream:
 
     @property
     def buffer_bytes(self) -> int:
-        """Memory of one buffer load: its activations, and their copy in shuffled order batch by batch."""
+        """Memory of one buffer load: its activations, and their copy in shuffled order batch by
+        batch.
+        """
         per_activation = self.d_in * self.lm.dtype.itemsize
-        return self.per_block * self.windows.context * per_activation + self.source.batch * self.d_in * 4
+        return (
+            self.per_block * self.windows.context * per_activation
+            + self.source.batch * self.d_in * 4
+        )
 
     def _log(self) -> None:
         windows, source = self.windows, self.source
-        share = ", ".join(f"{name} {value:.2%}" for name, value in windows.dropped.items()) or "none"
+        share = (
+            ", ".join(f"{name} {value:.2%}" for name, value in windows.dropped.items()) or "none"
+        )
         log.info(
             "%s: %d windows of %d from %d documents; tokens left out: %s; shuffle buffer %.0f MB",
-            *(source.corpus, len(windows), windows.context, windows.n_documents, share, self.buffer_bytes / 1e6),
+            *(
+                source.corpus,
+                len(windows),
+                windows.context,
+                windows.n_documents,
+                share,
+                self.buffer_bytes / 1e6,
+            ),
         )
         if source.steps * source.batch > windows.n_kept:
             repeats = source.steps * source.batch / windows.n_kept
-            log.info("%s holds %s activations: the text repeats %.1f times", source.corpus, f"{windows.n_kept:,}", repeats)
+            log.info(
+                "%s holds %s activations: the text repeats %.1f times",
+                source.corpus,
+                f"{windows.n_kept:,}",
+                repeats,
+            )
 
-    # Batches ---------------------------------------------------------------------------------------------------------
+    # Batches --------------------------------------------------------------------------------------
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """Batches from `start` on, without end, each with the cursor that follows it. Equal cursors, equal batches.
+        """Batches from `start` on, without end, each with the cursor that follows it. Equal
+        cursors, equal batches.
 
-        "tokens": exactly `batch` shuffled activations; what a block has left over is dropped. "windows": whole windows of
-        about `batch` positions in all. "both": the batches of "tokens", with such windows of the same block beside them.
+        "tokens": exactly `batch` shuffled activations; what a block has left over is dropped.
+        "windows": whole windows of about `batch` positions in all. "both": the batches of "tokens",
+        with such windows of the same block beside them.
         """
         epoch, block, first = start.epoch, start.block, start.batch
         idle = 0  # blocks in a row without a batch
@@ -135,7 +169,8 @@ class ActivationStream:
             idle = 0 if len(cut) else idle + 1
             if idle > self.n_blocks:
                 raise ValueError(
-                    f"no buffer load of {self.per_block} windows holds {self.source.batch:,} activations, one batch; "
+                    f"no buffer load of {self.per_block} windows holds {self.source.batch:,} "
+                    "activations, one batch; "
                     "raise max_norm or the buffer, or lower the batch"
                 )
             for i in range(first, len(cut)):
@@ -147,7 +182,9 @@ class ActivationStream:
     def block(self, epoch: int, block: int) -> Windows:
         """All windows of one buffer load `[W, T, D]`, in the order of the epoch."""
         rows = self.rows(epoch, block)
-        x = torch.empty(len(rows), self.windows.context, self.d_in, dtype=self.lm.dtype, device=self.lm.device)
+        x = torch.empty(
+            len(rows), self.windows.context, self.d_in, dtype=self.lm.dtype, device=self.lm.device
+        )
         keep = torch.empty(len(rows), self.windows.context, dtype=torch.bool, device=self.lm.device)
         done = 0
         for part in self._captured(rows, f"of block {block} in epoch {epoch}", self.norm_bound):
@@ -164,18 +201,25 @@ class ActivationStream:
     def _order(self, epoch: int) -> Tensor:
         return torch.randperm(len(self.windows), generator=seeded(self.source.seed, epoch, 0))
 
-    def _captured(self, rows: Tensor, where: str, norm_bound: float | None = None) -> Iterator[Windows]:
+    def _captured(
+        self, rows: Tensor, where: str, norm_bound: float | None = None
+    ) -> Iterator[Windows]:
         for i, part in enumerate(rows.split(self.source.lm_batch)):
             yield _capture(self.lm, self.windows, part, norm_bound, f"in LM batch {i} {where}")[0]
 
 
 def capture_windows(
-    lm: HFModel, windows: TokenWindows, hygiene: Source | ActivationStream | None = None, *, batch: int | None = None
+    lm: HFModel,
+    windows: TokenWindows,
+    hygiene: Source | ActivationStream | None = None,
+    *,
+    batch: int | None = None,
 ) -> Iterator[tuple[Windows, State]]:
-    """Activations of all windows in order, `batch` (default: `lm_batch`, 32) at a time, with the state to resume from.
+    """Activations of all windows in order, `batch` (default: `lm_batch`, 32) at a time, with the
+    state to resume from.
 
-    `hygiene` is the training stream or its source: the same outlier mask applies, estimated on the training text.
-    Raises `BrokenModelError`.
+    `hygiene` is the training stream or its source: the same outlier mask applies, estimated on the
+    training text. Raises `BrokenModelError`.
     """
     if isinstance(hygiene, Source) and hygiene.max_norm is not None:
         hygiene = ActivationStream(lm, load_windows(hygiene, lm, "train"), hygiene)
@@ -186,15 +230,20 @@ def capture_windows(
         yield _capture(lm, windows, rows, norm_bound, f"in LM batch {i}")
 
 
-def _capture(lm: HFModel, windows: TokenWindows, rows: Tensor, norm_bound: float | None, where: str) -> tuple[Windows, State]:
+def _capture(
+    lm: HFModel, windows: TokenWindows, rows: Tensor, norm_bound: float | None, where: str
+) -> tuple[Windows, State]:
     tokens = windows.tokens[rows].to(lm.device)
     x, state = lm.capture(tokens)  # [B, T, D]
     if not torch.isfinite(x).all():
         raise BrokenModelError(
-            f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, {where} "
+            f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, "
+            f"{where} "
             f"({len(rows)} windows); check the checkpoint, or load the model in float32"
         )
     keep = windows.keep[rows].to(lm.device)
     if norm_bound is not None:
         keep = keep & (x.float().norm(dim=-1) <= norm_bound)
-    return Windows(x, tokens, windows.doc[rows].to(lm.device), windows.pos[rows].to(lm.device), keep), state
+    return Windows(
+        x, tokens, windows.doc[rows].to(lm.device), windows.pos[rows].to(lm.device), keep
+    ), state

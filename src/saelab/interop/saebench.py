@@ -1,9 +1,11 @@
-"""SAEBench's result files (schema of SAEBench 0.6.0), so that its readers and plots open saelab's core results.
+"""SAEBench's result files (schema of SAEBench 0.6.0), so that its readers and plots open saelab's
+core results.
 
-The values are the `compatible` ones: SAEBench's formulas, oddities included. Its convention writes -1 where a number is
-NaN, so an undefined number is -1 *in this file only*; saelab's own json beside it holds null and the reason.
-Differences that remain: both passes read the same windows (SAEBench takes the sparsity pass from the windows after the
-reconstruction ones), and masked norm outliers, if the source masks any, are left out as special tokens are.
+The values are the `compatible` ones: SAEBench's formulas, oddities included. Its convention writes
+-1 where a number is NaN, so an undefined number is -1 *in this file only*; saelab's own json beside
+it holds null and the reason. Differences that remain: both passes read the same windows (SAEBench
+takes the sparsity pass from the windows after the reconstruction ones), and masked norm outliers,
+if the source masks any, are left out as special tokens are.
 """
 
 import time
@@ -70,8 +72,13 @@ class Labels:
 
 
 def core_to_saebench(result: CoreResult, labels: Labels) -> dict[str, Any]:
-    """A core result as SAEBench's json value. Two calls differ in the time, and in the id unless `labels` give it."""
-    metrics = {category: {name: _number(result, name) for name in names} for category, names in CATEGORIES.items()}
+    """A core result as SAEBench's json value. Two calls differ in the time, and in the id unless
+    `labels` give it.
+    """
+    metrics = {
+        category: {name: _number(result, name) for name in names}
+        for category, names in CATEGORIES.items()
+    }
     return {
         "eval_type_id": "core",
         "eval_config": _config(result, labels),
@@ -127,13 +134,18 @@ def _number(result: CoreResult, name: str) -> float | int:
 
 
 def _details(result: CoreResult) -> list[dict[str, float | int]]:
-    """One record per latent, rounded as SAEBench does; what the dictionary does not have is undefined."""
+    """One record per latent, rounded as SAEBench does; what the dictionary does not have is
+    undefined.
+    """
     n = len(result.density)
-    columns = {name: _rounded(getattr(result.latents, source), n) for name, source in DETAILS.items()}
+    columns = {
+        name: _rounded(getattr(result.latents, source), n) for name, source in DETAILS.items()
+    }
     return [{"index": i} | {name: column[i] for name, column in columns.items()} for i in range(n)]
 
 
 def _rounded(values: Tensor | None, n: int) -> list[float | int]:
     if values is None:
         return [UNDEFINED] * n
-    return [round(v, DECIMALS) if v == v else UNDEFINED for v in values.tolist()]  # NaN differs from itself
+    # NaN differs from itself
+    return [round(v, DECIMALS) if v == v else UNDEFINED for v in values.tolist()]

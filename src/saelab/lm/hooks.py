@@ -1,7 +1,8 @@
-"""Where in a language model: `Hook` <-> `blocks.5.hook_resid_post` <-> `layers.5` <-> `model.layers.5`.
+"""Where in a language model: `Hook` <-> `blocks.5.hook_resid_post` <-> `layers.5` <->
+`model.layers.5`.
 
-The module tree is read off the model itself, or off a weightless copy built from its config, so a hook is checked before
-any weight loads and no architecture needs a table.
+The module tree is read off the model itself, or off a weightless copy built from its config, so a
+hook is checked before any weight loads and no architecture needs a table.
 """
 
 import difflib
@@ -16,14 +17,20 @@ from saelab.types import SITES, Hook, Site
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "block_sparse_moe")
-# Gemma-2, Gemma-3 and OLMo-2 normalise what a sublayer returns before adding it; only they have the second name of a pair.
-# In Llama or Gemma 1, post_attention_layernorm alone is the norm *before* the MLP: there the pair is incomplete.
-_POST_NORMS = (("post_attention_layernorm", "post_feedforward_layernorm"), ("post_self_attn_layernorm", "post_mlp_layernorm"))
+# Gemma-2, Gemma-3 and OLMo-2 normalise what a sublayer returns before adding it; only they have the
+# second name of a pair. In Llama or Gemma 1, post_attention_layernorm alone is the norm *before*
+# the MLP: there the pair is incomplete.
+_POST_NORMS = (
+    ("post_attention_layernorm", "post_feedforward_layernorm"),
+    ("post_self_attn_layernorm", "post_mlp_layernorm"),
+)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The module tree of a causal LM: paths from the model, names within a block ("" where there is none)."""
+    """The module tree of a causal LM: paths from the model, names within a block ("" where there is
+    none).
+    """
 
     architecture: str
     blocks: str  # path of the list of blocks, `model.layers`
@@ -34,14 +41,18 @@ class Layout:
     inner: tuple[str, ...] = ()  # modules whose output passes a norm before it is added: not a site
 
     def path(self, hook: Hook) -> str:
-        """Path of the module whose output is read; for `resid_pre` the block whose input is read."""
+        """Path of the module whose output is read; for `resid_pre` the block whose input is
+        read.
+        """
         block = f"{self.blocks}.{hook.layer}"
         name = {"attn_out": self.attn, "mlp_out": self.mlp}.get(hook.site)
         return block if name is None else f"{block}.{name}"
 
 
 def layout_of(config_or_model: PreTrainedConfig | PreTrainedModel) -> Layout:
-    """Find the blocks and their sublayers. Raises `ValueError` for a model that is no stack of blocks."""
+    """Find the blocks and their sublayers. Raises `ValueError` for a model that is no stack of
+    blocks.
+    """
     model = config_or_model
     if isinstance(model, PreTrainedConfig):
         with torch.device("meta"):  # modules without weights
@@ -50,11 +61,14 @@ def layout_of(config_or_model: PreTrainedConfig | PreTrainedModel) -> Layout:
     stacks = [
         (name, module)
         for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers and _first(module[0], (*_ATTENTION, *_MLP))
+        if isinstance(module, nn.ModuleList)
+        and len(module) == n_layers
+        and _first(module[0], (*_ATTENTION, *_MLP))
     ]
     if not stacks:
         raise ValueError(
-            f"no stack of {n_layers} blocks with attention or MLP found in {type(model).__name__}; saelab cannot hook it"
+            f"no stack of {n_layers} blocks with attention or MLP found in "
+            f"{type(model).__name__}; saelab cannot hook it"
         )
     path, stack = stacks[0]
     block = stack[0]
@@ -63,7 +77,9 @@ def layout_of(config_or_model: PreTrainedConfig | PreTrainedModel) -> Layout:
     for after_attn, after_mlp in _POST_NORMS:
         if hasattr(block, after_attn) and hasattr(block, after_mlp):
             inner, attn, mlp = (attn, mlp), after_attn, after_mlp
-    return Layout(model.config.model_type, path, path.rpartition(".")[0], n_layers, attn, mlp, inner)
+    return Layout(
+        model.config.model_type, path, path.rpartition(".")[0], n_layers, attn, mlp, inner
+    )
 
 
 def _first(block: nn.Module, names: tuple[str, ...]) -> str:
@@ -71,11 +87,12 @@ def _first(block: nn.Module, names: tuple[str, ...]) -> str:
 
 
 def parse_hook(spelling: str, config_or_model: PreTrainedConfig | PreTrainedModel | Layout) -> Hook:
-    """The `Hook` meant by `blocks.5.hook_resid_post`, `layers.5`, `layers.5.mlp`, `model.layers.5` or `middle`.
+    """The `Hook` meant by `blocks.5.hook_resid_post`, `layers.5`, `layers.5.mlp`, `model.layers.5`
+    or `middle`.
 
-    A path names a module, and means its output. `middle` is the output of the block that ends the first half.
-    Raises `ValueError` for an unknown spelling (with the nearest one), a layer out of range, or a site that the
-    architecture does not have.
+    A path names a module, and means its output. `middle` is the output of the block that ends the
+    first half. Raises `ValueError` for an unknown spelling (with the nearest one), a layer out of
+    range, or a site that the architecture does not have.
     """
     layout = config_or_model if isinstance(config_or_model, Layout) else layout_of(config_or_model)
     if spelling == "middle":
@@ -88,7 +105,8 @@ def parse_hook(spelling: str, config_or_model: PreTrainedConfig | PreTrainedMode
         )
     if (hook.site == "attn_out" and not layout.attn) or (hook.site == "mlp_out" and not layout.mlp):
         raise ValueError(
-            f"hook {spelling!r}: a block of {layout.architecture} has no module for {hook.site}; use resid_pre or resid_post"
+            f"hook {spelling!r}: a block of {layout.architecture} has no module for {hook.site}; "
+            "use resid_pre or resid_post"
         )
     return hook
 
@@ -107,20 +125,29 @@ def _from_path(spelling: str, layout: Layout) -> Hook:
         layer, child = int(match[1]), match[2]
         site: Site | None = None if child else "resid_post"
         if child:
-            site = "attn_out" if child == layout.attn else "mlp_out" if child == layout.mlp else None
+            site = (
+                "attn_out" if child == layout.attn else "mlp_out" if child == layout.mlp else None
+            )
         if child in layout.inner:
             added = layout.attn if child == layout.inner[0] else layout.mlp
             raise ValueError(
-                f"hook {spelling!r}: {layout.architecture} normalises the output of {child} before adding it to the "
+                f"hook {spelling!r}: {layout.architecture} normalises the output of {child} "
+                "before adding it to the "
                 f"residual stream; write {stem}.{layer}.{added} for what is added"
             )
         if site is not None:
             return Hook(layer, site)
-    raise ValueError(f"unknown hook {spelling!r}; did you mean {_nearest(spelling, layout, stems)!r}? {_spellings(layout)}")
+    raise ValueError(
+        f"unknown hook {spelling!r}; did you mean {_nearest(spelling, layout, stems)!r}? "
+        f"{_spellings(layout)}"
+    )
 
 
 def _spellings(layout: Layout) -> str:
-    return f"Write blocks.<layer>.hook_<{'|'.join(SITES)}>, layers.<layer>, {layout.blocks}.<layer> or middle"
+    return (
+        f"Write blocks.<layer>.hook_<{'|'.join(SITES)}>, layers.<layer>, {layout.blocks}.<layer> "
+        "or middle"
+    )
 
 
 def _nearest(spelling: str, layout: Layout, stems: list[str]) -> str:
@@ -133,5 +160,7 @@ def _nearest(spelling: str, layout: Layout, stems: list[str]) -> str:
 
 
 def module_path(hook: Hook, model: PreTrainedConfig | PreTrainedModel | Layout) -> str:
-    """Path of the module whose output is read at `hook` (`model.layers.5.mlp`); for `resid_pre`, whose input is read."""
+    """Path of the module whose output is read at `hook` (`model.layers.5.mlp`); for `resid_pre`,
+    whose input is read.
+    """
     return (model if isinstance(model, Layout) else layout_of(model)).path(hook)

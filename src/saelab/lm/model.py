@@ -1,7 +1,8 @@
 """Any Hugging Face causal LM, read and resumed at one hook through plain forward hooks.
 
-`capture` runs the model's own forward and stops it at the hook. `resume` runs the model's own forward too, with the blocks
-below the hook passing their input through, so that embedding scale, positions, masks and final norm are the model's own.
+`capture` runs the model's own forward and stops it at the hook. `resume` runs the model's own
+forward too, with the blocks below the hook passing their input through, so that embedding scale,
+positions, masks and final norm are the model's own.
 """
 
 import contextlib
@@ -37,7 +38,8 @@ class State:
     """What `resume` needs beside the activations."""
 
     tokens: Tensor  # [B, T]
-    block_input: Tensor | None  # [B, T, D] for mlp_out and attn_out: the residual stream they are added to
+    # [B, T, D] for mlp_out and attn_out: the residual stream they are added to
+    block_input: Tensor | None
     past: Cache | None = None  # keys and values of the positions before, see `lm.prefix`
 
 
@@ -56,11 +58,13 @@ class HFModel:
         if self.hook.site in ("attn_out", "mlp_out"):
             self._check_sum()
 
-    # Reading ---------------------------------------------------------------------------------------------------------
+    # Reading --------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def capture(self, tokens: Tensor) -> tuple[Tensor, State]:
-        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and the state to resume from; stops at the hook."""
+        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and the state to resume from;
+        stops at the hook.
+        """
         tokens = tokens.to(self.device, torch.long)
         sublayer = self.hook.site in ("attn_out", "mlp_out")
         sites = [self.hook] + [Hook(self.hook.layer, "resid_pre")] * sublayer
@@ -84,10 +88,12 @@ class HFModel:
         return [seen[i] for i in range(len(sites))]
 
     def resume(self, x: Tensor, state: State, since: int = 0) -> Tensor:
-        """Activations `[B, T, D]` put in at the hook -> logits of positions `since` on, `[B, T - since, V]`.
+        """Activations `[B, T, D]` put in at the hook -> logits of positions `since` on, `[B, T -
+        since, V]`.
 
-        Runs only the blocks above, and the unembedding only where it is asked for; differentiable in x. For `mlp_out` and
-        `attn_out` the block itself runs again on its own input with `x` as that sublayer's output.
+        Runs only the blocks above, and the unembedding only where it is asked for; differentiable
+        in x. For `mlp_out` and `attn_out` the block itself runs again on its own input with `x` as
+        that sublayer's output.
         """
         x = x.to(self.device, self.dtype)
         above = self.hook.layer + (self.hook.site == "resid_post")  # first block that runs
@@ -102,7 +108,8 @@ class HFModel:
                 stack.enter_context(replacing(self.module(self.hook), x))
             wanted = {"logits_to_keep": x.shape[1] - since} if since and self._keeps_logits else {}
             logits = self.model(input_ids=state.tokens, **self._cached(state.past), **wanted).logits
-        return logits[:, -(x.shape[1] - since) :]  # an architecture may not know `logits_to_keep` and give all
+        # an architecture may not know `logits_to_keep` and give all
+        return logits[:, -(x.shape[1] - since) :]
 
     @functools.cached_property
     def _keeps_logits(self) -> bool:
@@ -113,8 +120,14 @@ class HFModel:
         return cache_argument(self.model)
 
     def _cached(self, past: Cache | None) -> dict[str, Any]:
-        """Arguments of the model's forward that make it go on from `past`, or read whole windows where that is None."""
-        return {"use_cache": False} if past is None else {"use_cache": True, self._cache_argument: past}
+        """Arguments of the model's forward that make it go on from `past`, or read whole windows
+        where that is None.
+        """
+        return (
+            {"use_cache": False}
+            if past is None
+            else {"use_cache": True, self._cache_argument: past}
+        )
 
     @functools.cached_property
     def _splits(self) -> bool:
@@ -125,7 +138,9 @@ class HFModel:
         return self._splits
 
     def tail(self, x: Tensor, state: State, at: int) -> Callable[[Tensor], Tensor]:
-        """`resume` from position `at` on, `[c n, T - at, D]` -> logits, what comes before run once (`lm.prefix.tail_of`)."""
+        """`resume` from position `at` on, `[c n, T - at, D]` -> logits, what comes before run once
+        (`lm.prefix.tail_of`).
+        """
         return tail_of(self, x, state, at)
 
     def logits(self, tokens: Tensor) -> Tensor:
@@ -133,13 +148,17 @@ class HFModel:
         return self.model(input_ids=tokens.to(self.device, torch.long), use_cache=False).logits
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        """Next-token cross-entropy `[B, T-1]` in nats, computed in float32; entry t scores token t + 1."""
+        """Next-token cross-entropy `[B, T-1]` in nats, computed in float32; entry t scores token t
+        + 1.
+        """
         log_p = logits[:, :-1].float().log_softmax(-1)  # [B, T-1, V]
         return -log_p.gather(-1, tokens[:, 1:, None].to(logits.device, torch.long)).squeeze(-1)
 
     def at(self, hook: Hook | str) -> "HFModel":
         """The same weights read at another hook."""
-        return replace(self, hook=parse_hook(hook if isinstance(hook, str) else hook.name, self.layout))
+        return replace(
+            self, hook=parse_hook(hook if isinstance(hook, str) else hook.name, self.layout)
+        )
 
     def module(self, hook: Hook) -> nn.Module:
         """The module read at `hook`."""
@@ -151,16 +170,32 @@ class HFModel:
             for site in ("resid_pre", "resid_post") if layer == 0 else ("resid_post",):
                 hook = Hook(layer, site)
                 with torch.no_grad():
-                    finite = torch.isfinite(self._read(tokens.to(self.device, torch.long), [hook])[0]).all()
+                    finite = torch.isfinite(
+                        self._read(tokens.to(self.device, torch.long), [hook])[0]
+                    ).all()
                 if not finite:
-                    return "the embedding" if site == "resid_pre" else f"layer {layer} ({self.layout.path(hook)})"
+                    return (
+                        "the embedding"
+                        if site == "resid_pre"
+                        else f"layer {layer} ({self.layout.path(hook)})"
+                    )
         return None
 
     def _check_sum(self) -> None:
-        """Refuse a sublayer site where attention and MLP outputs do not add up to what the block adds."""
+        """Refuse a sublayer site where attention and MLP outputs do not add up to what the block
+        adds.
+        """
         layer = self.hook.layer
-        tokens = torch.arange(1, 7, device=self.device)[None] % self.model.config.get_text_config().vocab_size
-        sites = [Hook(layer, "resid_pre"), Hook(layer, "attn_out"), Hook(layer, "mlp_out"), Hook(layer, "resid_post")]
+        tokens = (
+            torch.arange(1, 7, device=self.device)[None]
+            % self.model.config.get_text_config().vocab_size
+        )
+        sites = [
+            Hook(layer, "resid_pre"),
+            Hook(layer, "attn_out"),
+            Hook(layer, "mlp_out"),
+            Hook(layer, "resid_post"),
+        ]
         if not (self.layout.attn and self.layout.mlp):
             sites = [sites[0], Hook(layer, self.hook.site), sites[3]]
         with torch.no_grad():
@@ -168,12 +203,14 @@ class HFModel:
         gap = (before + sum(parts) - after).abs().max() / after.abs().max().clamp_min(1e-30)
         if gap > (1e-3 if self.dtype == torch.float32 else 0.05):
             raise ValueError(
-                f"{self.hook.name}: in this {self.layout.architecture} the block adds something else than "
-                f"the outputs of attention and MLP (relative gap {gap:.2g}), so this site is not defined; "
+                f"{self.hook.name}: in this {self.layout.architecture} the block adds something "
+                "else than "
+                f"the outputs of attention and MLP (relative gap {gap:.2g}), so this site is not "
+                "defined; "
                 "use resid_pre or resid_post"
             )
 
-    # Facts -----------------------------------------------------------------------------------------------------------
+    # Facts ----------------------------------------------------------------------------------------
 
     @property
     def blocks(self) -> list[nn.Module]:
@@ -213,7 +250,9 @@ class HFModel:
 
     @property
     def special_ids(self) -> frozenset[int]:
-        """The ids of bos, eos and pad: their activations are left out of training and of reconstruction scores."""
+        """The ids of bos, eos and pad: their activations are left out of training and of
+        reconstruction scores.
+        """
         return frozenset(self.special_tokens.values())
 
     def unembed(self) -> Tensor:
@@ -224,11 +263,17 @@ class HFModel:
         return head.get_parameter("weight").detach().float().T
 
     def decode(self, ids: list[int] | Tensor) -> list[str]:
-        """One display string per token id, leading spaces kept (a lone byte of a longer character shows as U+FFFD)."""
+        """One display string per token id, leading spaces kept (a lone byte of a longer character
+        shows as U+FFFD).
+        """
         ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         names = self.tokenizer.convert_ids_to_tokens(ids)
-        spaced = "▁" in "".join(self.tokenizer.get_vocab())  # SentencePiece: decoding one token would drop its space
-        return [n.replace("▁", " ") if spaced else self.tokenizer.decode([i]) for i, n in zip(ids, names, strict=True)]
+        # SentencePiece: decoding one token would drop its space
+        spaced = "▁" in "".join(self.tokenizer.get_vocab())
+        return [
+            n.replace("▁", " ") if spaced else self.tokenizer.decode([i])
+            for i, n in zip(ids, names, strict=True)
+        ]
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -254,13 +299,21 @@ class HFModel:
     def weights_hash(self) -> str:
         """sha256 over the weight files of a local folder; the commit of a model from the hub."""
         place = locate(self.name)
-        return _folder_hash(place) if Path(place).is_dir() else str(getattr(self.model.config, "_commit_hash", None))
+        return (
+            _folder_hash(place)
+            if Path(place).is_dir()
+            else str(getattr(self.model.config, "_commit_hash", None))
+        )
 
 
-def load_model(name: str, hook: str | Hook = "middle", *, device: str = "auto", dtype: str = "float32") -> HFModel:
-    """Load `pylm`, a local folder or a Hugging Face id, to be read at `hook` (any spelling, see `lm.hooks`).
+def load_model(
+    name: str, hook: str | Hook = "middle", *, device: str = "auto", dtype: str = "float32"
+) -> HFModel:
+    """Load `pylm`, a local folder or a Hugging Face id, to be read at `hook` (any spelling, see
+    `lm.hooks`).
 
-    Raises `ModelUnavailable`, `FileNotFoundError` or `ValueError`, saying what is wrong with the model or the hook.
+    Raises `ModelUnavailable`, `FileNotFoundError` or `ValueError`, saying what is wrong with the
+    model or the hook.
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -269,7 +322,9 @@ def load_model(name: str, hook: str | Hook = "middle", *, device: str = "auto", 
 
 
 def wrap(model: PreTrainedModel, tokenizer: Any, name: str, hook: str | Hook = "middle") -> HFModel:
-    """A frozen model already in memory, read at `hook`. Raises `ValueError` for a hook it does not have."""
+    """A frozen model already in memory, read at `hook`. Raises `ValueError` for a hook it does not
+    have.
+    """
     layout = layout_of(model)
     hook = parse_hook(hook if isinstance(hook, str) else hook.name, layout)
     return HFModel(model, tokenizer, name, hook, layout, _returns_tuples(model, layout))
@@ -291,7 +346,9 @@ def _returns_tuples(model: PreTrainedModel, layout: Layout) -> bool:
 
 def _folder_hash(folder: str) -> str:
     paths = sorted(Path(folder).glob("*.safetensors"))
-    return _files_hash(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+    return _files_hash(
+        tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
+    )
 
 
 @functools.cache

@@ -1,7 +1,8 @@
-"""Windows split at one position: what comes before runs once, what comes after reads its keys and values.
+"""Windows split at one position: what comes before runs once, what comes after reads its keys and
+values.
 
-A change at a position reaches nothing before it. Many changes of one position, each counted over a few positions behind it,
-then cost those positions and not whole windows.
+A change at a position reaches nothing before it. Many changes of one position, each counted over a
+few positions behind it, then cost those positions and not whole windows.
 """
 
 import copy
@@ -17,15 +18,17 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 if TYPE_CHECKING:
     from saelab.lm.model import HFModel, State
 
-CLOSE, CLOSE_HALF = 1e-3, 0.05  # of the logits' spread: how far a split window may be from the whole one, in half precision too
+# of the logits' spread: how far a split window may be from the whole one, in half precision too
+CLOSE, CLOSE_HALF = 1e-3, 0.05
 
 
 @torch.no_grad()
 def tail_of(lm: "HFModel", x: Tensor, state: "State", at: int) -> Callable[[Tensor], Tensor]:
-    """Run the blocks above the hook on the first `at` positions of windows as captured, x `[n, T, D]`.
+    """Run the blocks above the hook on the first `at` positions of windows as captured, x `[n, T,
+    D]`.
 
-    What comes back takes activations `[c n, T - at, D]` from position `at` on, c versions of the n windows, to their logits
-    `[c n, T - at, V]`.
+    What comes back takes activations `[c n, T - at, D]` from position `at` on, c versions of the n
+    windows, to their logits `[c n, T - at, V]`.
     """
     before, after = _part(state, slice(at)), _part(state, slice(at, None))
     first = lm.hook.layer + (lm.hook.site == "resid_post")  # the first block that runs
@@ -33,7 +36,8 @@ def tail_of(lm: "HFModel", x: Tensor, state: "State", at: int) -> Callable[[Tens
         past = DynamicCache(config=lm.model.config)
         lm.resume(x[:, :at], replace(before, past=past), at - 1)
         nothing = x.new_zeros(len(x), 1, at, 1)
-        for layer in range(first):  # blocks that do not run: only the length of what they hold is ever read
+        # blocks that do not run: only the length of what they hold is ever read
+        for layer in range(first):
             past.update(nothing, nothing, layer)
         after = replace(after, past=past)
     n = len(x)
@@ -42,15 +46,21 @@ def tail_of(lm: "HFModel", x: Tensor, state: "State", at: int) -> Callable[[Tens
         rows = torch.arange(n, device=after.tokens.device).repeat(len(x) // n)
         block_input = None if after.block_input is None else after.block_input[rows]
         past = None if after.past is None else _rows(after.past, rows)
-        return lm.resume(x, replace(after, tokens=after.tokens[rows], block_input=block_input, past=past))
+        return lm.resume(
+            x, replace(after, tokens=after.tokens[rows], block_input=block_input, past=past)
+        )
 
     return logits
 
 
 @torch.no_grad()
 def splits(lm: "HFModel") -> bool:
-    """Whether windows of this model can be split: it goes on from kept keys and values as its own forward does."""
-    tokens = torch.arange(1, 13, device=lm.device)[None] % lm.model.config.get_text_config().vocab_size
+    """Whether windows of this model can be split: it goes on from kept keys and values as its own
+    forward does.
+    """
+    tokens = (
+        torch.arange(1, 13, device=lm.device)[None] % lm.model.config.get_text_config().vocab_size
+    )
     x, state = lm.capture(tokens)
     whole = lm.resume(x, state, 7)
     try:
@@ -62,7 +72,8 @@ def splits(lm: "HFModel") -> bool:
 
 
 def cache_argument(model: PreTrainedModel) -> str:
-    """What the forward of this model calls its keys and values: transformers 5.24 renamed the argument of most models.
+    """What the forward of this model calls its keys and values: transformers 5.24 renamed the
+    argument of most models.
 
     Raises `TypeError` where it takes none.
     """
@@ -70,7 +81,9 @@ def cache_argument(model: PreTrainedModel) -> str:
     for name in ("cache", "past_key_values"):
         if name in names:
             return name
-    raise TypeError(f"the forward of {type(model).__name__} takes neither `cache` nor `past_key_values`")
+    raise TypeError(
+        f"the forward of {type(model).__name__} takes neither `cache` nor `past_key_values`"
+    )
 
 
 def _part(state: "State", part: slice) -> "State":

@@ -47,7 +47,9 @@ def feeding(module: nn.Module, x: Tensor) -> Iterator[None]:
 @contextmanager
 def replacing(module: nn.Module, x: Tensor) -> Iterator[None]:
     """The module's output is `x`."""
-    handle = module.register_forward_hook(lambda _, args, output: (x, *output[1:]) if isinstance(output, tuple) else x)
+    handle = module.register_forward_hook(
+        lambda _, args, output: (x, *output[1:]) if isinstance(output, tuple) else x
+    )
     try:
         yield
     finally:

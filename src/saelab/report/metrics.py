@@ -10,44 +10,85 @@ class Metric:
     label: str
     better: str  # higher, lower or empty
     meaning: str
-    headline: bool = False  # shown in the summary table; the others stand in the table of all metrics
+    # shown in the summary table; the others stand in the table of all metrics
+    headline: bool = False
 
 
 UP, DOWN = "higher", "lower"
 METRICS: dict[str, Metric] = {
-    "l0": Metric("L0", "", "mean number of latents active on a token: the sparsity at which everything is compared", True),
+    "l0": Metric(
+        "L0",
+        "",
+        "mean number of latents active on a token: the sparsity at which everything is compared",
+        True,
+    ),
     "explained_variance": Metric(
-        "Explained variance", "higher", "share of the activations' variance that the reconstruction keeps; 1 is perfect", True
+        "Explained variance",
+        "higher",
+        "share of the activations' variance that the reconstruction keeps; 1 is perfect",
+        True,
     ),
     "ce_loss_score": Metric(
         "CE recovered",
         "higher",
-        "share of the language model's loss that survives when the reconstruction replaces the activations; "
+        "share of the language model's loss that survives when the reconstruction replaces the "
+        "activations; "
         "0 is zero-ablation, 1 is the untouched model",
         True,
     ),
     "kl_div_score": Metric(
-        "KL recovered", "higher", "the same for the divergence between the model's predictions with and without the SAE", True
+        "KL recovered",
+        "higher",
+        "the same for the divergence between the model's predictions with and without the SAE",
+        True,
     ),
     "cossim": Metric("Cosine", "higher", "cosine between activation and reconstruction", True),
-    "dead": Metric("Dead", "lower", "share of latents that were never active on the evaluation text", True),
-    "frac_alive": Metric("Alive", "higher", "share of latents that were active on the evaluation text", True),
-    "mse": Metric("MSE", "lower", "squared error of the reconstruction, summed over dimensions, mean over tokens"),
-    "explained_variance_legacy": Metric("Explained variance (legacy)", "higher", "mean over tokens of 1 - error / variance"),
+    "dead": Metric(
+        "Dead", "lower", "share of latents that were never active on the evaluation text", True
+    ),
+    "frac_alive": Metric(
+        "Alive", "higher", "share of latents that were active on the evaluation text", True
+    ),
+    "mse": Metric(
+        "MSE",
+        "lower",
+        "squared error of the reconstruction, summed over dimensions, mean over tokens",
+    ),
+    "explained_variance_legacy": Metric(
+        "Explained variance (legacy)", "higher", "mean over tokens of 1 - error / variance"
+    ),
     "ce_loss_without_sae": Metric("CE, untouched model", "", "nats per token"),
     "ce_loss_with_sae": Metric("CE with the SAE", "lower", "nats per token"),
     "ce_loss_with_ablation": Metric("CE, zero-ablation", "", "nats per token"),
     "kl_div_with_sae": Metric("KL with the SAE", "lower", "nats per token"),
     "kl_div_with_ablation": Metric("KL, zero-ablation", "", "nats per token"),
-    "ce_loss_score_mean": Metric("CE recovered (mean-ablation)", "higher", "CE recovered where 0 is the mean activation"),
-    "kl_div_score_mean": Metric("KL recovered (mean-ablation)", "higher", "KL recovered where 0 is the mean activation"),
+    "ce_loss_score_mean": Metric(
+        "CE recovered (mean-ablation)", "higher", "CE recovered where 0 is the mean activation"
+    ),
+    "kl_div_score_mean": Metric(
+        "KL recovered (mean-ablation)", "higher", "KL recovered where 0 is the mean activation"
+    ),
     "l1": Metric("L1", "", "mean sum of the active latents' values"),
-    "l2_ratio": Metric("Norm ratio", "", "norm of the reconstruction over norm of the activation; below 1 is shrinkage"),
-    "relative_reconstruction_bias": Metric("Reconstruction bias", "", "1 is unbiased; below 1 is shrinkage"),
-    "freq_over_1_percent": Metric("Active on > 1 %", "", "share of latents active on more than 1 % of the tokens"),
-    "freq_over_10_percent": Metric("Active on > 10 %", "", "share of latents active on more than 10 % of the tokens"),
-    "average_max_decoder_cosine_sim": Metric("Nearest decoder row", "", "mean cosine of a latent's nearest other decoder row"),
-    "average_max_encoder_cosine_sim": Metric("Nearest encoder row", "", "the same of the encoder's directions"),
+    "l2_ratio": Metric(
+        "Norm ratio",
+        "",
+        "norm of the reconstruction over norm of the activation; below 1 is shrinkage",
+    ),
+    "relative_reconstruction_bias": Metric(
+        "Reconstruction bias", "", "1 is unbiased; below 1 is shrinkage"
+    ),
+    "freq_over_1_percent": Metric(
+        "Active on > 1 %", "", "share of latents active on more than 1 % of the tokens"
+    ),
+    "freq_over_10_percent": Metric(
+        "Active on > 10 %", "", "share of latents active on more than 10 % of the tokens"
+    ),
+    "average_max_decoder_cosine_sim": Metric(
+        "Nearest decoder row", "", "mean cosine of a latent's nearest other decoder row"
+    ),
+    "average_max_encoder_cosine_sim": Metric(
+        "Nearest encoder row", "", "the same of the encoder's directions"
+    ),
 }
 METRICS["cosine"] = METRICS["cossim"]
 METRICS["dead_share"] = METRICS["dead"]
@@ -116,62 +157,127 @@ _SIGNALS = {
     "norm": "the decoder's norm alone, without an intervention",
     "probe": "correlation with the model's predictions, without an intervention",
 }
-_AGAINST = {"control": "directions of equal length", "others": "other latents, scaled to equal length"}
+_AGAINST = {
+    "control": "directions of equal length",
+    "others": "other latents, scaled to equal length",
+}
 
 
 def _of_type(name: str, change: str) -> dict[str, Metric]:
     nces, own = f"NCES, {name}", f"Consistency, {name}"
     found = {
-        f"nces_{name}": Metric(nces, UP, f"(effect - control) / (effect + control), {change}; mean by activity, in [-1, 1]"),
-        f"nces_{name}_median": Metric(f"{nces}, median", UP, f"NCES of the median live latent, {change}"),
-        f"nces_{name}_share_positive": Metric(f"{nces}, above 0", UP, "share of live latents whose interval lies above 0"),
-        f"nces_auroc_{name}": Metric(f"AUROC, {name}", UP, f"how well NCES tells causal latents from inert ones, {change}"),
-        f"consistency_{name}": Metric(own, UP, f"nats that a concept's latents move its tokens by, {change}"),
+        f"nces_{name}": Metric(
+            nces,
+            UP,
+            f"(effect - control) / (effect + control), {change}; mean by activity, in [-1, 1]",
+        ),
+        f"nces_{name}_median": Metric(
+            f"{nces}, median", UP, f"NCES of the median live latent, {change}"
+        ),
+        f"nces_{name}_share_positive": Metric(
+            f"{nces}, above 0", UP, "share of live latents whose interval lies above 0"
+        ),
+        f"nces_auroc_{name}": Metric(
+            f"AUROC, {name}", UP, f"how well NCES tells causal latents from inert ones, {change}"
+        ),
+        f"consistency_{name}": Metric(
+            own, UP, f"nats that a concept's latents move its tokens by, {change}"
+        ),
     }
     for key, whom in _AGAINST.items():
-        found[f"consistency_{name}_above_{key}"] = Metric(f"{own}, above {key}", UP, f"the same less that of {whom}")
+        found[f"consistency_{name}_above_{key}"] = Metric(
+            f"{own}, above {key}", UP, f"the same less that of {whom}"
+        )
         label = f"{own}, share above {key}"
-        found[f"consistency_{name}_share_above_{key}"] = Metric(label, UP, f"share of concepts that lead {whom}, by interval")
+        found[f"consistency_{name}_share_above_{key}"] = Metric(
+            label, UP, f"share of concepts that lead {whom}, by interval"
+        )
     return found
 
 
 EFFECT_METRICS: dict[str, Metric] = {
     "causal_mass": Metric(
-        "Causal mass", UP, "activity times effect of setting a latent to 0, summed over latents; nats a token"
+        "Causal mass",
+        UP,
+        "activity times effect of setting a latent to 0, summed over latents; nats a token",
     ),
-    "causal_mass_fisher": Metric("Causal mass (estimate)", UP, "the same from the Fisher estimate, over all live latents"),
-    "nces_fisher": Metric("NCES (estimate)", UP, "NCES from the Fisher estimate, mean by activity over all live latents"),
-    "nces_fisher_spearman": Metric("Estimate's ranks", UP, "rank correlation of estimated and measured effects"),
-    "nces_agreement": Metric("NCES agreement", UP, "mean rank correlation of NCES between types of intervention"),
-    "nces_excluded": Metric("Too rare to measure", DOWN, "share of latents active on fewer than 30 tokens: in no other score"),
-    "nces_spearman": Metric("Effect ranks", UP, "rank correlation of estimated and measured effects, within causal latents"),
-    "nces_labelled": Metric("Labelled latents", "", "latents matched to one feature, of known kind"),
-    "consistency_all_types": Metric("Consistency, all types", UP, "share of concepts that lead both in all types"),
-    "consistency_agreement": Metric("Consistency agreement", UP, "mean rank correlation of the leads between types"),
-    "consistency_equal_signs": Metric("Equal signs", UP, "share of concepts for which two types' leads have one sign"),
-    "consistency_elsewhere": Metric("Consistency elsewhere", "", "effect where the concept holds and another token is next"),
-    "consistency_by_chance": Metric("Consistency by chance", "", "lead of latents chosen by shuffled labels; above 0: a fault"),
-    "consistency_coverage": Metric("Coverage", "", "share of decided positions on which a latent of the concept is active"),
-    "consistency_undefined": Metric("Undefined concepts", DOWN, "share of concepts whose latents could not be measured"),
+    "causal_mass_fisher": Metric(
+        "Causal mass (estimate)", UP, "the same from the Fisher estimate, over all live latents"
+    ),
+    "nces_fisher": Metric(
+        "NCES (estimate)",
+        UP,
+        "NCES from the Fisher estimate, mean by activity over all live latents",
+    ),
+    "nces_fisher_spearman": Metric(
+        "Estimate's ranks", UP, "rank correlation of estimated and measured effects"
+    ),
+    "nces_agreement": Metric(
+        "NCES agreement", UP, "mean rank correlation of NCES between types of intervention"
+    ),
+    "nces_excluded": Metric(
+        "Too rare to measure",
+        DOWN,
+        "share of latents active on fewer than 30 tokens: in no other score",
+    ),
+    "nces_spearman": Metric(
+        "Effect ranks",
+        UP,
+        "rank correlation of estimated and measured effects, within causal latents",
+    ),
+    "nces_labelled": Metric(
+        "Labelled latents", "", "latents matched to one feature, of known kind"
+    ),
+    "consistency_all_types": Metric(
+        "Consistency, all types", UP, "share of concepts that lead both in all types"
+    ),
+    "consistency_agreement": Metric(
+        "Consistency agreement", UP, "mean rank correlation of the leads between types"
+    ),
+    "consistency_equal_signs": Metric(
+        "Equal signs", UP, "share of concepts for which two types' leads have one sign"
+    ),
+    "consistency_elsewhere": Metric(
+        "Consistency elsewhere", "", "effect where the concept holds and another token is next"
+    ),
+    "consistency_by_chance": Metric(
+        "Consistency by chance", "", "lead of latents chosen by shuffled labels; above 0: a fault"
+    ),
+    "consistency_coverage": Metric(
+        "Coverage", "", "share of decided positions on which a latent of the concept is active"
+    ),
+    "consistency_undefined": Metric(
+        "Undefined concepts", DOWN, "share of concepts whose latents could not be measured"
+    ),
 }
 for _name, _change in TYPES.items():
     EFFECT_METRICS |= _of_type(_name, _change)
 for _name, _signal in _SIGNALS.items():
     _better = UP if _name == "fisher" else ""
-    EFFECT_METRICS[f"nces_auroc_{_name}"] = Metric(f"AUROC, {_name}", _better, f"how well {_signal} tells causal from inert")
+    EFFECT_METRICS[f"nces_auroc_{_name}"] = Metric(
+        f"AUROC, {_name}", _better, f"how well {_signal} tells causal from inert"
+    )
 
 BATCH = "_batch"  # ends the key of the same metric under batch selection
 
 
 def metric(name: str) -> Metric:
-    """Label and meaning of a metric of a language model's SAE; an unknown one is shown under its own name."""
+    """Label and meaning of a metric of a language model's SAE; an unknown one is shown under its
+    own name.
+    """
     return METRICS.get(name) or world_metric(name)
 
 
 def world_metric(name: str) -> Metric:
-    """Label and meaning of a metric in a synthetic world or of an intervention; `<key>_batch` is explained by `<key>`."""
+    """Label and meaning of a metric in a synthetic world or of an intervention; `<key>_batch` is
+    explained by `<key>`.
+    """
     known = WORLD_METRICS.get(name) or METRICS.get(name) or EFFECT_METRICS.get(name)
     base = (METRICS | WORLD_METRICS | EFFECT_METRICS).get(name.removesuffix(BATCH))
     if known is None and base is not None:
-        known = Metric(f"{base.label} (batch)", base.better, f"{base.meaning}; codes under batch selection, not the threshold")
+        known = Metric(
+            f"{base.label} (batch)",
+            base.better,
+            f"{base.meaning}; codes under batch selection, not the threshold",
+        )
     return known or Metric(name.replace("_", " "), "", "")

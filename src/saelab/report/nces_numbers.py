@@ -1,4 +1,6 @@
-"""What the pictures of single latents' effects show, from what the NCES evaluation recorded of every latent."""
+"""What the pictures of single latents' effects show, from what the NCES evaluation recorded of
+every latent.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -29,17 +31,24 @@ class Latent:
     mean_code: float | None  # where active
     effect: float | None  # nats
     control: float | None  # nats
-    inert: bool = False  # of a feature that the world's model never reads; on a language model nobody knows
+    # of a feature that the world's model never reads; on a language model nobody knows
+    inert: bool = False
 
     @property
     def mass(self) -> float | None:
         """Mean code over all tokens."""
-        return None if self.frequency is None or self.mean_code is None else self.frequency * self.mean_code
+        return (
+            None
+            if self.frequency is None or self.mean_code is None
+            else self.frequency * self.mean_code
+        )
 
     @property
     def on_text(self) -> float | None:
         """Effect per token of the text: what causal mass is the sum of."""
-        return None if self.frequency is None or self.effect is None else self.frequency * self.effect
+        return (
+            None if self.frequency is None or self.effect is None else self.frequency * self.effect
+        )
 
     @property
     def nces(self) -> float | None:
@@ -49,11 +58,13 @@ class Latent:
         return (self.effect - self.control) / (self.effect + self.control)
 
 
-# What was recorded -----------------------------------------------------------------------------------------------------
+# What was recorded --------------------------------------------------------------------------------
 
 
 def live_latents(run: RunRecord) -> list[Latent]:
-    """Every live latent of a run with its estimated effect; a column that is missing or of another length is None."""
+    """Every live latent of a run with its estimated effect; a column that is missing or of another
+    length is None.
+    """
     columns = mapping(_recorded(run).get("estimates"))
     n = len(items(columns.get("latent")))
     names = ("latent", "frequency", "mean_code", "effect", "control")
@@ -80,7 +91,11 @@ def measured_latents(run: RunRecord, kind: str) -> list[Latent]:
 
 def kinds(run: RunRecord) -> list[str]:
     """The types of intervention that a run recorded, in order."""
-    return list(dict.fromkeys(key for row in _rows(run) for key, value in row.items() if "effect" in mapping(value)))
+    return list(
+        dict.fromkeys(
+            key for row in _rows(run) for key, value in row.items() if "effect" in mapping(value)
+        )
+    )
 
 
 def _recorded(run: RunRecord) -> dict[str, Any]:
@@ -93,7 +108,7 @@ def _rows(run: RunRecord) -> list[dict[str, Any]]:
     return [mapping(row) for row in items(_recorded(run).get("latents"))]
 
 
-# The pictures' numbers -------------------------------------------------------------------------------------------------
+# The pictures' numbers ----------------------------------------------------------------------------
 
 
 def cloud(run: RunRecord, variant: int) -> Cloud | None:
@@ -102,7 +117,9 @@ def cloud(run: RunRecord, variant: int) -> Cloud | None:
     if not live:
         return None
     drawn = thinned([(mass, effect) for mass, effect, _ in live], DOTS)
-    exact, inert = (_triples([latent for latent in measured if latent.inert is kind]) for kind in (False, True))
+    exact, inert = (
+        _triples([latent for latent in measured if latent.inert is kind]) for kind in (False, True)
+    )
     known = f"{len(exact)} causal, {len(inert)} inert" if inert else f"{len(exact)} measured"
     counts = f"{len(drawn)} of {len(live)} estimated; {known}"
     controls = band([(mass, control) for mass, _, control in live])
@@ -110,9 +127,15 @@ def cloud(run: RunRecord, variant: int) -> Cloud | None:
 
 
 def _triples(latents: Sequence[Latent]) -> list[tuple[float, float, float]]:
-    """(mass, E, C) of the latents that have them, by mass; what has no mass cannot stand on a log axis."""
+    """(mass, E, C) of the latents that have them, by mass; what has no mass cannot stand on a log
+    axis.
+    """
     found = [(latent.mass, latent.effect, latent.control) for latent in latents]
-    return sorted((m, e, c) for m, e, c in found if m is not None and m > 0 and e is not None and c is not None)
+    return sorted(
+        (m, e, c)
+        for m, e, c in found
+        if m is not None and m > 0 and e is not None and c is not None
+    )
 
 
 def thinned(points: Sequence[Point], most: int) -> list[Point]:
@@ -122,10 +145,14 @@ def thinned(points: Sequence[Point], most: int) -> list[Point]:
 
 
 def band(points: Sequence[Point]) -> list[tuple[float, float, float]]:
-    """(mass, 5 %, 95 %) of values sorted by mass, in up to 12 groups of equally many, reaching from end to end."""
+    """(mass, 5 %, 95 %) of values sorted by mass, in up to 12 groups of equally many, reaching from
+    end to end.
+    """
     if len(points) < IN_BAND:
         return []
-    groups = torch.tensor(points, dtype=torch.double).tensor_split(min(STEPS, len(points) // IN_BAND))
+    groups = torch.tensor(points, dtype=torch.double).tensor_split(
+        min(STEPS, len(points) // IN_BAND)
+    )
     rows = []
     for group in groups:
         low, high = group[:, 1].quantile(torch.tensor([0.05, 0.95], dtype=torch.double)).tolist()
@@ -159,36 +186,65 @@ def _binned(latents: Sequence[Latent]) -> list[float]:
 def _mean_by_activity(latents: Sequence[Latent]) -> float | None:
     known = [(latent.nces, latent.weight * (latent.frequency or 0.0)) for latent in latents]
     total = sum(weight for value, weight in known if value is not None)
-    return sum(value * weight for value, weight in known if value is not None) / total if total else None
+    return (
+        sum(value * weight for value, weight in known if value is not None) / total
+        if total
+        else None
+    )
 
 
 def agreement(run: RunRecord) -> Agreement | None:
-    """Rank correlations between the types, and with the estimate, over the measured latents; None with fewer than two."""
+    """Rank correlations between the types, and with the estimate, over the measured latents; None
+    with fewer than two.
+    """
     estimated = {latent.number: latent for latent in live_latents(run)}
-    columns = {kind: {latent.number: latent for latent in measured_latents(run, kind)} for kind in kinds(run)}
+    columns = {
+        kind: {latent.number: latent for latent in measured_latents(run, kind)}
+        for kind in kinds(run)
+    }
     if estimated and columns:
         columns[ESTIMATE] = estimated
     if len(columns) < 2:
         return None
-    measured = list(dict.fromkeys(j for kind, column in columns.items() if kind != ESTIMATE for j in column))
+    measured = list(
+        dict.fromkeys(j for kind, column in columns.items() if kind != ESTIMATE for j in column)
+    )
 
     def matrix(value: Callable[[Latent], float | None]) -> list[list[float | None]]:
-        each = [[value(column[j]) if j in column else None for j in measured] for column in columns.values()]
-        ranked = [torch.tensor([torch.nan if v is None else v for v in row], dtype=torch.double) for row in each]
+        each = [
+            [value(column[j]) if j in column else None for j in measured]
+            for column in columns.values()
+        ]
+        ranked = [
+            torch.tensor([torch.nan if v is None else v for v in row], dtype=torch.double)
+            for row in each
+        ]
         return [[rank_correlation(a, b) for b in ranked] for a in ranked]
 
-    return Agreement(run.title, list(columns), matrix(lambda latent: latent.effect), matrix(lambda latent: latent.nces))
+    return Agreement(
+        run.title,
+        list(columns),
+        matrix(lambda latent: latent.effect),
+        matrix(lambda latent: latent.nces),
+    )
 
 
 def mass_order(run: RunRecord, key: Callable[[Latent], float | None]) -> list[float] | None:
-    """Share of the estimated causal mass in the first 1, 2, ... live latents by falling `key`; None where it is undefined."""
+    """Share of the estimated causal mass in the first 1, 2, ... live latents by falling `key`; None
+    where it is undefined.
+    """
     known = [(key(latent), latent.on_text) for latent in live_latents(run)]
-    rows = sorted(((k, v) for k, v in known if k is not None and v is not None), key=lambda row: -row[0])
+    rows = sorted(
+        ((k, v) for k, v in known if k is not None and v is not None), key=lambda row: -row[0]
+    )
     total = sum(value for _, value in rows)
     return (
         None
         if total <= 0
-        else [min(share / total, 1.0) for share in torch.tensor([v for _, v in rows]).double().cumsum(0).tolist()]
+        else [
+            min(share / total, 1.0)
+            for share in torch.tensor([v for _, v in rows]).double().cumsum(0).tolist()
+        ]
     )
 
 
@@ -198,8 +254,12 @@ def reached(shares: Sequence[float], part: float) -> int:
 
 
 def curve(runs: Sequence[Sequence[float]], variant: int) -> Curve:
-    """Mean and range over seeds at numbers of latents spaced evenly on a log axis; a seed with fewer has all its mass."""
+    """Mean and range over seeds at numbers of latents spaced evenly on a log axis; a seed with
+    fewer has all its mass.
+    """
     most = max(len(shares) for shares in runs)
     taken = sorted({round(most ** (i / (TAKEN - 1))) for i in range(TAKEN)})
     at = [[shares[min(s, len(shares)) - 1] for shares in runs] for s in taken]
-    return Curve(variant, taken, [sum(v) / len(v) for v in at], [min(v) for v in at], [max(v) for v in at])
+    return Curve(
+        variant, taken, [sum(v) / len(v) for v in at], [min(v) for v in at], [max(v) for v in at]
+    )

@@ -22,7 +22,13 @@ DOT: dict[str, Any] = {
     "markeredgecolor": "white",
     "markeredgewidth": 0.6,
 }
-RING: dict[str, Any] = {**DOT, "markersize": 4, "markerfacecolor": "none", "markeredgecolor": "#5d686f", "markeredgewidth": 0.8}
+RING: dict[str, Any] = {
+    **DOT,
+    "markersize": 4,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#5d686f",
+    "markeredgewidth": 0.8,
+}
 SHADES = ("#D55E00", "#ffffff", "#0072B2")  # rank correlation -1, 0, 1
 DARK = 0.62  # |correlation| from which the number in a cell is white
 BINS = 20  # of NCES, over [-1, 1]
@@ -32,14 +38,17 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Cloud:
-    """The latents of one SAE: (activation mass, effect); an effect that is not above 0 stands on the lower edge."""
+    """The latents of one SAE: (activation mass, effect); an effect that is not above 0 stands on
+    the lower edge.
+    """
 
     title: str
     counts: str  # how many latents are drawn
     variant: int
     estimated: Sequence[Point]  # E of live latents, perhaps not all of them
     exact: Sequence[tuple[float, float, float]]  # mass, E and C of the measured ones
-    inert: Sequence[tuple[float, float, float]]  # the same of those that a world's model never reads
+    # the same of those that a world's model never reads
+    inert: Sequence[tuple[float, float, float]]
     band: Sequence[tuple[float, float, float]]  # mass, 5 % and 95 % of the estimated C there
 
 
@@ -78,20 +87,43 @@ class Curve:
 
 
 def clouds(panels: Sequence[Cloud], label: str) -> str:
-    """A scatter an SAE, on shared log-log axes: exact effects on top of estimated ones, both above the band of controls."""
+    """A scatter an SAE, on shared log-log axes: exact effects on top of estimated ones, both above
+    the band of controls.
+    """
     x = [point[0] for panel in panels for point in [*panel.estimated, *panel.exact, *panel.inert]]
-    known = [value for panel in panels for point in [*panel.estimated, *panel.exact, *panel.inert] for value in point[1:]]
+    known = [
+        value
+        for panel in panels
+        for point in [*panel.estimated, *panel.exact, *panel.inert]
+        for value in point[1:]
+    ]
     y = [value for value in known if value > 0] or [1.0]
     edge = min(y) / 2  # where an effect of 0 is drawn
     with figure_of(COLUMNS, ceil(len(panels) / COLUMNS), WIDTH, 3.0) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
-            ax.set(title=panel.title, xlabel=f"activation mass (mean code)\n{panel.counts}", ylabel="effect E (nats)")
+            ax.set(
+                title=panel.title,
+                xlabel=f"activation mass (mean code)\n{panel.counts}",
+                ylabel="effect E (nats)",
+            )
             at, low, high = ([row[i] for row in panel.band] for i in range(3))
-            ax.fill_between(at, [max(v, edge) for v in low], [max(v, edge) for v in high], color=BAND, alpha=0.55, linewidth=0)
+            ax.fill_between(
+                at,
+                [max(v, edge) for v in low],
+                [max(v, edge) for v in high],
+                color=BAND,
+                alpha=0.55,
+                linewidth=0,
+            )
             shade = colour(panel.variant)
             _faint(ax, panel.estimated, edge, shade)
-            for points, style in ((panel.inert, {**DOT, "marker": "X", "color": INK}), (panel.exact, {**DOT, "color": shade})):
-                own, control = ([(point[0], max(point[i], edge)) for point in points] for i in (1, 2))
+            for points, style in (
+                (panel.inert, {**DOT, "marker": "X", "color": INK}),
+                (panel.exact, {**DOT, "color": shade}),
+            ):
+                own, control = (
+                    [(point[0], max(point[i], edge)) for point in points] for i in (1, 2)
+                )
                 ax.plot(*_joined(own, control), color=style["color"], linewidth=0.6, alpha=0.6)
                 ax.plot(*_apart(control), **RING)
                 ax.plot(*_apart(own), **style)
@@ -102,7 +134,9 @@ def clouds(panels: Sequence[Cloud], label: str) -> str:
 
 
 def histograms(panels: Sequence[Histogram], label: str) -> str:
-    """NCES of live latents: estimated ones filled, measured ones as a line; means by activity as upright lines."""
+    """NCES of live latents: estimated ones filled, measured ones as a line; means by activity as
+    upright lines.
+    """
     edges = [-1 + 2 * i / BINS for i in range(BINS + 1)]
     with figure_of(COLUMNS, ceil(len(panels) / COLUMNS), WIDTH, 2.6) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
@@ -112,12 +146,25 @@ def histograms(panels: Sequence[Histogram], label: str) -> str:
             ax.axvline(panel.mean_estimated, color=INK, linewidth=1, linestyle=(0, (3, 2)))
             for bins, ink in ((panel.inert, INK), (panel.exact, shade)):
                 if bins:
-                    ax.stairs(bins, edges, color=ink, linewidth=1.5, linestyle="-" if ink == shade else (0, (1, 1)))
+                    ax.stairs(
+                        bins,
+                        edges,
+                        color=ink,
+                        linewidth=1.5,
+                        linestyle="-" if ink == shade else (0, (1, 1)),
+                    )
             if panel.mean_exact is not None:
                 ax.axvline(panel.mean_exact, color=INK, linewidth=1.2)
                 means = f"{panel.mean_exact:.2f} measured, {means}".replace("-", "\N{MINUS SIGN}")
-            ax.set(title=panel.title, xlabel=f"NCES\nmean by activity: {means}", ylabel="share of live latents", xlim=(-1, 1))
-            ax.set_xticks([-1, -0.5, 0, 0.5, 1], ["\N{MINUS SIGN}1", "\N{MINUS SIGN}0.5", "0", "0.5", "1"])
+            ax.set(
+                title=panel.title,
+                xlabel=f"NCES\nmean by activity: {means}",
+                ylabel="share of live latents",
+                xlim=(-1, 1),
+            )
+            ax.set_xticks(
+                [-1, -0.5, 0, 0.5, 1], ["\N{MINUS SIGN}1", "\N{MINUS SIGN}0.5", "0", "0.5", "1"]
+            )
         return svg_of(figure, label)
 
 
@@ -131,12 +178,21 @@ def agreements(panels: Sequence[Agreement], label: str) -> str:
             n = len(panel.names)
             cells = [[_cell(panel, i, j) for j in range(n)] for i in range(n)]
             ax.imshow(
-                [[v or 0.0 for v in row] for row in cells], cmap=shades, vmin=-1, vmax=1, aspect="auto", interpolation="none"
+                [[v or 0.0 for v in row] for row in cells],
+                cmap=shades,
+                vmin=-1,
+                vmax=1,
+                aspect="auto",
+                interpolation="none",
             )
             for i, row in enumerate(cells):
                 for j, value in enumerate(row):
                     if i != j:
-                        text = "n/a" if value is None else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+                        text = (
+                            "n/a"
+                            if value is None
+                            else f"{value:.2f}".replace("-", "\N{MINUS SIGN}")
+                        )
                         ink = "white" if abs(value or 0) > DARK else INK
                         ax.text(j, i, text, ha="center", va="center", fontsize=8.5, color=ink)
             ax.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color="#aab2b8", linewidth=0.8)
@@ -150,15 +206,21 @@ def agreements(panels: Sequence[Agreement], label: str) -> str:
 
 
 def mass_curves(panels: Sequence[tuple[str, Sequence[Curve]]], label: str) -> str:
-    """Share of causal mass against latents taken, a panel an order of taking them, a line a row with its seeds' range."""
+    """Share of causal mass against latents taken, a panel an order of taking them, a line a row
+    with its seeds' range.
+    """
     most = max((curve.taken[-1] for _, curves in panels for curve in curves), default=1)
     with figure_of(len(panels), 1, WIDTH, 3.2) as (figure, axes):
         for ax, (title, curves) in zip(axes, panels, strict=True):
-            ax.set(title=title, xlabel="latents taken", ylabel="share of causal mass", ylim=(0, 1.02))
+            ax.set(
+                title=title, xlabel="latents taken", ylabel="share of causal mass", ylim=(0, 1.02)
+            )
             for curve in curves:
                 shade = colour(curve.variant)
                 if curve.low != curve.high:
-                    ax.fill_between(curve.taken, curve.low, curve.high, color=shade, alpha=0.25, linewidth=0)
+                    ax.fill_between(
+                        curve.taken, curve.low, curve.high, color=shade, alpha=0.25, linewidth=0
+                    )
                 ax.plot(curve.taken, curve.mean, color=shade, linewidth=1.6)
             ax.set_xlim(1, max(most, 2))
             log_axis(ax, "x", (1, most))
@@ -166,14 +228,18 @@ def mass_curves(panels: Sequence[tuple[str, Sequence[Curve]]], label: str) -> st
 
 
 def _faint(ax: "Axes", points: Sequence[Point], edge: float, shade: str) -> None:
-    """Many small dots as one path: strokes of no length with round ends; markers would take five times the space."""
+    """Many small dots as one path: strokes of no length with round ends; markers would take five
+    times the space.
+    """
     from matplotlib.patches import PathPatch
     from matplotlib.path import Path
 
     corners = [(x, max(y, edge)) for x, y in points for _ in range(2)]
     path = Path(corners, [Path.MOVETO, Path.LINETO] * len(points))
     path.should_simplify = False
-    ax.add_patch(PathPatch(path, fill=False, edgecolor=shade, linewidth=2.4, alpha=0.3, capstyle="round"))
+    ax.add_patch(
+        PathPatch(path, fill=False, edgecolor=shade, linewidth=2.4, alpha=0.3, capstyle="round")
+    )
 
 
 def _apart(points: Sequence[Point]) -> tuple[list[float], list[float]]:
@@ -182,7 +248,13 @@ def _apart(points: Sequence[Point]) -> tuple[list[float], list[float]]:
 
 def _joined(a: Sequence[Point], b: Sequence[Point]) -> tuple[list[float], list[float]]:
     """One line with a gap after every pair."""
-    return _apart([corner for first, second in zip(a, b, strict=True) for corner in (first, second, (nan, nan))])
+    return _apart(
+        [
+            corner
+            for first, second in zip(a, b, strict=True)
+            for corner in (first, second, (nan, nan))
+        ]
+    )
 
 
 def _cell(panel: Agreement, i: int, j: int) -> float | None:

@@ -41,12 +41,13 @@ WORLD_SECTIONS = {
 def write_report(folder: Path) -> Path:
     """Read an output folder and write `<folder>/report.html` atomically; return its path.
 
-    The page needs no network and no other file. What was not measured is said on the page, not left out.
-    Raises `FileNotFoundError` when the folder holds neither `summary.json` nor runs.
+    The page needs no network and no other file. What was not measured is said on the page, not left
+    out. Raises `FileNotFoundError` when the folder holds neither `summary.json` nor runs.
     """
     path = Path(folder) / "report.html"
     page = render(read_results(Path(folder)))
-    write_bytes(path, page.encode("utf-8", "replace"))  # a broken token may hold half a surrogate pair
+    # a broken token may hold half a surrogate pair
+    write_bytes(path, page.encode("utf-8", "replace"))
     return path
 
 
@@ -69,8 +70,14 @@ def render(results: Results) -> str:
     if not measured_somewhere(results):
         del titles["effects"]
     nav = "".join(f'<a href="#{key}">{title}</a>' for key, title in titles.items())
-    sections = "".join(f'<section id="{key}"><h2>{title}</h2>{bodies[key](results)}</section>' for key, title in titles.items())
-    css, script = (files("saelab.report").joinpath(name).read_text(encoding="utf-8") for name in ("style.css", "page.js"))
+    sections = "".join(
+        f'<section id="{key}"><h2>{title}</h2>{bodies[key](results)}</section>'
+        for key, title in titles.items()
+    )
+    css, script = (
+        files("saelab.report").joinpath(name).read_text(encoding="utf-8")
+        for name in ("style.css", "page.js")
+    )
     title = esc(results.title)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -85,11 +92,19 @@ def _verdicts(results: Results) -> str:
     facts = results.facts
     sizes = [run.l0 for run in results.runs if run.l0 is not None and not run.problems]
     low, high = min(sizes, default=None), max(sizes, default=None)
-    sparsity = MISSING if low is None or high is None else show(low) if low == high else f"{show(low)} to {show(high)}"
+    sparsity = (
+        MISSING
+        if low is None or high is None
+        else show(low)
+        if low == high
+        else f"{show(low)} to {show(high)}"
+    )
     asked = {number(mapping(run.config.get("spec")).get("l0")) for run in results.runs} - {None}
     if len(asked) == 1:
         sparsity += f" (asked for: {fact(asked.pop())})"
-    variants = ", ".join(f"{tables.swatch(i)}<b>{esc(name)}</b>" for i, name in enumerate(results.variants))
+    variants = ", ".join(
+        f"{tables.swatch(i)}<b>{esc(name)}</b>" for i, name in enumerate(results.variants)
+    )
     unhealthy = sum(1 for run in results.runs if run.problems)
     count = f"{len(results.runs)} run{'s' * (len(results.runs) != 1)}"
     where = f"on world {fact(facts.get('world'))}" if results.in_world else _model(facts)
@@ -97,7 +112,9 @@ def _verdicts(results: Results) -> str:
     if unhealthy:
         lead += f'<p class="alarm">{unhealthy} of {count} unhealthy: not in the means and the frontier, but in every table.</p>'
     sentences = "".join(f"<li>{_sentence(row)}</li>" for row in results.contrasts)
-    return lead + (f'<ul class="verdicts">{sentences}</ul>' if sentences else f"<p>Contrasts: {MISSING}.</p>")
+    return lead + (
+        f'<ul class="verdicts">{sentences}</ul>' if sentences else f"<p>Contrasts: {MISSING}.</p>"
+    )
 
 
 def _model(facts: dict[str, Any]) -> str:
@@ -105,7 +122,10 @@ def _model(facts: dict[str, Any]) -> str:
 
 
 def _sentence(row: dict[str, Any]) -> str:
-    treatment, baseline = esc(row.get("treatment") or "unnamed"), esc(row.get("baseline") or "unnamed")
+    treatment, baseline = (
+        esc(row.get("treatment") or "unnamed"),
+        esc(row.get("baseline") or "unnamed"),
+    )
     name = esc(metric(str(row.get("metric"))).label)
     verdict = tables.verdict_of(row)
     says = {
@@ -126,32 +146,44 @@ def _sentence(row: dict[str, Any]) -> str:
 
 def _summary(results: Results) -> str:
     meanings = "".join(
-        f"<dt>{esc(m.label)}</dt><dd>{esc(m.meaning)}</dd>" for key, m in METRICS.items() if key not in ("cosine", "dead_share")
+        f"<dt>{esc(m.label)}</dt><dd>{esc(m.meaning)}</dd>"
+        for key, m in METRICS.items()
+        if key not in ("cosine", "dead_share")
     )
     return (
         '<p class="note">Mean over healthy seeds. In brackets the 95 % interval over documents: the mean of the bounds of each '
         "seed. It leaves out the spread between seeds, which the rows that open show.</p>"
         f"{tables.summary_table(results)}"
-        f"<details><summary>All metrics of all runs</summary>{tables.all_metrics(results)}</details>"
+        "<details><summary>All metrics of all "
+        f"runs</summary>{tables.all_metrics(results)}</details>"
         f'<details><summary>What the numbers mean</summary><dl class="meanings">{meanings}</dl></details>'
     )
 
 
 def _legend(results: Results) -> str:
-    swatches = "".join(f"<span>{tables.swatch(i)}{esc(name)}</span>" for i, name in enumerate(results.variants))
+    swatches = "".join(
+        f"<span>{tables.swatch(i)}{esc(name)}</span>" for i, name in enumerate(results.variants)
+    )
     return f'<p class="legend">{swatches}</p>'
 
 
 def _seeds_legend(results: Results) -> str:
     most = max(len(results.of(variant)) for variant in results.variants)
     styles = ("solid", "dashed", "dotted", "dash-dotted")
-    text = ", ".join(f"{styles[i]} for the {('first', 'second', 'third', 'fourth')[i]}" for i in range(min(most, 4)))
+    text = ", ".join(
+        f"{styles[i]} for the {('first', 'second', 'third', 'fourth')[i]}"
+        for i in range(min(most, 4))
+    )
     return f'<p class="note">Lines: {text} seed of a variant.</p>' if most > 1 else ""
 
 
 def _frontier(results: Results) -> str:
     panels, absent = [], []
-    for name in worlds.frontier_metrics(results) if results.in_world else ("explained_variance", "ce_loss_score"):
+    for name in (
+        worlds.frontier_metrics(results)
+        if results.in_world
+        else ("explained_variance", "ce_loss_score")
+    ):
         points = []
         for run in results.runs:
             entry = run.metrics.get(name, {})
@@ -161,26 +193,47 @@ def _frontier(results: Results) -> str:
                 absent.append(f"{esc(run.label)} in {esc(metric(name).label)} ({why})")
             else:
                 index = results.variants.index(run.variant)
-                points.append(plots.Point(index, run.l0, value, number(entry.get("low")), number(entry.get("high"))))
+                points.append(
+                    plots.Point(
+                        index, run.l0, value, number(entry.get("low")), number(entry.get("high"))
+                    )
+                )
         panels.append((metric(name).label, points))
     svg = plots.frontier(panels, "Sparsity-fidelity frontier")
     note = '<p class="note">Up and to the left is better: more kept with fewer active latents. Bars are 95 % intervals.</p>'
     if results.in_world:
         note = '<p class="note">A point is a run; rows that are compared stand at one L0.</p>'
-    return _legend(results) + f"<figure>{svg}</figure>{note}" + tables.not_drawn(absent) + _trade(results)
+    return (
+        _legend(results)
+        + f"<figure>{svg}</figure>{note}"
+        + tables.not_drawn(absent)
+        + _trade(results)
+    )
 
 
 def _trade(results: Results) -> str:
     """What a dictionary keeps of the activations against what it does to the model's predictions."""
     x, y, points = metric("explained_variance"), metric("kl_div_with_sae"), []
     for run in results.runs:
-        kept, kl = (number(run.metrics.get(name, {}).get("value")) for name in ("explained_variance", "kl_div_with_sae"))
-        if kept is not None and kl is not None and kl > 0 and run.l0 is not None and not run.problems:
+        kept, kl = (
+            number(run.metrics.get(name, {}).get("value"))
+            for name in ("explained_variance", "kl_div_with_sae")
+        )
+        if (
+            kept is not None
+            and kl is not None
+            and kl > 0
+            and run.l0 is not None
+            and not run.problems
+        ):
             points.append(plots.Point(results.variants.index(run.variant), kept, kl))
     if len({point.variant for point in points}) < 2:
         return ""
     svg = plots.trade(
-        points, x.label, f"{y.label}, {y.meaning}", "Divergence of the model's predictions against explained variance"
+        points,
+        x.label,
+        f"{y.label}, {y.meaning}",
+        "Divergence of the model's predictions against explained variance",
     )
     note = "Down and to the right is better, among rows of one L0."
     return f'<figure>{svg}</figure><p class="note">{note}</p>'
@@ -204,9 +257,17 @@ def _training(results: Results) -> str:
                 lines.append(plots.Line(index, results.of(run.variant).index(run), x, y))
         panels.append((title, lines))
     svg = plots.curves(panels, "Training curves")
-    absent = [f"{esc(run.label)} (training curve not measured)" for run in results.runs if not run.curve]
+    absent = [
+        f"{esc(run.label)} (training curve not measured)" for run in results.runs if not run.curve
+    ]
     note = '<p class="note">Losses of different variants have different terms: compare their shape, not their height.</p>'
-    return _legend(results) + f"<figure>{svg}</figure>" + _seeds_legend(results) + note + tables.not_drawn(absent)
+    return (
+        _legend(results)
+        + f"<figure>{svg}</figure>"
+        + _seeds_legend(results)
+        + note
+        + tables.not_drawn(absent)
+    )
 
 
 def _density(results: Results) -> str:
@@ -222,7 +283,9 @@ def _density(results: Results) -> str:
             else:
                 absent.append(f"{esc(run.label)} (densities not measured)")
         shares = ", ".join(f"{100 * share:.1f} %" for share in dead)
-        panels.append(plots.Panel(f"{variant} (dead {shares})" if dead else variant, index, alive, dead))
+        panels.append(
+            plots.Panel(f"{variant} (dead {shares})" if dead else variant, index, alive, dead)
+        )
     svg = plots.densities(panels, "Firing densities")
     note = '<p class="note">The grey bar is the share of latents that never fired on the evaluation text.</p>'
     return f"<figure>{svg}</figure>" + _seeds_legend(results) + note + tables.not_drawn(absent)
@@ -236,15 +299,18 @@ def _facts(results: Results) -> str:
     return (
         f"{facts}<h3>Runs</h3>"
         '<div class="scroll"><table class="small"><thead><tr><th>Run</th><th>Folder</th><th>Health</th>'
-        f"<th>Steps</th><th>Tokens</th><th>Last loss</th></tr></thead><tbody>{runs}</tbody></table></div>"
-        f"<details><summary>Configuration of every run</summary>{tables.config_table(results)}</details>{missing}"
+        "<th>Steps</th><th>Tokens</th><th>Last "
+        f"loss</th></tr></thead><tbody>{runs}</tbody></table></div>"
+        "<details><summary>Configuration of every "
+        f"run</summary>{tables.config_table(results)}</details>{missing}"
     )
 
 
 def _run_fact(run: RunRecord) -> str:
     last = run.curve[-1] if run.curve else {}
     cells = "".join(
-        f"<td>{MISSING if number(last.get(key)) is None else fact(last[key])}</td>" for key in ("step", "tokens", "loss")
+        f"<td>{MISSING if number(last.get(key)) is None else fact(last[key])}</td>"
+        for key in ("step", "tokens", "loss")
     )
     health = "; ".join(esc(text) for text in [*run.problems, *run.warnings])
     return (

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A", "#7F7F7F")  # Okabe and Ito, 2008
+# Okabe and Ito, 2008
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#5B4B8A", "#7F7F7F")
 MARKERS = "osD^vPX*"
 DASHES = ("-", (0, (4, 1.5)), (0, (1, 1.2)), (0, (5, 1, 1, 1)))
 POINTS = 160  # of a training curve; more cannot be told apart at this width
@@ -49,7 +50,9 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Point:
-    """One run in the frontier; `variant` and `seed` are indices into the page's colours and line styles."""
+    """One run in the frontier; `variant` and `seed` are indices into the page's colours and line
+    styles.
+    """
 
     variant: int
     x: float
@@ -70,7 +73,9 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """The runs of one variant: `log10` of the firing share of their live latents, and their dead shares."""
+    """The runs of one variant: `log10` of the firing share of their live latents, and their dead
+    shares.
+    """
 
     title: str
     variant: int
@@ -95,7 +100,8 @@ def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
                 _mark(ax, point)
             if points:
                 left, right = min(p.x for p in points), max(p.x for p in points)
-                room = max(0.08 * (right - left), 0.06 * right, 1e-9)  # runs at one L0 must not look far apart
+                # runs at one L0 must not look far apart
+                room = max(0.08 * (right - left), 0.06 * right, 1e-9)
                 ax.set_xlim(left - room, right + room)
             else:
                 _empty(ax)
@@ -104,14 +110,27 @@ def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
 
 def _mark(ax: "Axes", point: Point) -> None:
     """A run in its variant's colour and shape, with its interval where it has one."""
-    style: dict[str, Any] = {"color": colour(point.variant), "marker": MARKERS[point.variant % len(MARKERS)]}
+    style: dict[str, Any] = {
+        "color": colour(point.variant),
+        "marker": MARKERS[point.variant % len(MARKERS)],
+    }
     if point.low is not None and point.high is not None:
         ax.vlines(point.x, point.low, point.high, color=style["color"], linewidth=1.2, alpha=0.7)
-    ax.plot([point.x], [point.y], linestyle="none", markersize=6.5, markeredgecolor="white", alpha=0.95, **style)
+    ax.plot(
+        [point.x],
+        [point.y],
+        linestyle="none",
+        markersize=6.5,
+        markeredgecolor="white",
+        alpha=0.95,
+        **style,
+    )
 
 
 def trade(points: Sequence[Point], x: str, y: str, label: str) -> str:
-    """One score against another, a point a run; the second on a log scale where it spans much. `x`, `y`: names of the axes."""
+    """One score against another, a point a run; the second on a log scale where it spans much. `x`,
+    `y`: names of the axes.
+    """
     with figure_of(1, 1, 9.4, 3.4) as (figure, (ax,)):
         ax.set(xlabel=x, ylabel=y)
         low, high = min(point.y for point in points), max(point.y for point in points)
@@ -123,7 +142,9 @@ def trade(points: Sequence[Point], x: str, y: str, label: str) -> str:
 
 
 def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
-    """Training curves over tokens, a panel a quantity; a title ending in `(log)` gets a logarithmic axis."""
+    """Training curves over tokens, a panel a quantity; a title ending in `(log)` gets a logarithmic
+    axis.
+    """
     with figure_of(2, math.ceil(len(panels) / 2), 4.7, 2.35) as (figure, axes):
         for ax, (title, lines) in zip(axes, panels, strict=False):
             ax.set(title=title, xlabel="tokens")
@@ -131,7 +152,12 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
                 x, y = thin(line.x, line.y)
                 known = [math.nan if value is None else value for value in y]
                 ax.plot(
-                    x, known, color=colour(line.variant), linestyle=DASHES[line.seed % len(DASHES)], linewidth=1.4, alpha=0.9
+                    x,
+                    known,
+                    color=colour(line.variant),
+                    linestyle=DASHES[line.seed % len(DASHES)],
+                    linewidth=1.4,
+                    alpha=0.9,
                 )
             drawn = [value for line in lines for value in line.y if value is not None]
             if not drawn:
@@ -143,14 +169,20 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
 
 
 def densities(panels: Sequence[Panel], label: str) -> str:
-    """Histogram of log10 firing share, a panel a variant, a line a seed; dead latents are the bar on the left."""
+    """Histogram of log10 firing share, a panel a variant, a line a seed; dead latents are the bar
+    on the left.
+    """
     values = [value for panel in panels for run in panel.alive for value in run]
     low = math.floor(min(values, default=-5.0) * 2) / 2
     edges = [low + 0.2 * i for i in range(math.ceil(-low / 0.2) + 1)]
     dead_at = low - 0.6
     with figure_of(min(3, len(panels)), math.ceil(len(panels) / 3), 3.2, 2.35) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
-            ax.set(title=panel.title, xlabel="log10 of the share of tokens it fires on", ylabel="share of latents")
+            ax.set(
+                title=panel.title,
+                xlabel="log10 of the share of tokens it fires on",
+                ylabel="share of latents",
+            )
             for seed, (run, dead) in enumerate(zip(panel.alive, panel.dead, strict=True)):
                 total = max(len(run) / max(1.0 - dead, 1e-9), 1.0)
                 style: dict[str, Any] = {
@@ -161,9 +193,18 @@ def densities(panels: Sequence[Panel], label: str) -> str:
                 counts = histogram(run, edges)
                 ax.stairs([count / total for count in counts], edges, **style)
                 width = 0.5 / len(panel.alive)
-                ax.bar(dead_at - 0.25 + (seed + 0.5) * width, dead, width=width * 0.9, color="#8a8f94", edgecolor="white")
+                ax.bar(
+                    dead_at - 0.25 + (seed + 0.5) * width,
+                    dead,
+                    width=width * 0.9,
+                    color="#8a8f94",
+                    edgecolor="white",
+                )
             ticks = list(range(math.ceil(low), 1))
-            ax.set_xticks([dead_at, *ticks], ["dead", *(f"\N{MINUS SIGN}{-tick}" if tick else "0" for tick in ticks)])
+            ax.set_xticks(
+                [dead_at, *ticks],
+                ["dead", *(f"\N{MINUS SIGN}{-tick}" if tick else "0" for tick in ticks)],
+            )
             ax.set_xlim(dead_at - 0.45, 0.1)
             ax.grid(visible=False, axis="x")
             if not panel.alive:
@@ -172,7 +213,9 @@ def densities(panels: Sequence[Panel], label: str) -> str:
 
 
 def bars(edges: Sequence[float], counts: Sequence[float]) -> str:
-    """A latent's histogram of activation values as a small SVG drawn by hand (hundreds of them stand on a page)."""
+    """A latent's histogram of activation values as a small SVG drawn by hand (hundreds of them
+    stand on a page).
+    """
     tallest = max(counts, default=0) or 1
     width = 220 / max(len(counts), 1)
     tall = [44 * math.log1p(count) / math.log1p(tallest) for count in counts]
@@ -207,7 +250,9 @@ def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
 
 
 @contextmanager
-def figure_of(columns: int, rows: int, width: float, height: float) -> "Iterator[tuple[Figure, list[Axes]]]":
+def figure_of(
+    columns: int, rows: int, width: float, height: float
+) -> "Iterator[tuple[Figure, list[Axes]]]":
     """A grid of axes in the page's style, `width` x `height` inches each."""
     from matplotlib import rc_context  # lazily: 0.5 s that only a report pays
     from matplotlib.figure import Figure
@@ -220,27 +265,43 @@ def figure_of(columns: int, rows: int, width: float, height: float) -> "Iterator
 
 
 def svg_of(figure: "Figure", label: str) -> str:
-    """The figure's <svg> element alone: no document header, metadata, dates, namespaces or ids that could clash."""
+    """The figure's <svg> element alone: no document header, metadata, dates, namespaces or ids that
+    could clash.
+    """
     for ax in figure.axes:
         if not ax.has_data() and not ax.texts:
             ax.set_axis_off()
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    figure.savefig(
+        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
+    )
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
     text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text, count=0)
-    text = re.sub(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{label}">', text, count=1)
-    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)  # hundredths of a point will do
+    text = re.sub(
+        r'<svg[^>]*viewBox="([^"]*)"[^>]*>',
+        rf'<svg viewBox="\1" role="img" aria-label="{label}">',
+        text,
+        count=1,
+    )
+    # hundredths of a point will do
+    text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)
     prefix = re.sub(r"\W+", "-", label.lower())
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-").replace("xlink:href", "href")
+    text = (
+        text.replace('href="#', f'href="#{prefix}-')
+        .replace("url(#", f"url(#{prefix}-")
+        .replace("xlink:href", "href")
+    )
     return re.sub(r"\n\s*", "\n", text)
 
 
 def log_axis(ax: "Axes", which: str, span: tuple[float, float]) -> None:
-    """Makes the x or y axis logarithmic: ticks as plain numbers, at more multiples of ten's powers the narrower the span."""
+    """Makes the x or y axis logarithmic: ticks as plain numbers, at more multiples of ten's powers
+    the narrower the span.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     low, high = span
@@ -253,7 +314,9 @@ def log_axis(ax: "Axes", which: str, span: tuple[float, float]) -> None:
 
 
 def _empty(ax: "Axes") -> None:
-    ax.text(0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="#8a5a00")
+    ax.text(
+        0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="#8a5a00"
+    )
     ax.set(xticks=[], yticks=[])
 
 

@@ -1,4 +1,6 @@
-"""An output folder -> what the page shows. Missing or damaged files become notes on the page, never an error."""
+"""An output folder -> what the page shows. Missing or damaged files become notes on the page, never
+an error.
+"""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -11,7 +13,9 @@ from saelab.store import read_json, read_lines
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One run: its row of the summary, joined with what its folder holds. None or empty: not measured."""
+    """One run: its row of the summary, joined with what its folder holds. None or empty: not
+    measured.
+    """
 
     name: str
     variant: str
@@ -24,7 +28,8 @@ class RunRecord:
     health: dict[str, Any]
     core: dict[str, Any]
     latents: list[dict[str, Any]] | None
-    evals: dict[str, dict[str, Any]] = field(default_factory=dict)  # other evaluation -> what it wrote
+    # other evaluation -> what it wrote
+    evals: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -38,13 +43,18 @@ class RunRecord:
 
     @property
     def problems(self) -> list[str]:
-        """Why the run does not count; empty for a healthy one. The page looks for itself too: nobody may have checked."""
+        """Why the run does not count; empty for a healthy one. The page looks for itself too:
+        nobody may have checked.
+        """
         found = [str(text) for text in items(self.health.get("problems"))]
         if not found and self.l0 == 0:
             found.append("L0 is 0: no latent is ever active, so the SAE reconstructs a constant")
         explained = number(self.metrics.get("explained_variance", {}).get("value"))
         if not found and explained is not None and explained <= 0:
-            found.append("explained variance is not above 0: the reconstruction is no better than the mean activation")
+            found.append(
+                "explained variance is not above 0: the reconstruction is no better than the mean "
+                "activation"
+            )
         return found or (["marked unhealthy, no problem named"] if self.healthy is False else [])
 
     @property
@@ -67,7 +77,8 @@ class Results:
     contrasts: list[dict[str, Any]]
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)  # files that are missing or damaged
-    means: list[dict[str, Any]] = field(default_factory=list)  # in a world: {variant, n, metrics}, means over seeds
+    # in a world: {variant, n, metrics}, means over seeds
+    means: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def in_world(self) -> bool:
@@ -110,13 +121,18 @@ def read_results(folder: Path) -> Results:
     notes: list[str] = []
     summary = mapping(_read(folder / "summary.json", folder, notes))
     if (folder / "runs").is_dir():
-        paths = {path.name: path for path in sorted((folder / "runs").iterdir()) if (path / "run.json").is_file()}
+        paths = {
+            path.name: path
+            for path in sorted((folder / "runs").iterdir())
+            if (path / "run.json").is_file()
+        }
     else:
         paths = {folder.resolve().name: folder} if (folder / "run.json").is_file() else {}
     rows = [mapping(row) for row in items(summary.get("rows"))]
     if not rows and not paths:
         raise FileNotFoundError(
-            f"{folder} holds no results: expected summary.json with rows, or run folders under runs/; "
+            f"{folder} holds no results: expected summary.json with rows, or run folders under "
+            "runs/; "
             "give the output folder of saelab demo, run, train or eval"
         )
     named = {str(row.get("run", "")) for row in rows}
@@ -124,20 +140,32 @@ def read_results(folder: Path) -> Results:
     facts = mapping(summary.get("facts"))
     evals = _evals(paths.values(), in_world=bool(facts.get("world")))
     runs = [
-        _run(row, paths.get(str(row.get("run", "")), folder / "runs" / str(row.get("run", ""))), folder, notes, evals)
+        _run(
+            row,
+            paths.get(str(row.get("run", "")), folder / "runs" / str(row.get("run", ""))),
+            folder,
+            notes,
+            evals,
+        )
         for row in rows
     ]
-    contrasts, means = ([mapping(row) for row in items(summary.get(key))] for key in ("contrasts", "means"))
+    contrasts, means = (
+        [mapping(row) for row in items(summary.get(key))] for key in ("contrasts", "means")
+    )
     return Results(folder.resolve().name, runs, contrasts, facts, notes, means)
 
 
 def _evals(paths: Iterable[Path], *, in_world: bool) -> list[str]:
-    """What every run should have beside `core` because some run has it: in a world everything, else what has pictures."""
+    """What every run should have beside `core` because some run has it: in a world everything, else
+    what has pictures.
+    """
     found = {file.stem for path in paths for file in (path / "eval").glob("*.json")}
     return sorted(found | {"truth"}) if in_world or "truth" in found else sorted(found & {"nces"})
 
 
-def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals: list[str]) -> RunRecord:
+def _run(
+    row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals: list[str]
+) -> RunRecord:
     config = mapping(_read(path / "run.json", folder, notes))
     health = mapping(_read(path / "health.json", folder, notes))
     others = {name: mapping(_read(path / "eval" / f"{name}.json", folder, notes)) for name in evals}
@@ -146,7 +174,11 @@ def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals:
     latents = None if in_world else _read(path / "eval" / "latents.json", folder, notes)
     latents = latents.get("latents") if isinstance(latents, Mapping) else latents
     metrics: dict[str, dict[str, Any]] = {}
-    for scores in (core.get("scores"), *(result.get("scores") for result in others.values()), row.get("metrics")):
+    for scores in (
+        core.get("scores"),
+        *(result.get("scores") for result in others.values()),
+        row.get("metrics"),
+    ):
         metrics |= _scores(scores)
     densities = _densities(core)
     if densities and not {"dead", "dead_share", "frac_alive"} & set(metrics):
@@ -160,7 +192,9 @@ def _run(row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals:
         metrics.setdefault("l0", {"value": l0})
     return RunRecord(
         name=str(row.get("run") or path.name),
-        variant=str(row.get("variant") or mapping(config.get("spec")).get("variant") or "unknown variant"),
+        variant=str(
+            row.get("variant") or mapping(config.get("spec")).get("variant") or "unknown variant"
+        ),
         seed=seed if isinstance(seed, int) else None,
         l0=number(metrics.get("l0", {}).get("value")) if l0 is None else l0,
         healthy=healthy if isinstance(healthy, bool) else None,
@@ -181,7 +215,10 @@ def _densities(core: dict[str, Any]) -> list[float]:
 
 def _scores(value: Any) -> dict[str, dict[str, Any]]:
     """Metrics by name; a bare number counts as a score without an interval."""
-    return {name: mapping(score) if isinstance(score, Mapping) else {"value": score} for name, score in mapping(value).items()}
+    return {
+        name: mapping(score) if isinstance(score, Mapping) else {"value": score}
+        for name, score in mapping(value).items()
+    }
 
 
 def _read(path: Path, folder: Path, notes: list[str]) -> Any:
@@ -190,7 +227,9 @@ def _read(path: Path, folder: Path, notes: list[str]) -> Any:
     except FileNotFoundError:
         notes.append(f"{_short(path, folder)} is not there")
     except (OSError, ValueError) as error:
-        notes.append(f"{_short(path, folder)} cannot be read: {str(error).replace(str(folder), '.')}")
+        notes.append(
+            f"{_short(path, folder)} cannot be read: {str(error).replace(str(folder), '.')}"
+        )
     return None
 
 

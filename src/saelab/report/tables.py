@@ -17,9 +17,13 @@ VERDICTS = {
 
 
 def metric_names(runs: Sequence[RunRecord]) -> list[str]:
-    """Every metric that some run has, the known ones first and in the page's order; L0 stands in a column of its own."""
+    """Every metric that some run has, the known ones first and in the page's order; L0 stands in a
+    column of its own.
+    """
     found = dict.fromkeys(name for run in runs for name in run.metrics if name != "l0")
-    return [name for name in METRICS if name in found] + [name for name in found if name not in METRICS]
+    return [name for name in METRICS if name in found] + [
+        name for name in found if name not in METRICS
+    ]
 
 
 def summary_table(results: Results) -> str:
@@ -27,7 +31,8 @@ def summary_table(results: Results) -> str:
     names = metric_names(results.runs)
     shown = [name for name in names if metric(name).headline] or names[:6]
     head = "".join(
-        f'<th title="{esc(metric(name).meaning)}">{esc(metric(name).label)}{arrow(metric(name))}</th>' for name in shown
+        f'<th title="{esc(metric(name).meaning)}">{esc(metric(name).label)}{arrow(metric(name))}</th>'
+        for name in shown
     )
     body = []
     for index, variant in enumerate(results.variants):
@@ -36,7 +41,10 @@ def summary_table(results: Results) -> str:
         if hopeless:  # no mean to show: the seeds' own values stand open below
             cells = f'<td colspan="{len(shown) + 1}">{undefined("no healthy run to average; each seed is listed below")}</td>'
         else:
-            cells = "".join(f"<td>{cell}</td>" for cell in [_mean_l0(runs), *(_mean(runs, name) for name in shown)])
+            cells = "".join(
+                f"<td>{cell}</td>"
+                for cell in [_mean_l0(runs), *(_mean(runs, name) for name in shown)]
+            )
         body.append(
             f'<tbody><tr class="mean"><th scope="row">{swatch(index)}{esc(variant)}'
             f'<button type="button" class="toggle" aria-expanded="{str(hopeless).lower()}" data-seeds="{index}">'
@@ -44,7 +52,9 @@ def summary_table(results: Results) -> str:
             f"{cells}</tr></tbody>"
         )
         kind = "seeds open" if hopeless else "seeds"
-        body.append(f'<tbody class="{kind}" id="seeds-{index}">{"".join(_seed_row(run, shown) for run in runs)}</tbody>')
+        body.append(
+            f'<tbody class="{kind}" id="seeds-{index}">{"".join(_seed_row(run, shown) for run in runs)}</tbody>'
+        )
     return (
         '<div class="scroll"><table id="summary-table"><thead><tr><th>Variant</th>'
         f'<th title="{esc(METRICS["l0"].meaning)}">L0</th>'
@@ -64,18 +74,28 @@ def health_badge(run: RunRecord) -> str:
         return '<span class="badge bad">unhealthy</span>'
     if run.healthy is None:
         return '<span class="badge warn">health not measured</span>'
-    return '<span class="badge warn">warning</span>' if run.warnings else '<span class="badge good">healthy</span>'
+    return (
+        '<span class="badge warn">warning</span>'
+        if run.warnings
+        else '<span class="badge good">healthy</span>'
+    )
 
 
 def _mean(runs: Sequence[RunRecord], name: str) -> str:
     """Mean over the healthy runs in which the metric is defined, saying how many were left out."""
     entries = [run.metrics.get(name) for run in runs if not run.problems]
-    good = [entry for entry in entries if entry is not None and number(entry.get("value")) is not None]
+    good = [
+        entry for entry in entries if entry is not None and number(entry.get("value")) is not None
+    ]
     if not good:
         known = [entry for entry in entries if entry is not None]
         return undefined(known[0].get("reason")) if known else MISSING
     bounds = [_average([entry.get(side) for entry in good]) for side in ("low", "high")]
-    left_out = "" if len(good) == len(runs) else f'<span class="note">{len(good)} of {_count(len(runs), "seed")}</span>'
+    left_out = (
+        ""
+        if len(good) == len(runs)
+        else f'<span class="note">{len(good)} of {_count(len(runs), "seed")}</span>'
+    )
     value = _average([entry.get("value") for entry in good])
     return f'<span class="value">{MISSING if value is None else show(value)}</span> {interval(*bounds)}{left_out}'
 
@@ -87,7 +107,11 @@ def _mean_l0(runs: Sequence[RunRecord]) -> str:
 
 def _average(values: Sequence[Any]) -> float | None:
     known = [number(value) for value in values]
-    return None if None in known or not known else sum(value for value in known if value is not None) / len(known)
+    return (
+        None
+        if None in known or not known
+        else sum(value for value in known if value is not None) / len(known)
+    )
 
 
 def all_metrics(results: Results) -> str:
@@ -101,7 +125,9 @@ def all_metrics(results: Results) -> str:
     ]
     for name in dict.fromkeys(name for run in results.runs for name in compatible(run)):
         cells = "".join(f"<td>{_plain(compatible(run), name)}</td>" for run in results.runs)
-        rows.append(f'<tr><th scope="row">SAEBench-compatible<code>{esc(name)}</code></th>{cells}</tr>')
+        rows.append(
+            f'<tr><th scope="row">SAEBench-compatible<code>{esc(name)}</code></th>{cells}</tr>'
+        )
     return _wide(f"<th>Metric</th>{head}", "".join(rows))
 
 
@@ -113,7 +139,9 @@ def compatible(run: RunRecord) -> dict[str, Any]:
     """The values in SAEBench's own formulas, flat; the schema may nest them in categories."""
     flat: dict[str, Any] = {}
     for name, value in mapping(run.core.get("compatible")).items():
-        flat.update(mapping(value) if isinstance(value, dict) and "value" not in value else {name: value})
+        flat.update(
+            mapping(value) if isinstance(value, dict) and "value" not in value else {name: value}
+        )
     return flat
 
 
@@ -135,7 +163,9 @@ def contrast_table(results: Results) -> str:
     rows = []
     for row in results.contrasts:
         names = [str(row.get(key) or "unnamed") for key in ("treatment", "baseline")]
-        pair = [f"<td>{swatch(order[name]) if name in order else ''}{esc(name)}</td>" for name in names]
+        pair = [
+            f"<td>{swatch(order[name]) if name in order else ''}{esc(name)}</td>" for name in names
+        ]
         rows.append(
             f"<tr>{''.join(pair)}<td>{esc(metric(str(row.get('metric'))).label)}{arrow(metric(str(row.get('metric'))))}</td>"
             f"<td>{difference(row)}</td><td>{verdict_badge(row)}</td></tr>"
@@ -183,10 +213,13 @@ WANTED = (
 
 
 def facts_table(facts: dict[str, Any], wanted: Sequence[str] = WANTED) -> str:
-    """Recorded facts of the whole comparison; those a reader looks for first are there even if nobody recorded them."""
+    """Recorded facts of the whole comparison; those a reader looks for first are there even if
+    nobody recorded them.
+    """
     names = [*wanted, *(name for name in facts if name not in wanted)]
     rows = "".join(
-        f'<tr><th scope="row">{esc(name.replace("_", " "))}</th><td>{fact(facts.get(name))}</td></tr>' for name in names
+        f'<tr><th scope="row">{esc(name.replace("_", " "))}</th><td>{fact(facts.get(name))}</td></tr>'
+        for name in names
     )
     return f'<table id="facts-table" class="facts"><tbody>{rows}</tbody></table>'
 
@@ -217,7 +250,11 @@ def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested fields under dotted names; an empty mapping has none."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        flat.update(flatten(mapping(value), f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+        flat.update(
+            flatten(mapping(value), f"{prefix}{name}.")
+            if isinstance(value, dict)
+            else {prefix + name: value}
+        )
     return flat
 
 
@@ -230,10 +267,16 @@ def health_lines(results: Results) -> str:
         for run, text in red
     ]
     lines += [
-        f'<p class="caution"><b>Warning, run {esc(run.name)}</b> ({esc(run.label)}): {esc(text)}</p>' for run, text in amber
+        f'<p class="caution"><b>Warning, run {esc(run.name)}</b> ({esc(run.label)}): {esc(text)}</p>'
+        for run, text in amber
     ]
-    said = {f"{run.name}: {text}" for run, text in amber}  # a summary repeats the runs' own warnings
-    lines += [f'<p class="caution">{esc(text)}</p>' for text in items(results.facts.get("warnings")) if text not in said]
+    # a summary repeats the runs' own warnings
+    said = {f"{run.name}: {text}" for run, text in amber}
+    lines += [
+        f'<p class="caution">{esc(text)}</p>'
+        for text in items(results.facts.get("warnings"))
+        if text not in said
+    ]
     return "".join(lines)
 
 
@@ -244,7 +287,10 @@ def swatch(index: int) -> str:
 
 def arrow(known: Metric) -> str:
     """Which way is better, as a sign; nothing for a metric without a direction."""
-    words = {"higher": ("\N{UPWARDS ARROW}", "higher is better"), "lower": ("\N{DOWNWARDS ARROW}", "lower is better")}
+    words = {
+        "higher": ("\N{UPWARDS ARROW}", "higher is better"),
+        "lower": ("\N{DOWNWARDS ARROW}", "lower is better"),
+    }
     sign = words.get(known.better)
     return f' <span class="arrow" title="{sign[1]}">{sign[0]}</span>' if sign else ""
 

@@ -14,7 +14,9 @@ def esc(value: Any) -> str:
 
 
 def visible(text: str) -> str:
-    """Control characters other than newline and tab as their Unicode pictures, so that none is lost or acts."""
+    """Control characters other than newline and tab as their Unicode pictures, so that none is lost
+    or acts.
+    """
     return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
 
 
@@ -30,7 +32,13 @@ def show(value: float) -> str:
     elif size >= 1:
         text = f"{value:.3f}"
     else:
-        text = f"{value:.4f}" if size >= 0.001 else f"{value:.5f}" if size >= 0.00005 else f"{value:.2e}"
+        text = (
+            f"{value:.4f}"
+            if size >= 0.001
+            else f"{value:.5f}"
+            if size >= 0.00005
+            else f"{value:.2e}"
+        )
     return text.replace("-", "\N{MINUS SIGN}")
 
 
@@ -43,7 +51,9 @@ def interval(low: Any, high: Any) -> str:
     """`[low, high]`, or words when a bound is missing."""
     a, b = number(low), number(high)
     return (
-        '<span class="ci">no interval</span>' if a is None or b is None else f'<span class="ci">[{show(a)}, {show(b)}]</span>'
+        '<span class="ci">no interval</span>'
+        if a is None or b is None
+        else f'<span class="ci">[{show(a)}, {show(b)}]</span>'
     )
 
 
@@ -59,7 +69,9 @@ def score(entry: dict[str, Any] | None) -> str:
     value = number(entry.get("value"))
     if value is None:
         return undefined(entry.get("reason"))
-    return f'<span class="value">{show(value)}</span> {interval(entry.get("low"), entry.get("high"))}'
+    return (
+        f'<span class="value">{show(value)}</span> {interval(entry.get("low"), entry.get("high"))}'
+    )
 
 
 def fact(value: Any) -> str:
@@ -71,7 +83,11 @@ def fact(value: Any) -> str:
     if isinstance(value, int | float):
         known = number(value)
         return (
-            undefined("not a finite number") if known is None else f"{known:,.0f}" if known == int(known) else f"{known:,.6g}"
+            undefined("not a finite number")
+            if known is None
+            else f"{known:,.0f}"
+            if known == int(known)
+            else f"{known:,.6g}"
         )
     if isinstance(value, list):
         return ", ".join(fact(item) for item in value) or "none"

@@ -1,4 +1,6 @@
-"""Learned against true features: the pictures of a synthetic world, from what its evaluations recorded."""
+"""Learned against true features: the pictures of a synthetic world, from what its evaluations
+recorded.
+"""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,7 +11,9 @@ from saelab.report.text import esc
 
 
 def features_section(results: Results) -> str:
-    """The pictures: cosines of latents and features, recovery against frequency, and the tree where there is one."""
+    """The pictures: cosines of latents and features, recovery against frequency, and the tree where
+    there is one.
+    """
     absent: list[str] = []
     heats, clouds = [], []
     for variant in results.variants:
@@ -24,7 +28,13 @@ def features_section(results: Results) -> str:
             absent.append(f"{esc(variant)} (no run has the features' frequencies and matches)")
         else:
             clouds.append(cloud)
-    groups = list(dict.fromkeys(name for names in [*(h.groups for h in heats), *(c.points for c in clouds)] for name in names))
+    groups = list(
+        dict.fromkeys(
+            name
+            for names in [*(h.groups for h in heats), *(c.points for c in clouds)]
+            for name in names
+        )
+    )
     legend = "".join(
         f'<span><span class="swatch" style="background:{world_plots.group_colour(i)}"></span>{esc(name)}</span>'
         for i, name in enumerate(groups)
@@ -35,8 +45,10 @@ def features_section(results: Results) -> str:
         svg = world_plots.heats(heats, groups, "Learned against true features")
         parts.append(
             f'<h3>Cosine of every latent and every feature</h3><figure>{svg}</figure><p class="note">{scale} The first healthy '
-            "seed of each variant. Latents stand in the order of the features they match, those left over below: a clean "
-            "diagonal is full recovery, two dark cells in a row are a latent that mixes two features.</p>"
+            "seed of each variant. Latents stand in the order of the features they match, those "
+            "left over below: a clean "
+            "diagonal is full recovery, two dark cells in a row are a latent that mixes two "
+            "features.</p>"
         )
     if clouds:
         svg = world_plots.clouds(clouds, groups, "Recovery against frequency")
@@ -62,7 +74,8 @@ def _tree_part(results: Results, absent: list[str]) -> str:
     return (
         f"<h3>Recovered tree</h3><figure>{world_plots.trees(panels, 'Recovered tree')}</figure>"
         '<p class="note"><span class="cosine-scale">|cosine| with its latent 0 <i></i> 1</span> The first healthy seed of each '
-        "variant. A line is an edge found by the SAE's best coverage graph (where one latent's firings cover another's, at the "
+        "variant. A line is an edge found by the SAE's best coverage graph (where one latent's "
+        "firings cover another's, at the "
         "threshold that fits the truth best), a faint one an edge that it missed.</p>"
     )
 
@@ -70,9 +83,13 @@ def _tree_part(results: Results, absent: list[str]) -> str:
 def _edges(run: RunRecord) -> str:
     """`41 of 64 edges found, 38 in its own tree`."""
     children = [child for parent in _parents(run) for child in _children(parent)]
-    found, own = (sum(child.get(key) is True for child in children) for key in ("found", "found_in_tree"))
+    found, own = (
+        sum(child.get(key) is True for child in children) for key in ("found", "found_in_tree")
+    )
     has_tree = any("found_in_tree" in child for child in children)
-    return f"{found} of {len(children)} edges found" + (f", {own} in its own tree" if has_tree else "")
+    return f"{found} of {len(children)} edges found" + (
+        f", {own} in its own tree" if has_tree else ""
+    )
 
 
 def _details(run: RunRecord, name: str) -> dict[str, Any]:
@@ -81,14 +98,20 @@ def _details(run: RunRecord, name: str) -> dict[str, Any]:
 
 def _first(runs: Iterable[RunRecord], usable: Callable[[RunRecord], bool]) -> RunRecord | None:
     """The first usable run of a variant, a healthy one if there is one."""
-    return next((run for run in sorted(runs, key=lambda run: bool(run.problems)) if usable(run)), None)
+    return next(
+        (run for run in sorted(runs, key=lambda run: bool(run.problems)) if usable(run)), None
+    )
 
 
 def _groups(details: dict[str, Any], width: int) -> dict[str, tuple[int, int]]:
     """Named ranges of the first `width` features; damaged ones are left out."""
     groups = {}
     for name, bounds in mapping(details.get("groups")).items():
-        known = [bound for bound in items(bounds) if isinstance(bound, int) and not isinstance(bound, bool)]
+        known = [
+            bound
+            for bound in items(bounds)
+            if isinstance(bound, int) and not isinstance(bound, bool)
+        ]
         if len(known) == 2 and 0 <= known[0] < min(known[1], width):
             groups[name] = (known[0], min(known[1], width))
     return groups
@@ -107,7 +130,9 @@ def _cloud(runs: list[RunRecord], variant: str) -> world_plots.Cloud | None:
     points: dict[str, list[tuple[float, float]]] = {}
     for run in [run for run in runs if not run.problems] or runs:
         details = _details(run, "truth")
-        frequency, matched = ([number(value) for value in items(details.get(key))] for key in ("frequency", "matched"))
+        frequency, matched = (
+            [number(value) for value in items(details.get(key))] for key in ("frequency", "matched")
+        )
         if len(frequency) != len(matched):
             continue
         groups = _groups(details, len(matched)) or {"features": (0, len(matched))}
@@ -129,7 +154,10 @@ def _nodes(run: RunRecord) -> list[world_plots.Node]:
     return [
         world_plots.Node(
             number(parent.get("cosine")) or 0.0,
-            [(number(child.get("cosine")) or 0.0, child.get("found") is True) for child in _children(parent)],
+            [
+                (number(child.get("cosine")) or 0.0, child.get("found") is True)
+                for child in _children(parent)
+            ],
         )
         for parent in _parents(run)
     ]

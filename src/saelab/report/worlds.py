@@ -1,4 +1,6 @@
-"""The section of a synthetic world: what it tests, whether it does, means over seeds with their intervals."""
+"""The section of a synthetic world: what it tests, whether it does, means over seeds with their
+intervals.
+"""
 
 from typing import Any
 
@@ -7,51 +9,76 @@ from saelab.report.metrics import BATCH, WORLD_METRICS, world_metric
 from saelab.report.read import Results, RunRecord, items, mapping, number
 from saelab.report.text import MISSING, esc, fact, score, show, undefined
 
-ALWAYS = ("l0", "explained_variance")  # stand before the headline: no metric means anything without them
-TOLD = ("tests", "headline", "sanity")  # facts that this section shows; the others stand in the table of facts
-WANTED = ("world", "settings", "learning_rates", "length", "tokens", "seeds", "seconds", "peak_rss_mb", "versions")
-SANITY = {"True": ("good", "holds"), "False": ("bad", "fails")}  # of a row's `ok`; null: not measured
+# stand before the headline: no metric means anything without them
+ALWAYS = ("l0", "explained_variance")
+# facts that this section shows; the others stand in the table of facts
+TOLD = ("tests", "headline", "sanity")
+WANTED = (
+    "world",
+    "settings",
+    "learning_rates",
+    "length",
+    "tokens",
+    "seeds",
+    "seconds",
+    "peak_rss_mb",
+    "versions",
+)
+# of a row's `ok`; null: not measured
+SANITY = {"True": ("good", "holds"), "False": ("bad", "fails")}
 
 
 def alarms(results: Results) -> str:
     """A red line for each sanity row that failed."""
     return "".join(
         f'<p class="alarm" role="alert"><b>The world does not test what it should</b>: '
-        f"{esc(str(row.get('meaning') or 'no meaning was recorded').rstrip('.'))} ({_expected(row)}).</p>"
+        f"{esc(str(row.get('meaning') or 'no meaning was recorded').rstrip('.'))} "
+        f"({_expected(row)}).</p>"
         for row in _sanity(results)
         if row.get("ok") is False
     )
 
 
 def world_section(results: Results) -> str:
-    """What the world tests, its sanity rows, and the table of means over seeds with their intervals."""
+    """What the world tests, its sanity rows, and the table of means over seeds with their
+    intervals.
+    """
     told = results.facts
-    name = f"<b>{esc(told['world'])}</b>" if told.get("world") else f"a world whose name was {MISSING}"
+    name = (
+        f"<b>{esc(told['world'])}</b>" if told.get("world") else f"a world whose name was {MISSING}"
+    )
     names = _names(results)
     plain, batch = ([key for key in names if key.endswith(BATCH) is ends] for ends in (False, True))
     tables_of_all = (
-        f"<details><summary>All metrics, with the value of every seed</summary>{_all_means(results, plain)}</details>"
+        "<details><summary>All metrics, with the value of every "
+        f"seed</summary>{_all_means(results, plain)}</details>"
     )
     if batch:
         tables_of_all += (
-            "<details><summary>The same with codes under batch selection in place of the threshold</summary>"
+            "<details><summary>The same with codes under batch selection in place of the "
+            "threshold</summary>"
             f"{_all_means(results, batch)}</details>"
         )
     meanings = "".join(
-        f"<dt>{esc(known.label)}</dt><dd>{esc(known.meaning)}</dd>" for known in map(world_metric, plain) if known.meaning
+        f"<dt>{esc(known.label)}</dt><dd>{esc(known.meaning)}</dd>"
+        for known in map(world_metric, plain)
+        if known.meaning
     )
     return (
         f'<p class="lead">World {name}: {esc(told.get("tests") or "what it tests was not recorded")}</p>'
         f"{_sanity_list(results)}{_means_table(results, [*ALWAYS, *_headline(results)])}"
         '<p class="note">Mean over seeds with its 95 % interval (Student t). Framed: its interval lies wholly on the better '
-        "side of every other row's. The contrasts below are paired by seed and see smaller differences.</p>"
+        "side of every other row's. The contrasts below are paired by seed and see smaller "
+        "differences.</p>"
         f"{tables_of_all}"
         f'<details><summary>What the numbers mean</summary><dl class="meanings">{meanings}</dl></details>'
     )
 
 
 def frontier_metrics(results: Results) -> list[str]:
-    """What the frontier shows against L0: how well x is kept, and the metric that the world is about."""
+    """What the frontier shows against L0: how well x is kept, and the metric that the world is
+    about.
+    """
     return list(dict.fromkeys(["explained_variance", *_headline(results)]))[:2]
 
 
@@ -77,7 +104,11 @@ def _sanity_list(results: Results) -> str:
         rows.append(
             f'<li><span class="badge {kind}">{word}</span> <span>{_expected(row)}. Otherwise: {esc(meaning)}.</span></li>'
         )
-    return f'<h3>Does the world test what it should?</h3><ul class="sanity">{"".join(rows)}</ul>' if rows else ""
+    return (
+        f'<h3>Does the world test what it should?</h3><ul class="sanity">{"".join(rows)}</ul>'
+        if rows
+        else ""
+    )
 
 
 def _expected(row: dict[str, Any]) -> str:
@@ -89,8 +120,14 @@ def _expected(row: dict[str, Any]) -> str:
         bounds = f"{fact(low)} to {fact(high)}"
     else:
         bounds = f"at least {fact(low)}" if low is not None else f"at most {fact(high)}"
-    label = f"{esc(world_metric(str(row.get('metric'))).label)} of <b>{esc(row.get('variant') or 'an unnamed variant')}</b>"
-    return f"{label} should be {bounds}, measured: {MISSING if value is None else f'<b>{show(value)}</b>'}"
+    label = (
+        f"{esc(world_metric(str(row.get('metric'))).label)} of "
+        f"<b>{esc(row.get('variant') or 'an unnamed variant')}</b>"
+    )
+    return (
+        f"{label} should be {bounds}, measured: "
+        f"{MISSING if value is None else f'<b>{show(value)}</b>'}"
+    )
 
 
 def _means(results: Results) -> dict[str, dict[str, Any]]:
@@ -99,13 +136,18 @@ def _means(results: Results) -> dict[str, dict[str, Any]]:
 
 
 def _names(results: Results) -> list[str]:
-    """Every metric that some mean or run has: L0, the known ones in the page's order, then the others."""
+    """Every metric that some mean or run has: L0, the known ones in the page's order, then the
+    others.
+    """
     found = [
         *(key for metrics in _means(results).values() for key in metrics),
         *(key for r in results.runs for key in r.metrics),
     ]
     order = {key: i for i, key in enumerate(("l0", *WORLD_METRICS))}
-    return sorted(dict.fromkeys(found), key=lambda key: order.get(key, order.get(key.removesuffix(BATCH), len(order))))
+    return sorted(
+        dict.fromkeys(found),
+        key=lambda key: order.get(key, order.get(key.removesuffix(BATCH), len(order))),
+    )
 
 
 def _means_table(results: Results, shown: list[str]) -> str:
@@ -121,14 +163,15 @@ def _means_table(results: Results, shown: list[str]) -> str:
     for index, variant in enumerate(results.variants):
         metrics, runs = means.get(variant, {}), results.of(variant)
         if not metrics and runs and all(run.problems for run in runs):
-            cells = (
-                f'<td colspan="{len(shown)}">{undefined("no healthy run to average; the value of every seed is below")}</td>'
-            )
+            cells = f'<td colspan="{len(shown)}">{undefined("no healthy run to average; the value of every seed is below")}</td>'
         else:
             cells = "".join(
-                f"<td{' class=best' if best[key] == variant else ''}>{score(_entry(metrics, key))}</td>" for key in shown
+                f"<td{' class=best' if best[key] == variant else ''}>{score(_entry(metrics, key))}</td>"
+                for key in shown
             )
-        rows.append(f'<tr><th scope="row">{tables.swatch(index)}{esc(variant)}{_seeds(runs)}</th>{cells}</tr>')
+        rows.append(
+            f'<tr><th scope="row">{tables.swatch(index)}{esc(variant)}{_seeds(runs)}</th>{cells}</tr>'
+        )
     return (
         f'<div class="scroll"><table id="means-table"><thead><tr><th>Variant</th>{head}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div>"
@@ -150,7 +193,9 @@ def _seeds(runs: list[RunRecord]) -> str:
 
 
 def _best(means: dict[str, dict[str, Any]], key: str) -> str | None:
-    """The variant whose interval lies wholly on the better side of every other's; None when there is none or no direction."""
+    """The variant whose interval lies wholly on the better side of every other's; None when there
+    is none or no direction.
+    """
     better = world_metric(key).better
     bounds = {}
     for variant, metrics in means.items():
@@ -162,7 +207,11 @@ def _best(means: dict[str, dict[str, Any]], key: str) -> str | None:
     if not better or len(bounds) < 2:
         return None
     first = max(bounds, key=lambda variant: bounds[variant][0])
-    return first if all(bounds[first][0] > high for variant, (_, high) in bounds.items() if variant != first) else None
+    return (
+        first
+        if all(bounds[first][0] > high for variant, (_, high) in bounds.items() if variant != first)
+        else None
+    )
 
 
 def _all_means(results: Results, names: list[str]) -> str:
@@ -171,7 +220,10 @@ def _all_means(results: Results, names: list[str]) -> str:
     rows = []
     for key in names:
         entries = [(variant, _entry(means.get(variant, {}), key)) for variant in results.variants]
-        cells = "".join(f"<td>{score(mean)}{_seed_values(results.of(variant), key, mean)}</td>" for variant, mean in entries)
+        cells = "".join(
+            f"<td>{score(mean)}{_seed_values(results.of(variant), key, mean)}</td>"
+            for variant, mean in entries
+        )
         known = world_metric(key)
         rows.append(
             f'<tr><th scope="row" title="{esc(known.meaning)}">{esc(known.label)}<code>{esc(key)}</code></th>{cells}</tr>'
@@ -184,14 +236,24 @@ def _all_means(results: Results, names: list[str]) -> str:
 
 
 def _seed_values(runs: list[RunRecord], key: str, mean: dict[str, Any] | None) -> str:
-    """The value of every seed; nothing where all are undefined for the reason that the mean already gives."""
+    """The value of every seed; nothing where all are undefined for the reason that the mean already
+    gives.
+    """
     entries = [(run, run.metrics.get(key)) for run in runs]
-    if mean is not None and all(entry is not None and _undefined_like(entry, mean) for _, entry in entries):
+    if mean is not None and all(
+        entry is not None and _undefined_like(entry, mean) for _, entry in entries
+    ):
         return ""
     parts = []
     for run, entry in entries:
         value = None if entry is None else number(entry.get("value"))
-        text = MISSING if entry is None else undefined(entry.get("reason")) if value is None else show(value)
+        text = (
+            MISSING
+            if entry is None
+            else undefined(entry.get("reason"))
+            if value is None
+            else show(value)
+        )
         mark = ' class="unhealthy" title="unhealthy"' if run.problems else ""
         parts.append(f"<span{mark}>{fact(run.seed)}: {text}</span>")
     return f'<span class="seed-values">{"".join(parts)}</span>'

@@ -1,7 +1,7 @@
 """Activation functions: pre-activations `[..., L]` -> non-negative codes `[..., L]`.
 
-Each has two readings: `forward`, used at inference, sees one position at a time; `train_codes` is used by the training
-loop and may look at the whole batch and at how far training has come.
+Each has two readings: `forward`, used at inference, sees one position at a time; `train_codes` is
+used by the training loop and may look at the whole batch and at how far training has come.
 """
 
 from abc import ABC, abstractmethod
@@ -24,7 +24,9 @@ class Activation(nn.Module, ABC):
         """Codes at inference."""
 
     def train_codes(self, pre: Tensor, progress: float) -> Tensor:
-        """Codes during training at `progress` in [0, 1]; the same as at inference unless said otherwise."""
+        """Codes during training at `progress` in [0, 1]; the same as at inference unless said
+        otherwise.
+        """
         del progress
         return self(pre)
 
@@ -35,7 +37,9 @@ class Activation(nn.Module, ABC):
         """Follow a change of units: pre-activations are multiplied by `factor` from now on."""
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """Set what inference needs so that the mean L0 over the rows of `pre` `[N, L]` is `l0`, where that is possible."""
+        """Set what inference needs so that the mean L0 over the rows of `pre` `[N, L]` is `l0`,
+        where that is possible.
+        """
 
     def config(self) -> dict[str, float]:
         """The numbers that, beside the tensors, rebuild the activation."""
@@ -43,13 +47,17 @@ class Activation(nn.Module, ABC):
 
 
 def threshold_at(pre: Tensor, l0: float) -> Tensor:
-    """The threshold >= 0 (scalar) above which `pre` `[N, L]` has `l0` entries a row on average: halfway between two entries."""
+    """The threshold >= 0 (scalar) above which `pre` `[N, L]` has `l0` entries a row on average:
+    halfway between two entries.
+    """
     kept, dropped = (kth_largest(pre, count) for count in counts_at(pre, l0))
     return ((kept + dropped) / 2).clamp_min(0)
 
 
 def counts_at(pre: Tensor, l0: float) -> tuple[int, int]:
-    """Ranks of the last entry of `pre` `[N, L]` that is kept at `l0` entries a row on average, and of the first dropped."""
+    """Ranks of the last entry of `pre` `[N, L]` that is kept at `l0` entries a row on average, and
+    of the first dropped.
+    """
     count = min(pre.numel() - 1, max(1, round(l0 * pre.shape[0])))
     return count, count + 1
 
@@ -65,9 +73,11 @@ class ReLU(Activation):
 
 
 class Trimmed(Activation):
-    """Trained as ReLU; at inference an entry is kept when it exceeds `threshold`, set so that the mean L0 is the one asked for.
+    """Trained as ReLU; at inference an entry is kept when it exceeds `threshold`, set so that the
+    mean L0 is the one asked for.
 
-    An L1 penalty shrinks the codes it keeps; a model trained at a higher L0 and thresholded shrinks less at the same L0.
+    An L1 penalty shrinks the codes it keeps; a model trained at a higher L0 and thresholded shrinks
+    less at the same L0.
     """
 
     name = "trimmed"
@@ -96,7 +106,9 @@ class Trimmed(Activation):
 
 
 class TopK(Activation):
-    """The k largest positive entries of each row (Gao et al. 2024, 2406.04093, section 2.3). k may follow a schedule."""
+    """The k largest positive entries of each row (Gao et al. 2024, 2406.04093, section 2.3). k may
+    follow a schedule.
+    """
 
     name = "topk"
 
@@ -120,9 +132,11 @@ class TopK(Activation):
 
 
 class BatchTopK(Activation):
-    """The k * N largest positive entries of a batch of N rows (Bussmann et al. 2024, 2412.06410, section 3).
+    """The k * N largest positive entries of a batch of N rows (Bussmann et al. 2024, 2412.06410,
+    section 3).
 
-    At inference an entry is kept when it exceeds `threshold`, a number: the mean L0 is k, that of one position varies.
+    At inference an entry is kept when it exceeds `threshold`, a number: the mean L0 is k, that of
+    one position varies.
     """
 
     name = "batch_topk"
@@ -157,8 +171,8 @@ class BatchTopK(Activation):
 
 
 class _JumpReLU(torch.autograd.Function):
-    """z = pre * H(pre - threshold), with the pseudo-derivative -(threshold / width) * K((pre - threshold) / width)
-    with respect to the threshold; K is the rectangle on (-1/2, 1/2)."""
+    """z = pre * H(pre - threshold), with the pseudo-derivative -(threshold / width) * K((pre -
+    threshold) / width) with respect to the threshold; K is the rectangle on (-1/2, 1/2)."""
 
     @staticmethod
     def forward(ctx, pre: Tensor, threshold: Tensor, width: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -175,7 +189,9 @@ class _JumpReLU(torch.autograd.Function):
 
 
 class _Heaviside(torch.autograd.Function):
-    """H(pre - threshold), with the pseudo-derivative -(1 / width) * K((pre - threshold) / width) for the threshold."""
+    """H(pre - threshold), with the pseudo-derivative -(1 / width) * K((pre - threshold) / width)
+    for the threshold.
+    """
 
     @staticmethod
     def forward(ctx, pre: Tensor, threshold: Tensor, width: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -191,10 +207,12 @@ class _Heaviside(torch.autograd.Function):
 
 
 class JumpReLU(Activation):
-    """z = pre * H(pre - threshold), one learned threshold per latent (Rajamanoharan et al. 2024, 2407.14435, section 3).
+    """z = pre * H(pre - threshold), one learned threshold per latent (Rajamanoharan et al. 2024,
+    2407.14435, section 3).
 
-    The threshold is the parameter itself, kept >= 0, in units of the pre-activations: a logarithm of it barely moves
-    under Adam. `width` is the bandwidth of the pseudo-derivative, in the same units.
+    The threshold is the parameter itself, kept >= 0, in units of the pre-activations: a logarithm
+    of it barely moves under Adam. `width` is the bandwidth of the pseudo-derivative, in the same
+    units.
     """
 
     name = "jump_relu"
@@ -210,12 +228,16 @@ class JumpReLU(Activation):
         return cast(Tensor, _JumpReLU.apply(pre, threshold, self.width))
 
     def count(self, pre: Tensor) -> Tensor:
-        """Number of active latents of each position `[...]`, differentiable in the thresholds (section 4)."""
+        """Number of active latents of each position `[...]`, differentiable in the thresholds
+        (section 4).
+        """
         return cast(Tensor, _Heaviside.apply(pre, self.threshold.clamp_min(0), self.width)).sum(-1)
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Thresholds >= 0: below 0 the clamp passes no gradient, and a latent would stay there for good."""
+        """Thresholds >= 0: below 0 the clamp passes no gradient, and a latent would stay there for
+        good.
+        """
         self.threshold.clamp_(min=0)
 
     def rescale_(self, factor: float) -> None:
@@ -225,7 +247,9 @@ class JumpReLU(Activation):
         self.width *= factor
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """Multiply all thresholds by one factor, found by bisection; a last correction of a few per cent."""
+        """Multiply all thresholds by one factor, found by bisection; a last correction of a few per
+        cent.
+        """
         with torch.no_grad():
             base = self.threshold.clamp_min(1e-6)
             low, high = 0.25, 4.0
@@ -241,10 +265,11 @@ class JumpReLU(Activation):
 
 
 class Gated(Activation):
-    """A gate decides which latents are active, a magnitude how much (Rajamanoharan et al. 2024, 2404.16014, section 3.2).
+    """A gate decides which latents are active, a magnitude how much (Rajamanoharan et al. 2024,
+    2404.16014, section 3.2).
 
-    With u = (x - b_dec) @ W_enc: gate = u + b_gate, magnitude = exp(r_mag) * u + b_mag, z = relu(magnitude) * (gate > 0).
-    The SAE's own `b_enc` stays 0: `pre` is u.
+    With u = (x - b_dec) @ W_enc: gate = u + b_gate, magnitude = exp(r_mag) * u + b_mag, z =
+    relu(magnitude) * (gate > 0). The SAE's own `b_enc` stays 0: `pre` is u.
     """
 
     name = "gated"
@@ -260,13 +285,16 @@ class Gated(Activation):
         return support_only((self.r_mag.exp() * pre + self.b_mag).relu() * (self.gate(pre) > 0))
 
     def gate(self, pre: Tensor) -> Tensor:
-        """Pre-activation of the gate `[..., L]`; its positive part is what the sparsity penalty and auxiliary loss see."""
+        """Pre-activation of the gate `[..., L]`; its positive part is what the sparsity penalty and
+        auxiliary loss see.
+        """
         return pre + self.b_gate
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
         """Shift all gates by one number; a last correction of a few per cent.
 
-        Where features are equally strong, the L0 jumps as the penalty grows, and steering alone cannot stop in between.
+        Where features are equally strong, the L0 jumps as the penalty grows, and steering alone
+        cannot stop in between.
         """
         with torch.no_grad():
             magnitude = self.r_mag.exp() * pre + self.b_mag

@@ -1,4 +1,6 @@
-"""One SAE, one folder: `sae.json` (what it is) and `sae.safetensors` (its tensors). Atomic, no pickle."""
+"""One SAE, one folder: `sae.json` (what it is) and `sae.safetensors` (its tensors). Atomic, no
+pickle.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -7,11 +9,19 @@ from typing import Any
 from saelab.sae.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
 from saelab.sae.module import SAE
 from saelab.sae.priced import Priced
-from saelab.store import CorruptFile, atomic_folder, read_json, read_tensors, write_json, write_tensors
+from saelab.store import (
+    CorruptFile,
+    atomic_folder,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 from saelab.types import Hook
 
 FORMAT = 1
-ACTIVATIONS: Mapping[str, Callable[[int, Mapping[str, float]], Activation]] = {  # by name: rebuilt from what was saved
+# by name: rebuilt from what was saved
+ACTIVATIONS: Mapping[str, Callable[[int, Mapping[str, float]], Activation]] = {
     "relu": lambda n, config: ReLU(),
     "trimmed": lambda n, config: Trimmed(),
     "topk": lambda n, config: TopK(config["k"]),
@@ -23,7 +33,9 @@ ACTIVATIONS: Mapping[str, Callable[[int, Mapping[str, float]], Activation]] = { 
 
 
 def save_sae(sae: SAE, folder: Path, meta: Mapping[str, Any]) -> None:
-    """Write `sae` (in the model's units) under `folder`, with `meta` (run, health, versions) beside it."""
+    """Write `sae` (in the model's units) under `folder`, with `meta` (run, health, versions) beside
+    it.
+    """
     config = {
         "format": FORMAT,
         "d_in": sae.d_in,
@@ -44,26 +56,35 @@ def save_sae(sae: SAE, folder: Path, meta: Mapping[str, Any]) -> None:
 def load_sae(folder: Path) -> SAE:
     """Read an SAE folder back.
 
-    Raises `FileNotFoundError` when it is none, `CorruptFile` when one of its files is damaged or does not fit the other.
+    Raises `FileNotFoundError` when it is none, `CorruptFile` when one of its files is damaged or
+    does not fit the other.
     """
     folder = Path(folder)
     if not (folder / "sae.json").exists():
-        raise FileNotFoundError(f"{folder} is no SAE folder: it has no sae.json; give the `sae` folder of a run")
+        raise FileNotFoundError(
+            f"{folder} is no SAE folder: it has no sae.json; give the `sae` folder of a run"
+        )
     config = read_json(folder / "sae.json")
     tensors = read_tensors(folder / "sae.safetensors")
     try:
         act = _activation(config["activation"], config["n_latents"], config["activation_config"])
         blocks = {name: range(start, stop) for name, (start, stop) in config["blocks"].items()}
         hook = None if config["hook"] is None else Hook.from_name(config["hook"])
-        extra = {name: config.get(name, 0.0) for name in ("refine", "leave_one_out")}  # older folders have neither
+        # older folders have neither
+        extra = {name: config.get(name, 0.0) for name in ("refine", "leave_one_out")}
         sae = SAE(config["d_in"], config["n_latents"], act, blocks=blocks, hook=hook, **extra)
         sae.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise CorruptFile(f"{folder}: sae.json and sae.safetensors do not describe one SAE ({error}); restore them") from error
+        raise CorruptFile(
+            f"{folder}: sae.json and sae.safetensors do not describe one SAE ({error}); restore "
+            "them"
+        ) from error
     return sae.requires_grad_(False)
 
 
 def _activation(name: str, n_latents: int, config: Mapping[str, float]) -> Activation:
     if name not in ACTIVATIONS:
-        raise CorruptFile(f"unknown activation {name!r}; this saelab knows {', '.join(ACTIVATIONS)}")
+        raise CorruptFile(
+            f"unknown activation {name!r}; this saelab knows {', '.join(ACTIVATIONS)}"
+        )
     return ACTIVATIONS[name](n_latents, config)

@@ -1,4 +1,6 @@
-"""Fast paths of an SAE on CPU: selection without sorting, and products that only see the active latents."""
+"""Fast paths of an SAE on CPU: selection without sorting, and products that only see the active
+latents.
+"""
 
 from typing import cast
 
@@ -7,14 +9,19 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag, linear
 
-SMALL = 1 << 22  # multiplications of a dense product below which looking for the active latents costs more than it saves
-CROSSOVER = 1 / 16  # share of non-zero entries above which a dense product runs; a ReLU step breaks even between 1/8 and 1/4
+# multiplications of a dense product below which looking for the active latents costs more than it
+# saves
+SMALL = 1 << 22
+# share of non-zero entries above which a dense product runs; a ReLU step breaks even between 1/8
+# and 1/4
+CROSSOVER = 1 / 16
 
 
 def kth_largest(values: Tensor, k: int) -> Tensor:
     """The k-th largest entry of `values` (any shape), exact; a scalar tensor.
 
-    On CPU numpy's vectorised selection, 10 to 30 times faster than torch's. Raises `ValueError` when k is not in 1..numel.
+    On CPU numpy's vectorised selection, 10 to 30 times faster than torch's. Raises `ValueError`
+    when k is not in 1..numel.
     """
     flat = values.detach().reshape(-1)
     if not 1 <= k <= flat.numel():
@@ -25,17 +32,19 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     return torch.kthvalue(flat, place + 1).values
 
 
-# Products with sparse codes ------------------------------------------------------------------------------------------
-#
-# Dense is the definition. After the activation a position has some tens of active latents out of thousands, so on CPU the
-# products that only see those go through the active entries. Everything here is deterministic, and what is chosen depends
-# on the numbers alone, so a resumed run takes the same path.
+# Products with sparse codes
+# ------------------------------------------------------------------------------------------  Dense
+# is the definition. After the activation a position has some tens of active latents out of
+# thousands, so on CPU the products that only see those go through the active entries. Everything
+# here is deterministic, and what is chosen depends on the numbers alone, so a resumed run takes the
+# same path.
 
 
 class _Entries:
     """The non-zero entries of a matrix `[N, L]`, row by row: where they are and what they are.
 
-    Indices are made by numpy on one thread: they are small, and torch's parallel sort waits for busy cores.
+    Indices are made by numpy on one thread: they are small, and torch's parallel sort waits for
+    busy cores.
     """
 
     def __init__(self, matrix: np.ndarray, flat: np.ndarray):
@@ -50,9 +59,12 @@ class _Entries:
 
     def transposed_times(self, dense: Tensor) -> Tensor:
         """matrix.T @ dense: `[N, D]` -> `[L, D]`."""
-        short = self.columns.astype(np.uint16) if self.shape[1] <= 1 << 16 else self.columns  # 16 bits: a radix sort
+        # 16 bits: a radix sort
+        short = self.columns.astype(np.uint16) if self.shape[1] <= 1 << 16 else self.columns
         order = short.argsort(kind="stable")
-        return _bags(self.columns[order], self.rows[order], self.values[order], self.shape[1], dense)
+        return _bags(
+            self.columns[order], self.rows[order], self.values[order], self.shape[1], dense
+        )
 
     def column_sums(self) -> Tensor:
         """matrix.sum(0): `[L]`."""
@@ -60,12 +72,20 @@ class _Entries:
         return torch.from_numpy(sums.astype(self.values.dtype))
 
     def sampled(self, left: Tensor, right: Tensor) -> Tensor:
-        """(left @ right.T) where the matrix is not zero, 0 elsewhere: `[N, D]`, `[L, D]` -> `[N, L]`."""
+        """(left @ right.T) where the matrix is not zero, 0 elsewhere: `[N, D]`, `[L, D]` -> `[N,
+        L]`.
+        """
         rows, columns = torch.from_numpy(self.rows), torch.from_numpy(self.columns)
         dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-            left.contiguous(), right.contiguous(), columns, _starts(self.rows, self.shape[0]), rows, 0
+            left.contiguous(),
+            right.contiguous(),
+            columns,
+            _starts(self.rows, self.shape[0]),
+            rows,
+            0,
         )
-        out = np.zeros(self.shape, self.values.dtype)  # the system hands out zeros, so nothing is filled
+        # the system hands out zeros, so nothing is filled
+        out = np.zeros(self.shape, self.values.dtype)
         out.reshape(-1)[self.flat] = dots.numpy()
         return torch.from_numpy(out)
 
@@ -75,14 +95,20 @@ def _starts(bags: np.ndarray, n: int) -> Tensor:
     return torch.from_numpy(bags.searchsorted(np.arange(n)))
 
 
-def _bags(bags: np.ndarray, members: np.ndarray, weights: np.ndarray, n: int, dense: Tensor) -> Tensor:
+def _bags(
+    bags: np.ndarray, members: np.ndarray, weights: np.ndarray, n: int, dense: Tensor
+) -> Tensor:
     """sum over the members of each bag of weight * row of `dense`; an empty bag is 0."""
     index, factors = torch.from_numpy(members), torch.from_numpy(weights)
-    return embedding_bag(index, dense.contiguous(), _starts(bags, n), mode="sum", per_sample_weights=factors)
+    return embedding_bag(
+        index, dense.contiguous(), _starts(bags, n), mode="sum", per_sample_weights=factors
+    )
 
 
 def _entries(matrix: Tensor, width: int) -> _Entries | None:
-    """The entries of `matrix [N, L]`, or None when a dense product with `[L, width]` is faster: small, or not sparse."""
+    """The entries of `matrix [N, L]`, or None when a dense product with `[L, width]` is faster:
+    small, or not sparse.
+    """
     if matrix.numel() * width < SMALL:
         return None
     numbers = matrix.detach().numpy()
@@ -93,16 +119,25 @@ def _entries(matrix: Tensor, width: int) -> _Entries | None:
 
 
 def _eligible(*tensors: Tensor) -> bool:
-    """Whether the sparse path knows what to do with these; on other devices and under autocast the definition runs."""
-    plain = all(t.device.type == "cpu" and t.dtype == tensors[0].dtype and t.numel() > 0 for t in tensors)
-    return plain and tensors[0].dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
+    """Whether the sparse path knows what to do with these; on other devices and under autocast the
+    definition runs.
+    """
+    plain = all(
+        t.device.type == "cpu" and t.dtype == tensors[0].dtype and t.numel() > 0 for t in tensors
+    )
+    return (
+        plain
+        and tensors[0].dtype in (torch.float32, torch.float64)
+        and not torch.is_autocast_enabled("cpu")
+    )
 
 
 def support_only(z: Tensor) -> Tensor:
     """Say of codes that their gradient is used only where they are not zero; returns `z`.
 
-    An activation may say so when an entry that it set to 0 passes no gradient on. Tensors computed from `z` (an
-    intervention on it, a window shifted in time) do not inherit the promise, nor does `z` after a change in place.
+    An activation may say so when an entry that it set to 0 passes no gradient on. Tensors computed
+    from `z` (an intervention on it, a window shifted in time) do not inherit the promise, nor does
+    `z` after a change in place.
     """
     if z.requires_grad:
         vars(z)["support_version"] = z._version
@@ -129,14 +164,18 @@ class _Decode(torch.autograd.Function):
         again = torch.is_grad_enabled()  # a second derivative is wanted: the definition has one
         to_z = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_z = ctx.entries.sampled(grad, weight) if ctx.support and not again else grad @ weight.T
+            to_z = (
+                ctx.entries.sampled(grad, weight) if ctx.support and not again else grad @ weight.T
+            )
         if ctx.needs_input_grad[1]:
             to_weight = z.T @ grad if again else ctx.entries.transposed_times(grad)
         return to_z, to_weight, None, None
 
 
 def decode(z: Tensor, weight: Tensor, support: bool) -> Tensor:
-    """z @ weight: `[..., L]`, `[L, D]` -> `[..., D]`; with `support`, grad_z is given only where z is not zero."""
+    """z @ weight: `[..., L]`, `[L, D]` -> `[..., D]`; with `support`, grad_z is given only where z
+    is not zero.
+    """
     if not _eligible(z, weight):
         return z @ weight
     rows = z.flatten(0, -2) if z.dim() > 1 else z[None]
@@ -148,7 +187,9 @@ def decode(z: Tensor, weight: Tensor, support: bool) -> Tensor:
 
 
 def products_on_support(left: Tensor, right: Tensor, z: Tensor) -> Tensor:
-    """left @ right.T where `z` is not zero, 0 elsewhere: `[..., D]`, `[L, D]`, `[..., L]` -> `[..., L]`. Has no gradient."""
+    """left @ right.T where `z` is not zero, 0 elsewhere: `[..., D]`, `[L, D]`, `[..., L]` -> `[...,
+    L]`. Has no gradient.
+    """
     with torch.no_grad():
         rows = z.flatten(0, -2) if z.dim() > 1 else z[None]
         entries = _entries(rows, right.shape[1]) if _eligible(left, right, z) else None
@@ -158,7 +199,9 @@ def products_on_support(left: Tensor, right: Tensor, z: Tensor) -> Tensor:
 
 
 class _Encode(torch.autograd.Function):
-    """(x - b_dec) @ W_enc + b_enc for an x that needs no gradient. Backward through the entries of the gradient."""
+    """(x - b_dec) @ W_enc + b_enc for an x that needs no gradient. Backward through the entries of
+    the gradient.
+    """
 
     @staticmethod
     def forward(ctx, x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -179,10 +222,11 @@ class _Encode(torch.autograd.Function):
 
 
 def encode(x: Tensor, W_enc: Tensor, b_enc: Tensor, b_dec: Tensor) -> Tensor:
-    """(x - b_dec) @ W_enc + b_enc: `[..., D]` -> `[..., L]`; b_dec is folded into the bias, nothing is subtracted from x.
+    """(x - b_dec) @ W_enc + b_enc: `[..., D]` -> `[..., L]`; b_dec is folded into the bias, nothing
+    is subtracted from x.
 
-    The fast path is for training, where x is data; when x needs a gradient (interventions, end-to-end losses) the
-    definition runs.
+    The fast path is for training, where x is data; when x needs a gradient (interventions,
+    end-to-end losses) the definition runs.
     """
     trained = torch.is_grad_enabled() and W_enc.requires_grad and not x.requires_grad
     if not (trained and _eligible(x, W_enc, b_enc, b_dec)):

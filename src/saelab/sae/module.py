@@ -1,4 +1,6 @@
-"""The only autoencoder class: x -> pre = (x - b_dec) @ W_enc + b_enc -> z = act(pre) -> x_hat = z @ W_dec + b_dec."""
+"""The only autoencoder class: x -> pre = (x - b_dec) @ W_enc + b_enc -> z = act(pre) -> x_hat = z @
+W_dec + b_dec.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -14,13 +16,15 @@ from saelab.types import Hook
 class SAE(nn.Module):
     """A sparse autoencoder with the ecosystem's names and shapes; satisfies `types.Dictionary`.
 
-    `W_enc [D, L]`, `W_dec [L, D]` (rows are latents, unit norm), `b_enc [L]`, `b_dec [D]`; `act` is the activation;
-    `blocks` names ranges of latents that a variant treats apart (levels, for instance).
+    `W_enc [D, L]`, `W_dec [L, D]` (rows are latents, unit norm), `b_enc [L]`, `b_dec [D]`; `act` is
+    the activation; `blocks` names ranges of latents that a variant treats apart (levels, for
+    instance).
 
-    `refine` eta > 0: one LISTA step, in training and at inference. With z_0 = first(pre(x)), the codes are
-    act(pre(x) + eta (x - decode(z_0)) @ W_enc); `first` is the activation again, with a threshold of its own. 0: none.
-    `leave_one_out`: the share of active latents that inference drops, those which the others make superfluous (`prune`).
-    Raises `ValueError` when either is out of range, or when `act` has parameters and there is a step to refine by.
+    `refine` eta > 0: one LISTA step, in training and at inference. With z_0 = first(pre(x)), the
+    codes are act(pre(x) + eta (x - decode(z_0)) @ W_enc); `first` is the activation again, with a
+    threshold of its own. 0: none. `leave_one_out`: the share of active latents that inference
+    drops, those which the others make superfluous (`prune`). Raises `ValueError` when either is out
+    of range, or when `act` has parameters and there is a step to refine by.
     """
 
     drop_below: Tensor
@@ -39,16 +43,24 @@ class SAE(nn.Module):
     ):
         super().__init__()
         if not 0 <= refine <= 1:
-            raise ValueError(f"refine is {refine:g}; it is the size of the refinement step, from 0 (none) to 1")
+            raise ValueError(
+                f"refine is {refine:g}; it is the size of the refinement step, from 0 (none) to 1"
+            )
         if not 0 <= leave_one_out < 1:
-            raise ValueError(f"leave_one_out is {leave_one_out:g}; it is a share of the active latents, from 0 to below 1")
+            raise ValueError(
+                f"leave_one_out is {leave_one_out:g}; it is a share of the active latents, from 0 "
+                "to below 1"
+            )
         if refine > 0 and any(True for _ in act.parameters()):
-            raise ValueError(f"refine is {refine:g}, and {act.name} has parameters; use one of relu, topk, batch_topk")
+            raise ValueError(
+                f"refine is {refine:g}, and {act.name} has parameters; use one of relu, topk, "
+                "batch_topk"
+            )
         rows = torch.randn(n_latents, d_in, generator=generator)
         rows /= rows.norm(dim=1, keepdim=True)
         self.W_dec = nn.Parameter(rows)
-        # The transpose at start (Gao et al. 2024, 2406.04093, appendix A.2), and in memory too: [D, L] is a view of [L, D],
-        # so that gradients are sums of rows.
+        # The transpose at start (Gao et al. 2024, 2406.04093, appendix A.2), and in memory too: [D,
+        # L] is a view of [L, D], so that gradients are sums of rows.
         self.W_enc = nn.Parameter(rows.clone().T)
         self.b_enc = nn.Parameter(torch.zeros(n_latents), requires_grad=not isinstance(act, Gated))
         self.b_dec = nn.Parameter(torch.zeros(d_in))
@@ -76,11 +88,15 @@ class SAE(nn.Module):
         return self.W_dec
 
     def pre(self, x: Tensor) -> Tensor:
-        """Pre-activations `[..., L]`. The decoder bias is folded into the encoder's, so nothing is subtracted from x."""
+        """Pre-activations `[..., L]`. The decoder bias is folded into the encoder's, so nothing is
+        subtracted from x.
+        """
         return kernels.encode(x, self.W_enc, self.b_enc, self.b_dec)
 
     def codes(self, x: Tensor, progress: float | None = None) -> tuple[Tensor, Tensor]:
-        """Refined pre-activations and codes, both `[..., L]`: as in training at `progress`, or by the thresholds (None)."""
+        """Refined pre-activations and codes, both `[..., L]`: as in training at `progress`, or by
+        the thresholds (None).
+        """
         if self.first is not None:
             x = self._refined(x, self.first, progress)
         pre = self.pre(x).to(x.dtype)  # under autocast the products are short, the selection is not
@@ -89,14 +105,18 @@ class SAE(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Codes `[..., L]` of activations `[..., D]`, as at inference."""
         if x.shape[-1] != self.d_in:
-            raise ValueError(f"activations of width {x.shape[-1]} given to an SAE of width {self.d_in}")
+            raise ValueError(
+                f"activations of width {x.shape[-1]} given to an SAE of width {self.d_in}"
+            )
         return self.prune(x, self.codes(x)[1])
 
     def prune(self, x: Tensor, z: Tensor) -> Tensor:
-        """Codes without the latents that the others make superfluous; `z` itself where `leave_one_out` is 0.
+        """Codes without the latents that the others make superfluous; `z` itself where
+        `leave_one_out` is 0.
 
-        The score of an active latent is what it should be, given the others: z_j ||W_dec_j||^2 + (x - x_hat) . W_dec_j, in
-        units of x. It is dropped when that is not above `drop_below`, all at once. B. Bussmann, leave-one-out refinement.
+        The score of an active latent is what it should be, given the others: z_j ||W_dec_j||^2 + (x
+        - x_hat) . W_dec_j, in units of x. It is dropped when that is not above `drop_below`, all at
+        once. B. Bussmann, leave-one-out refinement.
         """
         if self.leave_one_out == 0:
             return z
@@ -107,7 +127,9 @@ class SAE(nn.Module):
         return kernels.decode(z, self.W_dec, kernels.is_support_only(z)) + self.b_dec
 
     def decode_part(self, z: Tensor, latents: range) -> Tensor:
-        """What a range of latents, of step 1, adds to the reconstruction of codes `[..., L]`: `[..., D]`, without `b_dec`."""
+        """What a range of latents, of step 1, adds to the reconstruction of codes `[..., L]`:
+        `[..., D]`, without `b_dec`.
+        """
         part = slice(latents.start, latents.stop)
         return kernels.decode(z[..., part], self.W_dec[part], kernels.is_support_only(z))
 
@@ -117,7 +139,9 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def calibrate_(self, x: Tensor, l0: float) -> None:
-        """Set the thresholds so that the mean L0 on `x` `[N, D]` is `l0`, after what leaving one out drops."""
+        """Set the thresholds so that the mean L0 on `x` `[N, D]` is `l0`, after what leaving one
+        out drops.
+        """
         wide = l0 / (1 - self.leave_one_out)
         if self.first is not None:
             self.first.calibrate_(self.pre(x), wide)
@@ -127,7 +151,10 @@ class SAE(nn.Module):
             z = self.act(pre)
             scores, count = self._scores(x, z)[z > 0], max(1, round(l0 * len(x)))
             if count < len(scores):
-                self.drop_below.copy_((kernels.kth_largest(scores, count) + kernels.kth_largest(scores, count + 1)) / 2)
+                self.drop_below.copy_(
+                    (kernels.kth_largest(scores, count) + kernels.kth_largest(scores, count + 1))
+                    / 2
+                )
 
     @torch.no_grad()
     def project_(self) -> None:
@@ -136,17 +163,21 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def project_gradient_(self) -> None:
-        """Remove from the decoder's gradient what only changes the norm of its rows (Bricken et al. 2023)."""
+        """Remove from the decoder's gradient what only changes the norm of its rows (Bricken et al.
+        2023).
+        """
         if self.W_dec.grad is not None:
             along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
             self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
 
     @torch.no_grad()
     def fold_scale_(self, scale: float) -> None:
-        """From an SAE of `scale * x` to the same SAE of x, exactly: biases and thresholds divided by `scale`.
+        """From an SAE of `scale * x` to the same SAE of x, exactly: biases and thresholds divided
+        by `scale`.
 
-        W_enc and W_dec (unit rows) stay; codes and reconstruction are in units of x. Not for latents whose activation
-        is not positively homogeneous (all of ours are: z(c * pre, c * threshold) = c * z(pre, threshold)).
+        W_enc and W_dec (unit rows) stay; codes and reconstruction are in units of x. Not for
+        latents whose activation is not positively homogeneous (all of ours are: z(c * pre, c *
+        threshold) = c * z(pre, threshold)).
         """
         self.b_enc.div_(scale)
         self.b_dec.div_(scale)
@@ -157,10 +188,12 @@ class SAE(nn.Module):
             self.drop_below.div_(scale)
 
     def _refined(self, x: Tensor, first: Activation, progress: float | None) -> Tensor:
-        """x + eta (x - decode(z_0)): its pre-activations are pre(x) + eta (x - decode(z_0)) @ W_enc.
+        """x + eta (x - decode(z_0)): its pre-activations are pre(x) + eta (x - decode(z_0)) @
+        W_enc.
 
-        To the weights the residual is a constant, so that each latent is trained by its own code and not by what it leaves
-        to others (else the loss of a level would reach the latents of the levels before it); to x it is not.
+        To the weights the residual is a constant, so that each latent is trained by its own code
+        and not by what it leaves to others (else the loss of a level would reach the latents of the
+        levels before it); to x it is not.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
             z = _select(first, self.pre(x).to(x.dtype), progress)

@@ -9,10 +9,11 @@ from saelab.types import Number, value_at
 
 
 class Priced(BatchTopK):
-    """BatchTopK ranked by pre - price: what a price keeps out of a batch is another latent's place, not a smaller code.
+    """BatchTopK ranked by pre - price: what a price keeps out of a batch is another latent's place,
+    not a smaller code.
 
-    `price [L]` is a number to the gradient. At inference latent j is active above threshold + price_j. With equal prices it
-    selects what BatchTopK does.
+    `price [L]` is a number to the gradient. At inference latent j is active above threshold +
+    price_j. With equal prices it selects what BatchTopK does.
     """
 
     name = "priced_batch_topk"
@@ -41,7 +42,9 @@ class Priced(BatchTopK):
         self.price.mul_(factor)
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """The threshold between the last entry kept and the first one dropped, prices paid; it may be negative."""
+        """The threshold between the last entry kept and the first one dropped, prices paid; it may
+        be negative.
+        """
         rank = (pre - self.price).masked_fill(pre <= 0, -torch.inf)  # no price makes these active
         kept, dropped = (kth_largest(rank, count) for count in counts_at(rank, l0))
         self.threshold.copy_((kept + dropped) / 2)

@@ -1,0 +1,1 @@
+"""Synthetic worlds: activations whose true features are known."""

@@ -9,8 +9,8 @@ from saelab.store import content_id
 def feature_generator(family: str, seed: int) -> torch.Generator:
     """The randomness of the features of a family of worlds.
 
-    Not `manual_seed(seed)`: an SAE trained with the same seed draws its initial weights from that very stream, so that it
-    would start at the true features.
+    Not `manual_seed(seed)`: an SAE trained with the same seed draws its initial weights from that
+    very stream, so that it would start at the true features.
     """
     return torch.Generator().manual_seed(int(content_id(["features", family, seed], 15), 16))
 
@@ -35,7 +35,8 @@ def repelled(
     margin: float = 0.1,
     fixed: Tensor | None = None,
 ) -> Tensor:
-    """n unit rows `[n, d]` that push each other apart: gradient steps on the squared cosines above `margin`.
+    """n unit rows `[n, d]` that push each other apart: gradient steps on the squared cosines above
+    `margin`.
 
     `fixed [m, d]`: rows that push but do not move.
     """
@@ -50,10 +51,20 @@ def repelled(
     return rows[held:]
 
 
-def spread(n: int, d: int, generator: torch.Generator, *, target: float, tries: int = 2_000, rate: float = 0.05) -> Tensor:
-    """n unit rows `[n, d]` whose largest |cosine| with another is, in the mean over rows, just below `target`.
+def spread(
+    n: int,
+    d: int,
+    generator: torch.Generator,
+    *,
+    target: float,
+    tries: int = 2_000,
+    rate: float = 0.05,
+) -> Tensor:
+    """n unit rows `[n, d]` whose largest |cosine| with another is, in the mean over rows, just
+    below `target`.
 
-    Random rows push each other apart until it is. Raises `ValueError` where that many rows do not fit that far apart.
+    Random rows push each other apart until it is. Raises `ValueError` where that many rows do not
+    fit that far apart.
     """
     rows = unit_rows(torch.randn(n, d, generator=generator))
     for _ in range(tries):
@@ -62,5 +73,6 @@ def spread(n: int, d: int, generator: torch.Generator, *, target: float, tries: 
             return rows
         rows = unit_rows(rows - rate * ((cosines * (cosines.abs() > 0.8 * target)) @ rows))
     raise ValueError(
-        f"{n} directions in {d} dimensions do not get their largest |cosine| down to {target:g}; ask for more or widen d"
+        f"{n} directions in {d} dimensions do not get their largest |cosine| down to {target:g}; "
+        "ask for more or widen d"
     )

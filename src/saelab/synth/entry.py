@@ -1,4 +1,6 @@
-"""What the table of worlds says of each world: how it is built, what it tests, how SAEs are trained on it."""
+"""What the table of worlds says of each world: how it is built, what it tests, how SAEs are trained
+on it.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -19,14 +21,18 @@ class Setup:
     lr: float  # the prototypes' rate for every row
     decay: float = 0.3  # last share of the steps in which the rate falls to 0
     anneal: float = 1.0  # TopK families start from this multiple of k
-    dead_after: int = 50_000  # activations without firing: rare features are not that rare here, and runs are short
+    # activations without firing: rare features are not that rare here, and runs are short
+    dead_after: int = 50_000
     levels: float = 5  # of Matryoshka: n/2^(levels - 1), ..., n/2, n
-    inner: float = 0  # of Matryoshka, where the levels are not halves: two levels, the first `inner` latents and all
+    # of Matryoshka, where the levels are not halves: two levels, the first `inner` latents and all
+    inner: float = 0
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """A sanity row: where the mean over seeds of a baseline's metric must lie, else the world does not test what it should."""
+    """A sanity row: where the mean over seeds of a baseline's metric must lie, else the world does
+    not test what it should.
+    """
 
     variant: str
     metric: str
@@ -40,18 +46,22 @@ class Entry:
     """One world of the table."""
 
     tests: str  # what a win on it shows, one sentence
-    build: Callable[..., Process]  # (seed, *, numbers) -> process; the numbers are what --set may change
+    # (seed, *, numbers) -> process; the numbers are what --set may change
+    build: Callable[..., Process]
     setup: Setup
     evals: tuple[str, ...]  # names in `evals.WORLD_EVALS`; `truth` is always made
     headline: tuple[str, ...]  # metrics of the table, the first decides learning rates
     head: str  # the world of its family that learning rates are chosen on
-    settings: Mapping[str, float] = field(default_factory=dict)  # numbers of `build` that differ from its defaults
-    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # settings of single variants that differ here
+    # numbers of `build` that differ from its defaults
+    settings: Mapping[str, float] = field(default_factory=dict)
+    # settings of single variants that differ here
+    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sanity: tuple[Expectation, ...] = ()
 
 
 def check_limits(limits: Mapping[str, tuple[float, float, float]]) -> None:
-    """Refuse numbers of a world that lie outside theirs: name -> (value, lowest, highest), `ANY` for no highest.
+    """Refuse numbers of a world that lie outside theirs: name -> (value, lowest, highest), `ANY`
+    for no highest.
 
     Raises `ValueError` naming the number, its value and the limits; NaN is always outside.
     """

@@ -1,16 +1,20 @@
-"""Many sparse features in few dimensions, as SynthSAEBench draws them (arXiv 2602.14687): sampling by what is active.
+"""Many sparse features in few dimensions, as SynthSAEBench draws them (arXiv 2602.14687): sampling
+by what is active.
 
-x = bias + sum_f code_f feature_f. Feature f fires where slope_f . z + own noise > offset_f, z and own noise standard normal: a
-Gaussian copula of low rank R. A firing feature has the raw code max(0, mean_f + sd_f normal). Then the forest, from the roots
-down: a child is silent where its parent is, at most one child of a parent stays (a fair draw among those with a code above
-0), and a child's code is multiplied by its parent's over the parent's mean. Features outside the forest fire for themselves.
+x = bias + sum_f code_f feature_f. Feature f fires where slope_f . z + own noise > offset_f, z and
+own noise standard normal: a Gaussian copula of low rank R. A firing feature has the raw code max(0,
+mean_f + sd_f normal). Then the forest, from the roots
+down: a child is silent where its parent is, at most one child of a parent stays (a fair draw among
+    those with a code above 0), and a child's code is multiplied by its parent's over the parent's
+    mean. Features outside the forest fire for themselves.
 
-What does not fire costs nothing: given z all own noises are independent, so a child is only drawn where its parent is active,
-and features without a parent come from a Poisson process of proposals that is thinned to the exact chances. No table of
-[N, features] is made, and x is a sum of the active rows.
+What does not fire costs nothing: given z all own noises are independent, so a child is only drawn
+where its parent is active, and features without a parent come from a Poisson process of proposals
+that is thinned to the exact chances. No table of [N, features] is made, and x is a sum of the
+active rows.
 
-Legend: F features | N activations | D width | R rank of the copula | T features without a parent | M active entries |
-P active parents | C children of a parent.
+Legend: F features | N activations | D width | R rank of the copula | T features without a parent |
+M active entries | P active parents | C children of a parent.
 """
 
 from collections.abc import Mapping
@@ -27,13 +31,17 @@ from saelab.synth.world import Sample, SparseSample
 
 ROWS = 1_024  # activations drawn at a time, at most 2^15
 BLOCK = 256  # of them whose shared parts fit in a cache
-TAIL = 2.5  # standard deviations of the shared part that proposals are good for; the few cells beyond are drawn singly
+# standard deviations of the shared part that proposals are good for; the few cells beyond are drawn
+# singly
+TAIL = 2.5
 LEVEL = 3.0  # nor are they good for chances beyond ndtr of this: their number grows without limit
 
 
 @dataclass(frozen=True)
 class Forest:
-    """Roots 0, 1, ..., then the children of feature 0, of feature 1, ...: breadth first, every inner node with C children."""
+    """Roots 0, 1, ..., then the children of feature 0, of feature 1, ...: breadth first, every
+    inner node with C children.
+    """
 
     roots: int
     branching: int
@@ -79,7 +87,9 @@ class FeatureProcess:
     @property
     def groups(self) -> Mapping[str, range]:
         """Levels of the forest, and the features outside."""
-        levels = {f"level {i}" if i else "roots": level for i, level in enumerate(self.forest.levels)}
+        levels = {
+            f"level {i}" if i else "roots": level for i, level in enumerate(self.forest.levels)
+        }
         return {**levels, "free": range(self.forest.size, len(self.features))}
 
     def draw(self, n: int, generator: torch.Generator) -> Sample:
@@ -104,7 +114,9 @@ class FeatureProcess:
     def _active(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Rows, features and codes `[M]` of what is active given z `[N, R]`, by rows."""
         row, feature = self._tops.draw(z, generator)
-        code = torch.relu(self.mean[feature] + self.sd[feature] * torch.randn(len(row), generator=generator))
+        code = torch.relu(
+            self.mean[feature] + self.sd[feature] * torch.randn(len(row), generator=generator)
+        )
         here = code > 0
         parts = [(row[here], feature[here], code[here])]
         active = tuple(part[feature[here] < self.forest.roots] for part in parts[0])
@@ -118,11 +130,16 @@ class FeatureProcess:
     def _children(
         self, z: Tensor, row: Tensor, parent: Tensor, code: Tensor, *, generator: torch.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The active children of active parents: rows, features and codes; at most one for each of the P parents."""
+        """The active children of active parents: rows, features and codes; at most one for each of
+        the P parents.
+        """
         slope, offset, mean, sd = self._family
         level = torch.einsum("pcr,pr->pc", slope[parent], z[row]) - offset[parent]  # [P, C]
         fires = torch.rand(level.shape, generator=generator) < ndtr(level)
-        raw = torch.relu(mean[parent] + sd[parent] * torch.randn(level.shape, generator=generator)) * fires
+        raw = (
+            torch.relu(mean[parent] + sd[parent] * torch.randn(level.shape, generator=generator))
+            * fires
+        )
         ticket = (raw > 0) * (1 + torch.rand(level.shape, generator=generator))
         won, which = ticket.max(1)
         child = raw.gather(1, which.unsqueeze(1)).squeeze(1)
@@ -134,8 +151,12 @@ class FeatureProcess:
 
     @cached_property
     def _family(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Slopes, offsets, means and deviations of the children of every parent `[parents, C, ...]`."""
-        slope, offset, mean, sd = (self.forest.children(values) for values in (self.slope, self.offset, self.mean, self.sd))
+        """Slopes, offsets, means and deviations of the children of every parent `[parents, C,
+        ...]`.
+        """
+        slope, offset, mean, sd = (
+            self.forest.children(values) for values in (self.slope, self.offset, self.mean, self.sd)
+        )
         return slope, offset, mean, sd
 
     @cached_property
@@ -147,11 +168,13 @@ class FeatureProcess:
 
 @dataclass(frozen=True)
 class Tops:
-    """Features without a parent given z: cell (n, f) of a table `[N, T]` is on with chance ndtr(slope_f . z_n - offset_f).
+    """Features without a parent given z: cell (n, f) of a table `[N, T]` is on with chance
+    ndtr(slope_f . z_n - offset_f).
 
-    Where slope_f . z_n is at most `bound_f`, cells come from a Poisson process of proposals, with the intensity
-    `rate_f` = -log(1 - chance at the bound) in every cell: a proposal is kept with chance -log(1 - chance) / rate_f, and a cell
-    with a kept proposal is on, which has exactly the chance asked for. The few cells above their bound are drawn singly.
+    Where slope_f . z_n is at most `bound_f`, cells come from a Poisson process of proposals, with
+    the intensity `rate_f` = -log(1 - chance at the bound) in every cell: a proposal is kept with
+    chance -log(1 - chance) / rate_f, and a cell with a kept proposal is on, which has exactly the
+    chance asked for. The few cells above their bound are drawn singly.
     """
 
     feature: Tensor  # [T]
@@ -164,7 +187,9 @@ class Tops:
     def of(cls, feature: Tensor, slope: Tensor, offset: Tensor) -> "Tops":
         """From the features' numbers `[T]`, slopes `[T, R]` and offsets `[T]`."""
         level = (TAIL * slope.norm(dim=1) - offset).clamp(max=LEVEL)
-        return cls(feature, slope.T.contiguous(), offset, level + offset, -torch.log1p(-ndtr(level)))
+        return cls(
+            feature, slope.T.contiguous(), offset, level + offset, -torch.log1p(-ndtr(level))
+        )
 
     def draw(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows and features of the cells that are on, for z `[N, R]`."""
@@ -179,7 +204,8 @@ class Tops:
     def _cells(self, z: Tensor, generator: torch.Generator) -> Tensor:
         """Numbers of the cells that are on, ascending: row times T plus column."""
         table = z @ self.slope  # [BLOCK, T]
-        above = torch.from_numpy(np.flatnonzero((table > self.bound).numpy()))  # four times as fast as torch's
+        # four times as fast as torch's
+        above = torch.from_numpy(np.flatnonzero((table > self.bound).numpy()))
         shared = table.flatten()
         chance = ndtr(shared[above] - self.offset[above % len(self.feature)])
         single = torch.rand(len(above), generator=generator) < chance
@@ -188,5 +214,7 @@ class Tops:
         cell = torch.randint(len(z), column.shape, generator=generator) * len(self.feature) + column
         here = shared[cell]
         intensity = -torch.log1p(-ndtr(here - self.offset[column]))
-        kept = (here <= self.bound[column]) & (torch.rand(len(cell), generator=generator) * self.rate[column] < intensity)
+        kept = (here <= self.bound[column]) & (
+            torch.rand(len(cell), generator=generator) * self.rate[column] < intensity
+        )
         return torch.cat([above[single], cell[kept]]).unique()

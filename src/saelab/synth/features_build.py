@@ -1,8 +1,10 @@
-"""The numbers of SynthSAEBench (arXiv 2602.14687) -> a `FeatureProcess`; definitions as in sae-lens 6.54.
+"""The numbers of SynthSAEBench (arXiv 2602.14687) -> a `FeatureProcess`; definitions as in sae-lens
+6.54.
 
-Feature f has the firing probability p_f = p_min + (p_max - p_min) (r^-e - F^-e) / (1 - F^-e), r = f + 1 its rank. In the forest
-a child's is compensated for what its parent and its siblings take, p_f / p_parent (1 + sum of the siblings' p / p_parent), at
-most 1. That is first order: where the children of a parent would fire more often than it does, they fire less often than p_f.
+Feature f has the firing probability p_f = p_min + (p_max - p_min) (r^-e - F^-e) / (1 - F^-e), r = f
++ 1 its rank. In the forest a child's is compensated for what its parent and its siblings take, p_f
+/ p_parent (1 + sum of the siblings' p / p_parent), at most 1. That is first order: where the
+children of a parent would fire more often than it does, they fire less often than p_f.
 
 Legend: F features | D width | R rank of the copula.
 """
@@ -20,7 +22,8 @@ from saelab.synth.entry import ANY, check_limits
 from saelab.synth.features import FeatureProcess, Forest
 
 OWN_SHARE = 0.01  # least variance of a feature's own noise
-CACHED_FROM = 1e12  # multiply-adds of the orthogonalisation from which its result is kept on disk: ten seconds or more
+# multiply-adds of the orthogonalisation from which its result is kept on disk: ten seconds or more
+CACHED_FROM = 1e12
 REFERENCE_SEEDS = {"directions": 0, "sd": 1, "copula": 4}  # what sae-lens adds to a model's seed
 
 
@@ -34,7 +37,8 @@ class Directions:
     steps: int
     rate: float
     seed: int
-    model: int  # 0: `seed` draws; else the model that sae-lens builds from this seed, whatever `seed` is
+    # 0: `seed` draws; else the model that sae-lens builds from this seed, whatever `seed` is
+    model: int
 
 
 def zipf(n: int, *, exponent: float, p_max: float, p_min: float) -> Tensor:
@@ -46,14 +50,18 @@ def zipf(n: int, *, exponent: float, p_max: float, p_min: float) -> Tensor:
 
 
 def compensated(p: Tensor, forest: Forest) -> Tensor:
-    """Firing probabilities `[F]` before the forest silences children, so that they fire about as often as p says after."""
+    """Firing probabilities `[F]` before the forest silences children, so that they fire about as
+    often as p says after.
+    """
     share = forest.children(p) / p[: forest.parents].unsqueeze(1)  # [parents, C]
     raised = share * (1 + share.sum(1, keepdim=True) - share)
     return torch.cat([p[: forest.roots], raised.flatten().clamp(max=1), p[forest.size :]])
 
 
 def copula(n: int, rank: int, scale: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Shared parts `[n, rank]` and the standard deviation of own noises `[n]`: together every feature has variance 1."""
+    """Shared parts `[n, rank]` and the standard deviation of own noises `[n]`: together every
+    feature has variance 1.
+    """
     shared = scale * torch.randn(n, rank, generator=generator)
     square = shared.square().sum(1)
     shared = shared * ((1 - OWN_SHARE) / square.clamp_min(1e-12)).sqrt().clamp(max=1).unsqueeze(1)
@@ -61,22 +69,27 @@ def copula(n: int, rank: int, scale: float, generator: torch.Generator) -> tuple
 
 
 def orthogonalised(rows: Tensor, *, steps: int, rate: float) -> Tensor:
-    """Unit rows `[F, D]` pushed apart by Adam on sum_(i != j) (e_i . e_j)^2 + F sum_i (|e_i|^2 - 1)^2.
+    """Unit rows `[F, D]` pushed apart by Adam on sum_(i != j) (e_i . e_j)^2 + F sum_i (|e_i|^2 -
+    1)^2.
 
-    With G = E^T E, a [D, D] matrix, the gradient is 4 (E G - |e|^2 e + F (|e|^2 - 1) e): no cosine of two features is made,
-    which is F / D times cheaper than going through all pairs.
+    With G = E^T E, a [D, D] matrix, the gradient is 4 (E G - |e|^2 e + F (|e|^2 - 1) e): no cosine
+    of two features is made, which is F / D times cheaper than going through all pairs.
     """
     rows = unit_rows(rows)
     optimizer = torch.optim.Adam([rows], lr=rate)
     for _ in range(steps):
         square = rows.square().sum(1, keepdim=True)
-        rows.grad = 4 * torch.addcmul(rows @ (rows.T @ rows), rows, len(rows) * (square - 1) - square)
+        rows.grad = 4 * torch.addcmul(
+            rows @ (rows.T @ rows), rows, len(rows) * (square - 1) - square
+        )
         optimizer.step()
     return unit_rows(rows.detach())
 
 
 def directions(of: Directions) -> tuple[Tensor, Tensor]:
-    """Features `[F, D]` and the bias `[D]`. Large ones are kept in `cache_folder()` and read again."""
+    """Features `[F, D]` and the bias `[D]`. Large ones are kept in `cache_folder()` and read
+    again.
+    """
     path = cache_folder() / "synthsaebench" / f"{content_id(asdict(of))}.safetensors"
     large = of.steps * 2 * of.features * of.d**2 >= CACHED_FROM
     if large and path.exists():
@@ -92,7 +105,9 @@ def directions(of: Directions) -> tuple[Tensor, Tensor]:
 
 
 def cache_folder() -> Path:
-    """Where saelab keeps what is costly to make again: `saelab` in $XDG_CACHE_HOME, or in ~/.cache."""
+    """Where saelab keeps what is costly to make again: `saelab` in $XDG_CACHE_HOME, or in
+    ~/.cache.
+    """
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "saelab"
 
 
@@ -119,33 +134,51 @@ def synthsaebench(
     scaled: float = 1,
     model: float = 0,
 ) -> FeatureProcess:
-    """The process. Probabilities and means fall from feature 0 to the last; deviations are |N(sd_mean, sd_sd)|.
+    """The process. Probabilities and means fall from feature 0 to the last; deviations are
+    |N(sd_mean, sd_sd)|.
 
-    `correlation`: standard deviation of the copula's shared parts; `apart_*`: steps and rate that push directions apart;
-    `scaled` 0: a parent only switches its children (the benchmark's first version); `model`: not 0: the features that sae-lens
-    builds from this seed, the same for every seed here (42: the published benchmark). Raises `ValueError` for numbers that make
-    no such process.
+    `correlation`: standard deviation of the copula's shared parts; `apart_*`: steps and rate that
+    push directions apart; `scaled` 0: a parent only switches its children (the benchmark's first
+    version); `model`: not 0: the features that sae-lens builds from this seed, the same for every
+    seed here (42: the published benchmark). Raises `ValueError` for numbers that make no such
+    process.
     """
     given = dict(locals())
     check_limits({name: (given[name], low, ANY) for name, low in _LEAST.items()})
     for name, value in {"p_max": p_max, "p_min": p_min}.items():
         if not 0 < value <= 1 or p_min > p_max:
-            raise ValueError(f"{name} is {value:g}; probabilities are above 0, at most 1, and p_min ({p_min:g}) at most p_max")
+            raise ValueError(
+                f"{name} is {value:g}; probabilities are above 0, at most 1, and p_min "
+                f"({p_min:g}) at most p_max"
+            )
     if scaled not in (0, 1):
-        raise ValueError(f"scaled is {scaled:g}; it must be 1 (children are scaled by their parent) or 0 (only switched)")
+        raise ValueError(
+            f"scaled is {scaled:g}; it must be 1 (children are scaled by their parent) or 0 (only "
+            "switched)"
+        )
     if model and model == seed:
-        raise ValueError(f"model is {model:g}, as the seed: the SAE would start at its features; take another seed")
+        raise ValueError(
+            f"model is {model:g}, as the seed: the SAE would start at its features; take another "
+            "seed"
+        )
     n, forest = round(features), Forest(round(roots), round(branching), round(depth))
     if forest.size > n:
-        raise ValueError(f"features is {n}; a forest of {forest.roots} roots to depth {forest.depth} has {forest.size} already")
+        raise ValueError(
+            f"features is {n}; a forest of {forest.roots} roots to depth {forest.depth} has "
+            f"{forest.size} already"
+        )
     number = round(model)
     shared, own = copula(n, round(rank), correlation, _generator("copula", seed, number))
     p = compensated(zipf(n, exponent=exponent, p_max=p_max, p_min=p_min), forest)
     threshold = -torch.special.ndtri(p).float()
     sd = (sd_mean + sd_sd * torch.randn(n, generator=_generator("sd", seed, number))).abs()
-    rows, offset = directions(Directions(n, round(d), bias, round(apart_steps), apart_rate, 0 if number else seed, number))
+    rows, offset = directions(
+        Directions(n, round(d), bias, round(apart_steps), apart_rate, 0 if number else seed, number)
+    )
     mean = torch.linspace(mean_first, mean_last, n)
-    return FeatureProcess(rows, offset, shared / own.unsqueeze(1), threshold / own, mean, sd, forest, bool(scaled))
+    return FeatureProcess(
+        rows, offset, shared / own.unsqueeze(1), threshold / own, mean, sd, forest, bool(scaled)
+    )
 
 
 _LEAST = {

@@ -1,6 +1,8 @@
-"""A synthetic world: activations whose true features are known, as the stream of batches that a language model also is.
+"""A synthetic world: activations whose true features are known, as the stream of batches that a
+language model also is.
 
-Legend: F true features | N activations | B windows | T positions | D width | V vocabulary of the model behind the world.
+Legend: F true features | N activations | B windows | T positions | D width | V vocabulary of the
+model behind the world.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,22 +22,31 @@ STATS_ROWS = 20_000  # activations that mean and scale are estimated from
 
 @dataclass(frozen=True)
 class Sample:
-    """Activations with what is true of them. A world without order has no B: its tensors start with N."""
+    """Activations with what is true of them. A world without order has no B: its tensors start with
+    N.
+    """
 
     x: Tensor  # [N, D], or [B, T, D] where order means something
-    codes: Tensor  # [N, F] or [B, T, F]: how strongly each true feature is present, > 0 where it is active
-    labels: Tensor | None = None  # [N, C] or [B, C] or [B, T, C]: what else is true; the world's file says what C are
-    pos: Tensor | None = None  # [B, T] positions in the sequence, where they are not 0, 1, ..., T - 1
+    # [N, F] or [B, T, F]: how strongly each true feature is present, > 0 where it is active
+    codes: Tensor
+    # [N, C] or [B, C] or [B, T, C]: what else is true; the world's file says what C are
+    labels: Tensor | None = None
+    # [B, T] positions in the sequence, where they are not 0, 1, ..., T - 1
+    pos: Tensor | None = None
 
     @property
     def flat(self) -> "Sample":
         """The same with `x [N, D]` and `codes [N, F]`; labels and positions are left out."""
-        return Sample(self.x.reshape(-1, self.x.shape[-1]), self.codes.reshape(-1, self.codes.shape[-1]))
+        return Sample(
+            self.x.reshape(-1, self.x.shape[-1]), self.codes.reshape(-1, self.codes.shape[-1])
+        )
 
 
 @dataclass(frozen=True)
 class SparseSample:
-    """Activations with a list of the features active in each: what a `Sample` says, where dense codes would be too large."""
+    """Activations with a list of the features active in each: what a `Sample` says, where dense
+    codes would be too large.
+    """
 
     x: Tensor  # [N, D]
     row: Tensor  # [M] ascending: which activation
@@ -59,7 +70,9 @@ class SparseSample:
 
 
 class Process(Protocol):
-    """What a world's file provides: true features, and samples drawn from a generator. A frozen dataclass of tensors."""
+    """What a world's file provides: true features, and samples drawn from a generator. A frozen
+    dataclass of tensors.
+    """
 
     @property
     def features(self) -> Tensor:
@@ -97,8 +110,9 @@ class Downstream(Protocol):
 class World:
     """A process with a name and a seed: satisfies `types.ActivationSource`.
 
-    Everything drawn is a pure function of (process, seed, name or number of the sample): equal seeds, equal worlds, and no
-    activation is seen twice in training. `lm` is there when the process has a model that reads the activations.
+    Everything drawn is a pure function of (process, seed, name or number of the sample): equal
+    seeds, equal worlds, and no activation is seen twice in training. `lm` is there when the process
+    has a model that reads the activations.
     """
 
     def __init__(self, name: str, process: Process, *, seed: int, batch: int):
@@ -124,7 +138,11 @@ class World:
     @cached_property
     def kinds(self) -> tuple[BatchKind, ...]:
         """The batch types that this world can give."""
-        return ("tokens", "windows", "both") if self.activations(self.batch, 0).ndim == 3 else ("tokens",)
+        return (
+            ("tokens", "windows", "both")
+            if self.activations(self.batch, 0).ndim == 3
+            else ("tokens",)
+        )
 
     @property
     def stats(self) -> InputStats:
@@ -138,7 +156,9 @@ class World:
 
     def generator(self, sample: str | int) -> torch.Generator:
         """The randomness of a sample: a name for evaluation, the step's number for training."""
-        return torch.Generator().manual_seed(int(content_id([self.name, self.seed, sample], 15), 16))
+        return torch.Generator().manual_seed(
+            int(content_id([self.name, self.seed, sample], 15), 16)
+        )
 
     def sample(self, n: int, sample: str | int) -> Sample:
         """n activations, the same ones for the same `sample`."""
@@ -151,28 +171,34 @@ class World:
         return self.sample(n, sample).x
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """New activations for every step, so that tokens are windows in order, and "both" are windows.
+        """New activations for every step, so that tokens are windows in order, and "both" are
+        windows.
 
         Raises `ValueError` for a batch type that the world does not have.
         """
         if kind not in self.kinds:
             raise ValueError(
-                f"world {self.name!r} has no {kind}: its activations have no order. It has {', '.join(self.kinds)}"
+                f"world {self.name!r} has no {kind}: its activations have no order. It has "
+                f"{', '.join(self.kinds)}"
             )
         number = start.batch
         while True:
             following = Cursor(0, 0, number + 1)
-            yield (Tokens(self._tokens(number)) if kind == "tokens" else self.windows(number)), following
+            yield (
+                (Tokens(self._tokens(number)) if kind == "tokens" else self.windows(number)),
+                following,
+            )
             number += 1
 
     def _tokens(self, number: int) -> Tensor:
         return self.activations(self.batch, number).flatten(0, -2)
 
     def windows(self, number: int) -> Windows:
-        """The batch of step `number` in order. The first token of a window is its own number, by which `lm.capture` finds it.
+        """The batch of step `number` in order. The first token of a window is its own number, by
+        which `lm.capture` finds it.
 
-        The other tokens are drawn from the model's own predictions, where the world has a model: its loss is then that of
-        a perfectly calibrated model.
+        The other tokens are drawn from the model's own predictions, where the world has a model:
+        its loss is then that of a perfectly calibrated model.
         """
         sample = self.sample(self.batch, number)
         x, (b, t) = sample.x, sample.x.shape[:2]
@@ -181,13 +207,17 @@ class World:
         tokens = doc.clone()
         if isinstance(self.process, Downstream) and t > 1:
             chances = self.process.logits(x[:, :-1]).softmax(-1)  # [B, T - 1, V]
-            drawn = torch.multinomial(chances.flatten(0, 1), 1, generator=self.generator(f"tokens {number}"))
+            drawn = torch.multinomial(
+                chances.flatten(0, 1), 1, generator=self.generator(f"tokens {number}")
+            )
             tokens[:, 1:] = drawn.view(b, t - 1)
         return Windows(x, tokens, doc, pos, torch.ones(b, t, dtype=torch.bool))
 
 
 class WorldModel:
-    """The model behind a world, as `types.LanguageModel`: what lies above the hook is the process's `logits`."""
+    """The model behind a world, as `types.LanguageModel`: what lies above the hook is the process's
+    `logits`.
+    """
 
     def __init__(self, world: World, process: Downstream):
         self.world, self.process = world, process
@@ -205,8 +235,13 @@ class WorldModel:
     def capture(self, tokens: Tensor) -> tuple[Tensor, None]:
         """Activations `[B, T, D]` of windows `[B, T]`, found by the number in their first token."""
         per_batch = len(self.world.sample(self.world.batch, 0).x)
-        batches = {int(i): self.world.sample(self.world.batch, int(i)).x for i in (tokens[:, 0] // per_batch).unique()}
-        return torch.stack([batches[int(i) // per_batch][int(i) % per_batch] for i in tokens[:, 0]]), None
+        batches = {
+            int(i): self.world.sample(self.world.batch, int(i)).x
+            for i in (tokens[:, 0] // per_batch).unique()
+        }
+        return torch.stack(
+            [batches[int(i) // per_batch][int(i) % per_batch] for i in tokens[:, 0]]
+        ), None
 
     def resume(self, x: Tensor, state: None, since: int = 0) -> Tensor:
         """Logits of positions `since` on `[B, T - since, V]`, from activations `[B, T, D]`."""
@@ -215,4 +250,6 @@ class WorldModel:
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Next-token cross-entropy `[B, T-1]`, nats."""
-        return cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none").view(len(tokens), -1)
+        return cross_entropy(
+            logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten(), reduction="none"
+        ).view(len(tokens), -1)

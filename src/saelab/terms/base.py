@@ -1,4 +1,6 @@
-"""What a loss term sees (`Step`), what it is (`Term`), and how terms, events and batches make a `Variant`."""
+"""What a loss term sees (`Step`), what it is (`Term`), and how terms, events and batches make a
+`Variant`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,19 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from saelab.sae.module import SAE
-from saelab.types import ActivationSource, Batch, BatchKind, LanguageModel, Number, Windows, value_at
+from saelab.types import (
+    ActivationSource,
+    Batch,
+    BatchKind,
+    LanguageModel,
+    Number,
+    Windows,
+    value_at,
+)
 
 
 @dataclass(frozen=True)
 class Step:
-    """All that a loss term may look at, built once per step. Activations are scaled to mean squared norm 1.
+    """All that a loss term may look at, built once per step. Activations are scaled to mean squared
+    norm 1.
 
-    Positions are those that token hygiene keeps, whatever the batch: a variant that reads windows never sees BOS in its loss,
-    and its reconstruction is that of its control on the very same batch. `in_windows` puts codes back in order.
+    Positions are those that token hygiene keeps, whatever the batch: a variant that reads windows
+    never sees BOS in its loss, and its reconstruction is that of its control on the very same
+    batch. `in_windows` puts codes back in order.
 
-    `z` are the training-time codes; `dead` marks latents that have not fired for long; `progress` runs from 0 to 1.
-    `lm` is there when the variant says `lm=True`, and works in its own units: divide x by `scale`. `stats` holds what the
-    variant needs of the stream, `<need>.<tensor>`.
+    `z` are the training-time codes; `dead` marks latents that have not fired for long; `progress`
+    runs from 0 to 1. `lm` is there when the variant says `lm=True`, and works in its own units:
+    divide x by `scale`. `stats` holds what the variant needs of the stream, `<need>.<tensor>`.
     """
 
     sae: SAE
@@ -40,18 +52,27 @@ class Step:
         return replace(self, pre=self.pre[:, order], z=self.z[:, order], dead=self.dead[order])
 
     def on_windows(self, share: float = 1.0) -> "Step":
-        """The step on windows: itself, or the same SAE on those beside its tokens; on a random `share` of them, at least 1.
+        """The step on windows: itself, or the same SAE on those beside its tokens; on a random
+        `share` of them, at least 1.
 
-        TopK over a batch selects among the positions of these windows alone. Raises `TypeError` when there are no windows.
+        TopK over a batch selects among the positions of these windows alone. Raises `TypeError`
+        when there are no windows.
         """
         windows = self.batch if isinstance(self.batch, Windows) else self.batch.windows
         if windows is None:
-            raise TypeError('this step has no windows; a variant whose terms need some says batch="both", or "windows"')
+            raise TypeError(
+                "this step has no windows; a variant whose terms need some says "
+                'batch="both", or "windows"'
+            )
         if share >= 1 and windows is self.batch:
             return self
         rows = windows.keep.any(1).nonzero().squeeze(1).cpu()  # the others have nothing to code
         if share < 1:
-            rows = rows[torch.randperm(len(rows), generator=self.generator)[: max(1, round(share * len(rows)))]]
+            rows = rows[
+                torch.randperm(len(rows), generator=self.generator)[
+                    : max(1, round(share * len(rows)))
+                ]
+            ]
         fields = (windows.x, windows.tokens, windows.doc, windows.pos, windows.keep)
         picked = Windows(*(field[rows.to(field.device)] for field in fields))
         x = picked.flat.to(self.x.dtype) * self.scale
@@ -59,12 +80,17 @@ class Step:
         return replace(self, batch=picked, x=x, pre=pre, z=z, x_hat=self.sae.decode(z))
 
     def in_windows(self, values: Tensor) -> Tensor:
-        """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, 0 where `batch.keep` is False.
+        """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, 0 where
+        `batch.keep` is False.
 
-        Raises `TypeError` for shuffled tokens: the variant must ask for windows (`Variant(batch="windows")`).
+        Raises `TypeError` for shuffled tokens: the variant must ask for windows
+        (`Variant(batch="windows")`).
         """
         if not isinstance(self.batch, Windows):
-            raise TypeError('this step has shuffled tokens, no windows; a variant that needs order says batch="windows"')
+            raise TypeError(
+                "this step has shuffled tokens, no windows; a variant that needs order says "
+                'batch="windows"'
+            )
         keep = self.batch.keep
         ordered = values.new_zeros(*keep.shape, *values.shape[1:])
         ordered[keep] = values
@@ -76,7 +102,9 @@ TermFunction = Callable[[Step], Tensor]
 
 @dataclass(frozen=True)
 class Term:
-    """A named part of the loss. `weight` may follow a schedule; 0 means not computed. `fn` may be an `nn.Module`."""
+    """A named part of the loss. `weight` may follow a schedule; 0 means not computed. `fn` may be
+    an `nn.Module`.
+    """
 
     name: str
     fn: TermFunction
@@ -84,7 +112,9 @@ class Term:
 
 
 class Objective(nn.Module):
-    """The sum of weighted terms. A term that is a module trains along and is saved with the rest."""
+    """The sum of weighted terms. A term that is a module trains along and is saved with the
+    rest.
+    """
 
     def __init__(self, *terms: Term):
         super().__init__()
@@ -112,27 +142,38 @@ class Objective(nn.Module):
         return found[0] if found else None
 
 
-LARGEST = 20.0  # of the logarithm of a steered coefficient: an L0 out of reach ends as a warning, not as an infinite loss
+# of the logarithm of a steered coefficient: an L0 out of reach ends as a warning, not as an
+# infinite loss
+LARGEST = 20.0
 
 
 class Steered(nn.Module):
     """A sparsity penalty whose coefficient is steered so that the mean L0 becomes `l0`.
 
-    A proportional-integral controller on e = log(L0 / target) moves the logarithm of the coefficient by
-    `gain * e` per step. Between 0 and `warmup` of training the target falls geometrically from `start` times `l0`, which
-    is the warm-up of the penalty. Only L0 is steered; the penalty itself stays the paper's.
+    A proportional-integral controller on e = log(L0 / target) moves the logarithm of the
+    coefficient by `gain * e` per step. Between 0 and `warmup` of training the target falls
+    geometrically from `start` times `l0`, which is the warm-up of the penalty. Only L0 is steered;
+    the penalty itself stays the paper's.
     """
 
     log_coefficient: Tensor
     last: Tensor
 
     def __init__(
-        self, penalty: TermFunction, l0: float, *, initial: float, gain: float = 0.1, warmup: float = 0.33, start: float = 4.0
+        self,
+        penalty: TermFunction,
+        l0: float,
+        *,
+        initial: float,
+        gain: float = 0.1,
+        warmup: float = 0.33,
+        start: float = 4.0,
     ):
         super().__init__()
         self.penalty, self.l0, self.gain, self.warmup, self.start = penalty, l0, gain, warmup, start
         self.register_buffer("log_coefficient", torch.tensor(initial, dtype=torch.float64).log())
-        self.register_buffer("last", torch.zeros((), dtype=torch.float64))  # error of the step before
+        # error of the step before
+        self.register_buffer("last", torch.zeros((), dtype=torch.float64))
 
     @property
     def coefficient(self) -> Tensor:
@@ -142,7 +183,9 @@ class Steered(nn.Module):
     def forward(self, step: Step) -> Tensor:
         """coefficient * penalty; then the coefficient moves."""
         value = self.coefficient.to(step.x.dtype) * self.penalty(step)
-        self._steer(float((step.z.detach() > 0).sum()) / (step.z.numel() / step.z.shape[-1]), step.progress)
+        self._steer(
+            float((step.z.detach() > 0).sum()) / (step.z.numel() / step.z.shape[-1]), step.progress
+        )
         return value
 
     def _steer(self, l0: float, progress: float) -> None:
@@ -156,10 +199,11 @@ class Steered(nn.Module):
 
 @dataclass(frozen=True)
 class Event:
-    """What changes the SAE instead of adding to the loss, at these fractions of training (0: after the first step).
+    """What changes the SAE instead of adding to the loss, at these fractions of training (0: after
+    the first step).
 
-    An event that only reorders latents returns their new order `[L]`, and the counters of silence move along; any other
-    returns None, and every latent is watched anew.
+    An event that only reorders latents returns their new order `[L]`, and the counters of silence
+    move along; any other returns None, and every latent is watched anew.
     """
 
     at: Sequence[float]
@@ -168,10 +212,12 @@ class Event:
 
 @dataclass(frozen=True)
 class Need:
-    """A statistic of the stream, computed once before the first step and seen as `step.stats["<name>.<tensor>"]`.
+    """A statistic of the stream, computed once before the first step and seen as
+    `step.stats["<name>.<tensor>"]`.
 
-    `compute` is deterministic, so that a resumed run sees the same. Runs that train together share it by its name, which
-    therefore says every number that it depends on. `lm`: whether it asks the model behind the stream.
+    `compute` is deterministic, so that a resumed run sees the same. Runs that train together share
+    it by its name, which therefore says every number that it depends on. `lm`: whether it asks the
+    model behind the stream.
     """
 
     name: str
@@ -185,11 +231,13 @@ class Need:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named composition: the SAE, its objective, the batches it reads, its events, and what it asks of the model.
+    """A named composition: the SAE, its objective, the batches it reads, its events, and what it
+    asks of the model.
 
-    `calibrate`: the mean L0 that the inference threshold is set to after training; None leaves the SAE as trained.
-    `lm`: its terms run the model behind the stream (`step.lm`). `restart`: the last share of training is like a run of its
-    own, with new moments and a new warm-up and decay of the learning rate, up to `restart_rate` times that of the run.
+    `calibrate`: the mean L0 that the inference threshold is set to after training; None leaves the
+    SAE as trained. `lm`: its terms run the model behind the stream (`step.lm`). `restart`: the last
+    share of training is like a run of its own, with new moments and a new warm-up and decay of the
+    learning rate, up to `restart_rate` times that of the run.
     """
 
     sae: SAE
@@ -203,9 +251,12 @@ class Variant:
     restart_rate: float = 1.0
 
     def check_lm(self, name: str, lm: LanguageModel | None) -> None:
-        """Raise `ValueError` when the variant called `name` asks for a model and the stream has none."""
+        """Raise `ValueError` when the variant called `name` asks for a model and the stream has
+        none.
+        """
         if lm is None and (self.lm or any(need.lm for need in self.needs)):
             raise ValueError(
-                f"{name} asks the model behind the activations for its predictions, and these have none; train it on a "
+                f"{name} asks the model behind the activations for its predictions, and these "
+                "have none; train it on a "
                 "language model or a world with a model (s1, s1b, s1d), or leave it out"
             )

@@ -1,7 +1,8 @@
 """Terms that ask what an error does to the model's predictions, not how large it is.
 
-`metric` and `sampled` do it to second order, `kl` exactly. The gradient of KL(clean || changed) is 0 at the clean point, so
-there is no first-order term here, and "KL gradient times activation" would be 0 for every latent.
+`metric` and `sampled` do it to second order, `kl` exactly. The gradient of KL(clean || changed) is
+0 at the clean point, so there is no first-order term here, and "KL gradient times activation" would
+be 0 for every latent.
 """
 
 import logging
@@ -11,7 +12,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from saelab.effects.moments import Labels, differentiable, fisher, mean_ablation, nearest, quadratic, score
+from saelab.effects.moments import (
+    Labels,
+    differentiable,
+    fisher,
+    mean_ablation,
+    nearest,
+    quadratic,
+    score,
+)
 from saelab.effects.moments import kl as kl_of
 from saelab.terms.base import Need, Step, TermFunction
 from saelab.types import ActivationSource, Cursor, LanguageModel, Windows
@@ -21,16 +30,32 @@ Null = Literal["none", "rotated", "isotropic"]
 
 
 def fisher_need(
-    *, rows: int = 20_000, clusters: int = 1, rank: int = 0, labels: Labels = "model", null: Null = "none", seed: int = 0
+    *,
+    rows: int = 20_000,
+    clusters: int = 1,
+    rank: int = 0,
+    labels: Labels = "model",
+    null: Null = "none",
+    seed: int = 0,
 ) -> Need:
-    """The Fisher metric of the model behind the stream, from its first windows; `effects.moments.fisher` says what the numbers are.
+    """The Fisher metric of the model behind the stream, from its first windows;
+    `effects.moments.fisher` says what the numbers are.
 
     `null`: the metric through a random rotation, or the identity, for controls that must not help.
     """
 
     def compute(source: ActivationSource) -> Mapping[str, Tensor]:
         lm, mean = _model(source), source.stats.mean
-        found = fisher(lm, _windows(source), mean, rows=rows, seed=seed, clusters=clusters, rank=rank, labels=labels)
+        found = fisher(
+            lm,
+            _windows(source),
+            mean,
+            rows=rows,
+            seed=seed,
+            clusters=clusters,
+            rank=rank,
+            labels=labels,
+        )
         log.info("Fisher metric at %s from %s positions", lm.hook.name, f"{found.tokens:,}")
         if found.note:
             log.warning(found.note)
@@ -38,7 +63,11 @@ def fisher_need(
             found = found.rotated(seed) if null == "rotated" else found.isotropic()
         return found.tensors(source)
 
-    return Need(f"fisher rows={rows} clusters={clusters} rank={rank} {labels} {null} seed={seed}", compute, lm=True)
+    return Need(
+        f"fisher rows={rows} clusters={clusters} rank={rank} {labels} {null} seed={seed}",
+        compute,
+        lm=True,
+    )
 
 
 def ablation_need(*, rows: int = 8_192) -> Need:
@@ -46,39 +75,54 @@ def ablation_need(*, rows: int = 8_192) -> Need:
 
     def compute(source: ActivationSource) -> Mapping[str, Tensor]:
         mean = source.stats.mean
-        return {"kl": mean.new_tensor(mean_ablation(_model(source), _windows(source), mean, rows=rows))}
+        return {
+            "kl": mean.new_tensor(mean_ablation(_model(source), _windows(source), mean, rows=rows))
+        }
 
     return Need(f"mean ablation rows={rows}", compute, lm=True)
 
 
 def metric(need: str, *, shuffle: bool) -> TermFunction:
-    """mean of e' M e / E[(x - mean)' M (x - mean)], e = x - x_hat, M that of x's cluster; >= 0, and 1 at x_hat = mean.
+    """mean of e' M e / E[(x - mean)' M (x - mean)], e = x - x_hat, M that of x's cluster; >= 0, and
+    1 at x_hat = mean.
 
-    M is the Fisher metric that `need` names. With `shuffle` each x gets the cluster of another one in the batch.
-    Raises `ValueError` when M has another width than x.
+    M is the Fisher metric that `need` names. With `shuffle` each x gets the cluster of another one
+    in the batch. Raises `ValueError` when M has another width than x.
     """
 
     def term(step: Step) -> Tensor:
         factors, spread = step.stats[f"{need}.factors"], step.stats[f"{need}.spread"]
         if factors.shape[-1] != step.x.shape[-1]:
-            raise ValueError(f"a Fisher metric of width {factors.shape[-1]} for activations of width {step.x.shape[-1]}")
+            raise ValueError(
+                f"a Fisher metric of width {factors.shape[-1]} for activations of width "
+                f"{step.x.shape[-1]}"
+            )
         cluster = nearest(step.x / step.scale, step.stats[f"{need}.centroids"])
         if shuffle:
-            cluster = cluster[torch.randperm(len(cluster), generator=step.generator).to(cluster.device)]
-        return quadratic((step.x - step.x_hat) / step.scale, factors, cluster) / (len(step.x) * spread)
+            cluster = cluster[
+                torch.randperm(len(cluster), generator=step.generator).to(cluster.device)
+            ]
+        return quadratic((step.x - step.x_hat) / step.scale, factors, cluster) / (
+            len(step.x) * spread
+        )
 
     return term
 
 
 def sampled(need: str, *, labels: Labels) -> TermFunction:
-    """mean of (g . e)^2 / E[(g . (x - mean))^2] with one fresh g for every position, through the model in every step.
+    """mean of (g . e)^2 / E[(g . (x - mean))^2] with one fresh g for every position, through the
+    model in every step.
 
-    The same expectation as `metric` if M depended on each x alone; heavy-tailed, and the weakest form where it was measured.
+    The same expectation as `metric` if M depended on each x alone; heavy-tailed, and the weakest
+    form where it was measured.
     """
 
     def term(step: Step) -> Tensor:
         lm, windows, step = _spliced(step)
-        g = score(lm, windows, _on(step.generator, windows.x.device), labels)[windows.keep].to(step.x)  # [N, D]
+        # [N, D]
+        g = score(lm, windows, _on(step.generator, windows.x.device), labels)[windows.keep].to(
+            step.x
+        )
         e = (step.x - step.x_hat) / step.scale
         return (g * e).sum(1).square().mean() / step.stats[f"{need}.own"]
 
@@ -86,14 +130,18 @@ def sampled(need: str, *, labels: Labels) -> TermFunction:
 
 
 def kl(need: str, *, share: float = 1.0) -> TermFunction:
-    """KL(clean || x_hat in place of x at every kept position) / KL(clean || mean there), over kept positions.
+    """KL(clean || x_hat in place of x at every kept position) / KL(clean || mean there), over kept
+    positions.
 
-    >= 0, and 1 when x_hat is the mean; its gradient is 0 at x_hat = x. Braun et al. 2024, 2405.12241, section 3. `share`
-    below 1: on that share of the batch's windows, drawn anew in every step, at least one; the same in expectation, for
-    that share of the price. Raises `ValueError` for a share out of (0, 1].
+    >= 0, and 1 when x_hat is the mean; its gradient is 0 at x_hat = x. Braun et al. 2024,
+    2405.12241, section 3. `share` below 1: on that share of the batch's windows, drawn anew in
+    every step, at least one; the same in expectation, for that share of the price. Raises
+    `ValueError` for a share out of (0, 1].
     """
     if not 0 < share <= 1:
-        raise ValueError(f"the share of windows with exact KL is {share:g}; it must be above 0 and at most 1")
+        raise ValueError(
+            f"the share of windows with exact KL is {share:g}; it must be above 0 and at most 1"
+        )
 
     def term(step: Step) -> Tensor:
         lm, windows, step = _spliced(step, share)
@@ -127,7 +175,10 @@ def _on(generator: torch.Generator, device: torch.device) -> torch.Generator:
 
 def _model(source: ActivationSource) -> LanguageModel:
     if source.lm is None:
-        raise ValueError("the activations have no model behind them, and a Fisher metric is one of a model's predictions")
+        raise ValueError(
+            "the activations have no model behind them, and a Fisher metric is one of a model's "
+            "predictions"
+        )
     return source.lm
 
 

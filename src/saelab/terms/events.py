@@ -11,16 +11,20 @@ from saelab.terms.base import Step
 
 
 def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None]:
-    """Lower all biases (JumpReLU: raise all thresholds) by one number so that training starts from a mean L0 of `l0`.
+    """Lower all biases (JumpReLU: raise all thresholds) by one number so that training starts from
+    a mean L0 of `l0`.
 
-    From zero biases half of all latents are active, and a penalty spends most of a short run on undoing that. Where `l0` is
-    more than that already, nothing moves.
+    From zero biases half of all latents are active, and a penalty spends most of a short run on
+    undoing that. Where `l0` is more than that already, nothing moves.
     """
 
     @torch.no_grad()
     def event(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
         del optimizer
-        level = max(0.0, float(kth_largest(step.pre, max(1, min(step.pre.numel(), round(l0 * len(step.pre)))))))
+        level = max(
+            0.0,
+            float(kth_largest(step.pre, max(1, min(step.pre.numel(), round(l0 * len(step.pre)))))),
+        )
         if isinstance(sae.act, JumpReLU):
             sae.act.threshold.fill_(level)
         elif isinstance(sae.act, Gated):
@@ -35,8 +39,9 @@ def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None
 def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
     """Point dead latents at what is reconstructed worst, and forget their optimizer state.
 
-    Inputs are drawn with probability proportional to squared loss; the encoder column gets .2 of the mean norm of the
-    alive ones and the bias starts at 0. Bricken et al. 2023, "Towards Monosemanticity", neuron resampling.
+    Inputs are drawn with probability proportional to squared loss; the encoder column gets .2 of
+    the mean norm of the alive ones and the bias starts at 0. Bricken et al. 2023, "Towards
+    Monosemanticity", neuron resampling.
     """
     dead = step.dead.nonzero().squeeze(-1)
     alive = (~step.dead).nonzero().squeeze(-1)
@@ -44,8 +49,11 @@ def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
         return
     error = step.x - step.x_hat
     weight = error.square().sum(-1).square() + 1e-12
-    twice = len(dead) > len(error)  # else no input twice: two latents with equal weights would stay equal for good
-    rows = torch.multinomial(weight.cpu(), len(dead), replacement=twice, generator=step.generator).to(error.device)
+    # else no input twice: two latents with equal weights would stay equal for good
+    twice = len(dead) > len(error)
+    rows = torch.multinomial(
+        weight.cpu(), len(dead), replacement=twice, generator=step.generator
+    ).to(error.device)
     direction = error[rows] / error[rows].norm(dim=1, keepdim=True).clamp_min(1e-12)
     sae.W_dec[dead] = direction
     sae.W_enc[:, dead] = direction.T * (0.2 * sae.W_enc[:, alive].norm(dim=0).mean())
@@ -58,7 +66,9 @@ def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
 
 @torch.no_grad()
 def reorder(sae: SAE, optimizer: torch.optim.Optimizer, order: torch.Tensor) -> None:
-    """Put latents in another order, optimizer state included: latent i is from now on what latent `order[i]` was, `[L]`."""
+    """Put latents in another order, optimizer state included: latent i is from now on what latent
+    `order[i]` was, `[L]`.
+    """
     for parameter, axis in _parameters(sae):
         for tensor in (parameter, *_moments(optimizer, parameter)):
             tensor.copy_(tensor.index_select(axis, order))  # in place: the layout in memory stays
@@ -72,11 +82,17 @@ def _parameters(sae: SAE) -> list[tuple[torch.Tensor, int]]:
 def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> list[torch.Tensor]:
     """What the optimizer remembers of each entry of a parameter."""
     state = optimizer.state.get(parameter, {}).values()
-    return [moment for moment in state if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape]
+    return [
+        moment
+        for moment in state
+        if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape
+    ]
 
 
 def _per_latent(sae: SAE) -> list[tuple[torch.Tensor, float | None]]:
-    """The SAE's vectors over latents and what a resampled latent starts from (None: the median of the alive ones)."""
+    """The SAE's vectors over latents and what a resampled latent starts from (None: the median of
+    the alive ones).
+    """
     vectors: list[tuple[torch.Tensor, float | None]] = [(sae.b_enc, 0.0)]
     if isinstance(sae.act, JumpReLU):
         vectors.append((sae.act.threshold, None))

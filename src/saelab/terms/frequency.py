@@ -1,4 +1,6 @@
-"""Latents kept in the order of how often they fire, most frequent first: the prefixes of Matryoshka levels."""
+"""Latents kept in the order of how often they fire, most frequent first: the prefixes of Matryoshka
+levels.
+"""
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +13,11 @@ MEMORY = 0.01  # weight of one batch in the running rates: they look back about 
 
 
 class ByFrequency(nn.Module):
-    """A term that watches how often each latent fires; `sort`, an event, puts the most frequent latents first.
+    """A term that watches how often each latent fires; `sort`, an event, puts the most frequent
+    latents first.
 
-    The rates are running means over batches, kept in the checkpoint. The value is that of the term alone.
+    The rates are running means over batches, kept in the checkpoint. The value is that of the term
+    alone.
     """
 
     rate: Tensor  # [L] share of positions at which a latent fires
@@ -31,8 +35,9 @@ class ByFrequency(nn.Module):
 
     @torch.no_grad()
     def sort(self, sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-        """Reorder all latents by rate, whatever their level: levels are prefixes of this very order, and inside of one it
-        has no effect. Latents that fire equally often keep their order. Returns the order `[L]`."""
+        """Reorder all latents by rate, whatever their level: levels are prefixes of this very
+        order, and inside of one it has no effect. Latents that fire equally often keep their order.
+        Returns the order `[L]`."""
         del step
         order = self.rate.argsort(descending=True, stable=True)
         reorder(sae, optimizer, order)

@@ -1,4 +1,6 @@
-"""Sparsity penalties: mean over positions of a sum over latents. Steered to an L0 by `terms.base.Steered`."""
+"""Sparsity penalties: mean over positions of a sum over latents. Steered to an L0 by
+`terms.base.Steered`.
+"""
 
 from torch import Tensor
 
@@ -8,7 +10,8 @@ from saelab.types import Number, value_at
 
 
 def l1(step: Step) -> Tensor:
-    """sum_j z_j ||W_dec_j||: scaled by decoder norms, so shrinking codes and growing decoder rows gains nothing.
+    """sum_j z_j ||W_dec_j||: scaled by decoder norms, so shrinking codes and growing decoder rows
+    gains nothing.
 
     Conerly et al. 2024 (Anthropic, April update).
     """
@@ -16,16 +19,19 @@ def l1(step: Step) -> Tensor:
 
 
 def p_norm(p: Number) -> TermFunction:
-    """sum_j (z_j ||W_dec_j||)^p over active latents, with p annealed from 1 towards 0 during training.
+    """sum_j (z_j ||W_dec_j||)^p over active latents, with p annealed from 1 towards 0 during
+    training.
 
-    Karvonen et al. 2024, 2408.00113, section 4: as p falls the coefficient is rescaled so that the size of the penalty does
-    not change; here by the detached ratio of the L1 sum to the L_p sum of the same batch. The small constant bounds the
-    gradient at z -> 0.
+    Karvonen et al. 2024, 2408.00113, section 4: as p falls the coefficient is rescaled so that the
+    size of the penalty does not change; here by the detached ratio of the L1 sum to the L_p sum of
+    the same batch. The small constant bounds the gradient at z -> 0.
     """
 
     def term(step: Step) -> Tensor:
         scaled = step.z * step.sae.W_dec.norm(dim=1)
-        powered = ((scaled + 1e-4) ** value_at(p, step.progress) * (step.z.detach() > 0)).sum(-1).mean()
+        powered = (
+            ((scaled + 1e-4) ** value_at(p, step.progress) * (step.z.detach() > 0)).sum(-1).mean()
+        )
         ratio = scaled.detach().sum(-1).mean() / powered.detach().clamp_min(1e-12)
         return ratio * powered
 
@@ -33,7 +39,9 @@ def p_norm(p: Number) -> TermFunction:
 
 
 def gate_l1(step: Step) -> Tensor:
-    """sum_j relu(gate_j) ||W_dec_j||: the Gated SAE's penalty. Rajamanoharan et al. 2024, 2404.16014, equation 8."""
+    """sum_j relu(gate_j) ||W_dec_j||: the Gated SAE's penalty. Rajamanoharan et al. 2024,
+    2404.16014, equation 8.
+    """
     act = step.sae.act
     assert isinstance(act, Gated)
     return (act.gate(step.pre).relu() * step.sae.W_dec.norm(dim=1)).sum(-1).mean()

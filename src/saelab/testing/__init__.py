@@ -1,0 +1,1 @@
+"""Batteries that every variant and every source must pass, importable by other projects."""

@@ -1,4 +1,6 @@
-"""A small stream with known sparse features and a small model behind it, for checks that must not take minutes."""
+"""A small stream with known sparse features and a small model behind it, for checks that must not
+take minutes.
+"""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,10 +14,11 @@ WINDOW, HIDDEN, VOCABULARY = 16, 48, 20  # positions of a window; of the model b
 
 
 class SparseSource:
-    """A stream whose true features are sparse: x = b + sum_j c_j f_j + noise. Batches depend on the cursor alone.
+    """A stream whose true features are sparse: x = b + sum_j c_j f_j + noise. Batches depend on the
+    cursor alone.
 
-    24 unit directions f_j in `d_in` dimensions, each active with probability 1/8 and c_j uniform on [1, 2]. The model behind
-    it, `lm`, is a small random network.
+    24 unit directions f_j in `d_in` dimensions, each active with probability 1/8 and c_j uniform on
+    [1, 2]. The model behind it, `lm`, is a small random network.
     """
 
     def __init__(self, *, d_in: int = 16, batch: int = 128, seed: int = 0):
@@ -36,7 +39,9 @@ class SparseSource:
         return self.offset + (active * size) @ self.features + noise
 
     def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """Batches from `start` on, without end; windows are 16 positions of one document, and "both" are windows."""
+        """Batches from `start` on, without end; windows are 16 positions of one document, and
+        "both" are windows.
+        """
         while True:
             x, following = self.numbered(start.batch), replace(start, batch=start.batch + 1)
             yield (Tokens(x) if kind == "tokens" else _windows(x, start.batch)), following
@@ -44,13 +49,16 @@ class SparseSource:
 
     def numbered(self, batch: int) -> Tensor:
         """The activations `[N, D]` of a batch by its number."""
-        return self.draw(self.batch, torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + batch))
+        return self.draw(
+            self.batch, torch.Generator().manual_seed(1_000_003 * (self.seed + 1) + batch)
+        )
 
 
 class SparseModel:
     """logits = relu(x @ V) @ U, each position by itself; satisfies `types.LanguageModel`.
 
-    A window's first token is its number, by which `capture` finds it. The network reads every direction of x.
+    A window's first token is its number, by which `capture` finds it. The network reads every
+    direction of x.
     """
 
     def __init__(self, source: SparseSource):
@@ -62,8 +70,13 @@ class SparseModel:
     def capture(self, tokens: Tensor) -> tuple[Tensor, None]:
         """Activations `[B, T, D]` of windows `[B, T]`."""
         per_batch = self.source.batch // WINDOW
-        found = {i: self.source.numbered(i).view(per_batch, WINDOW, -1) for i in set((tokens[:, 0] // per_batch).tolist())}
-        return torch.stack([found[i // per_batch][i % per_batch] for i in tokens[:, 0].tolist()]), None
+        found = {
+            i: self.source.numbered(i).view(per_batch, WINDOW, -1)
+            for i in set((tokens[:, 0] // per_batch).tolist())
+        }
+        return torch.stack(
+            [found[i // per_batch][i % per_batch] for i in tokens[:, 0].tolist()]
+        ), None
 
     def resume(self, x: Tensor, state: None, since: int = 0) -> Tensor:
         """Logits `[B, T - since, V]`."""
@@ -72,7 +85,9 @@ class SparseModel:
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Next-token cross-entropy `[B, T - 1]`, nats."""
-        return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
 
 
 def _windows(x: Tensor, number: int) -> Windows:

@@ -1,4 +1,5 @@
-"""What every variant must satisfy, as plain functions: a new one, here or elsewhere, is held to the same.
+"""What every variant must satisfy, as plain functions: a new one, here or elsewhere, is held to the
+same.
 
     for name, check in variant_checks("mine", build=my_build):
         check()  # raises AssertionError, with the numbers
@@ -25,14 +26,16 @@ from saelab.train.loop import Build, Training
 from saelab.types import ActivationSource, Hook, Optim, Run, Source, Spec, value_at
 from saelab.variants import build as build_variant
 
-# The battery ---------------------------------------------------------------------------------------------------------
+# The battery --------------------------------------------------------------------------------------
 
 D_IN, N_LATENTS, L0, BATCH = 16, 64, 4.0, 128
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The variant under test: its name, how it is built, the settings that differ from its defaults."""
+    """The variant under test: its name, how it is built, the settings that differ from its
+    defaults.
+    """
 
     name: str
     build: Build
@@ -49,7 +52,9 @@ class Subject:
 
     def training(self, *runs: Run, build: Build | None = None) -> Training:
         """A training of these runs in lock-step."""
-        return Training(runs, SparseSource(d_in=D_IN, batch=BATCH), build=build or self.build, meet=_once)
+        return Training(
+            runs, SparseSource(d_in=D_IN, batch=BATCH), build=build or self.build, meet=_once
+        )
 
     def trained(self, steps: int) -> SAE:
         """The folded SAE after so many steps."""
@@ -58,7 +63,8 @@ class Subject:
         return training.results()[0].sae
 
 
-_FOUND: dict[str, Mapping[str, Tensor]] = {}  # needs of `SparseSource`, by the name that says every number of theirs
+# needs of `SparseSource`, by the name that says every number of theirs
+_FOUND: dict[str, Mapping[str, Tensor]] = {}
 
 
 def _once(need: Need, source: ActivationSource) -> Mapping[str, Tensor]:
@@ -71,9 +77,14 @@ def _once(need: Need, source: ActivationSource) -> Mapping[str, Tensor]:
 def variant_checks(
     name: str, *, build: Build = build_variant, settings: Mapping[str, float] | None = None
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Pairs of a check's name and the check, which raises `AssertionError` when the variant fails it."""
+    """Pairs of a check's name and the check, which raises `AssertionError` when the variant fails
+    it.
+    """
     for check in CHECKS:
-        yield check.__name__.removeprefix("check_"), partial(check, Subject(name, build, dict(settings or {})))
+        yield (
+            check.__name__.removeprefix("check_"),
+            partial(check, Subject(name, build, dict(settings or {}))),
+        )
 
 
 def check_build(subject: Subject) -> None:
@@ -91,13 +102,17 @@ def check_seeds(subject: Subject) -> None:
     before = torch.get_rng_state()
     first, again, other = (subject.variant(seed=seed).sae.state_dict() for seed in (3, 3, 4))
     list(subject.training(subject.run(3)))
-    assert torch.equal(before, torch.get_rng_state()), "building or training drew from the global generator"
+    assert torch.equal(before, torch.get_rng_state()), (
+        "building or training drew from the global generator"
+    )
     _assert_equal(first, again)
     assert not torch.equal(first["W_dec"], other["W_dec"]), "seeds 3 and 4 give the same decoder"
 
 
 def check_codes(subject: Subject) -> None:
-    """Codes are non-negative and of the right shape, in training too, and at inference do not depend on the neighbours."""
+    """Codes are non-negative and of the right shape, in training too, and at inference do not
+    depend on the neighbours.
+    """
     sae = subject.trained(40)
     x = _fresh(96)
     for z in (sae.encode(x), sae.codes(x, 0.5)[1]):
@@ -105,20 +120,31 @@ def check_codes(subject: Subject) -> None:
     z = sae.encode(x)
     assert (z > 0).any(), "nothing is active"
     assert sae.decode(z).shape == x.shape
-    torch.testing.assert_close(sae.encode(x.reshape(6, 16, D_IN)).flatten(0, 1), z, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(torch.cat([sae.encode(row) for row in x.split(1)]), z, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(
+        sae.encode(x.reshape(6, 16, D_IN)).flatten(0, 1), z, rtol=1e-5, atol=1e-6
+    )
+    torch.testing.assert_close(
+        torch.cat([sae.encode(row) for row in x.split(1)]), z, rtol=1e-5, atol=1e-6
+    )
 
 
 def check_learns(subject: Subject) -> None:
-    """150 steps on sparse features: loss falls, reconstruction improves and beats the mean, the gate is content.
+    """150 steps on sparse features: loss falls, reconstruction improves and beats the mean, the
+    gate is content.
 
-    The loss is that of the final weights, over the terms computed at both ends: a weight that rises is no failure to learn.
+    The loss is that of the final weights, over the terms computed at both ends: a weight that rises
+    is no failure to learn.
     """
     training = subject.training(subject.run(150))
     records = [record for progress in list(training) for record in progress.records]
-    weights = {term.name: value_at(term.weight, 1.0) for term in training.members[0].objective.terms}
+    weights = {
+        term.name: value_at(term.weight, 1.0) for term in training.members[0].objective.terms
+    }
     both = records[0].losses.keys() & records[-1].losses.keys()
-    before, after = (sum(weights[name] * record.losses[name] for name in both) for record in (records[0], records[-1]))
+    before, after = (
+        sum(weights[name] * record.losses[name] for name in both)
+        for record in (records[0], records[-1])
+    )
     assert after < before, (before, after)
     first, last = records[0].explained_variance, records[-1].explained_variance
     assert last > first, f"explained variance went from {first:.3f} to {last:.3f}"
@@ -135,7 +161,8 @@ def check_unit_rows(subject: Subject) -> None:
 
 
 def check_resume(subject: Subject) -> None:
-    """Stopped anywhere (also just before and after an event at .15, .3, .45), saved, read and resumed: the same bits.
+    """Stopped anywhere (also just before and after an event at .15, .3, .45), saved, read and
+    resumed: the same bits.
 
     Half of all latents start dead, so that resampling has something to do, and to draw.
     """
@@ -149,7 +176,9 @@ def check_resume(subject: Subject) -> None:
             resumed.load(read_tensors(Path(folder) / "state.safetensors"))
             assert [p.step for p in resumed] == list(range(stop + 1, 41))
             _assert_equal(kept[40], resumed.state())
-            _assert_equal(whole.results()[0].sae.state_dict(), resumed.results()[0].sae.state_dict())
+            _assert_equal(
+                whole.results()[0].sae.state_dict(), resumed.results()[0].sae.state_dict()
+            )
 
 
 def check_round_trip(subject: Subject) -> None:
@@ -158,7 +187,9 @@ def check_round_trip(subject: Subject) -> None:
     with tempfile.TemporaryDirectory() as folder:
         save_sae(sae, Path(folder) / "sae", {})
         again = load_sae(Path(folder) / "sae")
-    assert again.hook == sae.hook and again.blocks == sae.blocks and type(again.act) is type(sae.act)
+    assert (
+        again.hook == sae.hook and again.blocks == sae.blocks and type(again.act) is type(sae.act)
+    )
     _assert_equal(sae.state_dict(), again.state_dict())
     assert torch.equal(sae.encode(x), again.encode(x)) and torch.equal(sae(x), again(x))
 
@@ -184,16 +215,23 @@ def check_weightless_term(subject: Subject) -> None:
 
     def extended(spec: Spec, d_in: int, seed: int, hook: Hook) -> Variant:
         variant = subject.build(spec, d_in, seed, hook)
-        return replace(variant, objective=Objective(*variant.objective.terms, Term("nothing", never, 0.0)))
+        return replace(
+            variant, objective=Objective(*variant.objective.terms, Term("nothing", never, 0.0))
+        )
 
-    plain, more = subject.training(subject.run(15)), subject.training(subject.run(15), build=extended)
+    plain, more = (
+        subject.training(subject.run(15)),
+        subject.training(subject.run(15), build=extended),
+    )
     list(plain)
     list(more)
     _assert_equal(plain.state(), more.state())
 
 
 def check_l0(subject: Subject) -> None:
-    """The L0 asked for is reached within 5 %, measured at inference on activations not seen before."""
+    """The L0 asked for is reached within 5 %, measured at inference on activations not seen
+    before.
+    """
     asked = (3.0, 6.0)
     training = subject.training(*(subject.run(600, l0=l0) for l0 in asked))
     list(training)
@@ -204,17 +242,22 @@ def check_l0(subject: Subject) -> None:
 
 
 def check_dead_latents(subject: Subject) -> None:
-    """Latents that are dead from the start, half of all, come back: AuxK, resampling or another remedy is at work.
+    """Latents that are dead from the start, half of all, come back: AuxK, resampling or another
+    remedy is at work.
 
-    Shares are of all latents, for an event may move them. At first: the most before any resampling, since a fast remedy may
-    have begun before a tenth of the tokens makes all of the crippled ones count as dead.
+    Shares are of all latents, for an event may move them. At first: the most before any resampling,
+    since a fast remedy may have begun before a tenth of the tokens makes all of the crippled ones
+    count as dead.
     """
     training = subject.training(subject.run(300), build=_crippled(subject.build))
     member, dead = training.members[0], 0.0
     for progress in training:
         if progress.step < 45:
             dead = max(dead, float(member.dead.float().mean()))
-    assert dead > 0.4, f"only {dead:.0%} of all latents were dead at first; the check needs most of the crippled half dead"
+    assert dead > 0.4, (
+        f"only {dead:.0%} of all latents were dead at first; the check needs most of the crippled "
+        "half dead"
+    )
     still = float(member.dead.float().mean())
     assert still < dead - 0.15, f"{dead:.0%} of all latents were dead, {still:.0%} still are"
 
@@ -227,8 +270,15 @@ def check_lock_step(subject: Subject) -> None:
     for i, (run, together) in enumerate(zip(runs, group.results(), strict=True)):
         alone = subject.training(run)
         list(alone)
-        mine = {name.removeprefix(f"{i}."): t for name, t in group.state().items() if name.startswith(f"{i}.")}
-        _assert_equal({name.removeprefix("0."): t for name, t in alone.state().items() if name != "place"}, mine)
+        mine = {
+            name.removeprefix(f"{i}."): t
+            for name, t in group.state().items()
+            if name.startswith(f"{i}.")
+        }
+        _assert_equal(
+            {name.removeprefix("0."): t for name, t in alone.state().items() if name != "place"},
+            mine,
+        )
         _assert_equal(alone.results()[0].sae.state_dict(), together.sae.state_dict())
 
 

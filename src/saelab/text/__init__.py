@@ -1,0 +1,1 @@
+"""Text: corpora, windows of tokens, the embedded text, labels of tokens."""

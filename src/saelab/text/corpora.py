@@ -1,7 +1,9 @@
-"""Corpora as documents: the embedded one, a local txt / jsonl / parquet file, a Hugging Face dataset.
+"""Corpora as documents: the embedded one, a local txt / jsonl / parquet file, a Hugging Face
+dataset.
 
-Documents of a txt file are what lies between `<|endoftext|>` marks; a file without any is cut into pieces of whole lines,
-each ended by the first blank line after 2,000 characters (or the first line end after 8,000).
+Documents of a txt file are what lies between `<|endoftext|>` marks; a file without any is cut into
+pieces of whole lines, each ended by the first blank line after 2,000 characters (or the first line
+end after 8,000).
 """
 
 import codecs
@@ -12,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from saelab.text.stdlib import Split, stdlib_corpus
 from saelab.store import content_id, file_hash
+from saelab.text.stdlib import Split, stdlib_corpus
 from saelab.types import Source
 
 EMBEDDED = "stdlib"
@@ -25,7 +27,9 @@ MEBIBYTE = 1 << 20
 
 @dataclass(frozen=True)
 class Document:
-    """One document: its number in reading order, its name (a path, or "" where it has none), its text."""
+    """One document: its number in reading order, its name (a path, or "" where it has none), its
+    text.
+    """
 
     index: int
     name: str
@@ -38,13 +42,17 @@ class Document:
 
 
 def check_corpus(source: Source) -> None:
-    """Raise `FileNotFoundError` or `ValueError` unless the corpus can be read and holds text; reads one document."""
+    """Raise `FileNotFoundError` or `ValueError` unless the corpus can be read and holds text; reads
+    one document.
+    """
     if not any(document.text.strip() for document in read_documents(source)):
         raise ValueError(f"corpus {source.corpus} holds no text")
 
 
 def corpus_hash(source: Source) -> str:
-    """16 hexadecimal digits of the corpus: its files' content; for a Hugging Face dataset only its name."""
+    """16 hexadecimal digits of the corpus: its files' content; for a Hugging Face dataset only its
+    name.
+    """
     if source.corpus == EMBEDDED:
         return stdlib_corpus().hash
     if source.corpus.startswith("hf:"):
@@ -55,8 +63,9 @@ def corpus_hash(source: Source) -> str:
 def read_documents(source: Source, split: Split | None = None) -> Iterator[Document]:
     """The documents of `source.corpus` in order, blank ones left out.
 
-    Only the embedded corpus has splits of its own: its training files come in the order of `source.seed`, its held-out
-    files in one fixed order. Raises `FileNotFoundError` or `ValueError` naming the file, and the line where there is one.
+    Only the embedded corpus has splits of its own: its training files come in the order of
+    `source.seed`, its held-out files in one fixed order. Raises `FileNotFoundError` or `ValueError`
+    naming the file, and the line where there is one.
     """
     corpus = source.corpus
     if corpus == EMBEDDED:
@@ -77,9 +86,15 @@ def read_documents(source: Source, split: Split | None = None) -> Iterator[Docum
 def _file(name: str) -> Path:
     path = Path(name).expanduser()
     if path.is_dir() or (path.suffix not in SUFFIXES and path.exists()):
-        raise ValueError(f"corpus {name}: give a file that ends in {', '.join(SUFFIXES)}; this one is no such file")
+        raise ValueError(
+            f"corpus {name}: give a file that ends in {', '.join(SUFFIXES)}; this one is no such "
+            "file"
+        )
     if not path.exists():
-        raise FileNotFoundError(f"no corpus {name}; give {EMBEDDED}, a {' / '.join(SUFFIXES)} file or hf:<dataset>[:<config>]")
+        raise FileNotFoundError(
+            f"no corpus {name}; give {EMBEDDED}, a {' / '.join(SUFFIXES)} file or "
+            "hf:<dataset>[:<config>]"
+        )
     if path.suffix not in SUFFIXES:
         raise ValueError(f"corpus {name} must end in one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
@@ -115,7 +130,9 @@ def _txt(path: Path, _: str) -> Iterator[tuple[str, str]]:
 
 @functools.cache
 def _has_mark(path: Path, mtime: int, size: int) -> bool:
-    """Whether a text file has document marks; reads all of it, and raises `ValueError` where it is not UTF-8."""
+    """Whether a text file has document marks; reads all of it, and raises `ValueError` where it is
+    not UTF-8.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     done, tail, found = 0, "", False
     with path.open("rb") as file:
@@ -126,7 +143,8 @@ def _has_mark(path: Path, mtime: int, size: int) -> bool:
                 text = decoder.decode(chunk, final=not chunk)
             except UnicodeDecodeError as error:
                 raise ValueError(
-                    f"corpus {path} is not UTF-8: {error.reason} at byte {done - pending + error.start:,}; convert it first"
+                    f"corpus {path} is not UTF-8: {error.reason} at byte "
+                    f"{done - pending + error.start:,}; convert it first"
                 ) from error
             found = found or MARK in tail + text
             tail, done = text[-len(MARK) :], done + len(chunk)
@@ -143,10 +161,19 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[str, str]]:
             try:
                 row = json.loads(line.decode("utf-8"))
             except (json.JSONDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"corpus {path}, line {number}: not a line of UTF-8 json ({error})") from error
+                raise ValueError(
+                    f"corpus {path}, line {number}: not a line of UTF-8 json ({error})"
+                ) from error
             if not isinstance(row, dict) or not isinstance(row.get(column), str):
-                has = f"its columns are {', '.join(row)}" if isinstance(row, dict) else "it is no object"
-                raise ValueError(f"corpus {path}, line {number}: no text in column {column!r}; {has} (see text_column)")
+                has = (
+                    f"its columns are {', '.join(row)}"
+                    if isinstance(row, dict)
+                    else "it is no object"
+                )
+                raise ValueError(
+                    f"corpus {path}, line {number}: no text in column {column!r}; {has} (see "
+                    "text_column)"
+                )
             yield "", row[column]
 
 
@@ -159,7 +186,10 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[str, str]]:
     except pa.ArrowInvalid as error:
         raise ValueError(f"corpus {path} is no parquet file ({error})") from error
     if column not in table.schema_arrow.names:
-        raise ValueError(f"corpus {path} has no column {column!r}; its columns are {', '.join(table.schema_arrow.names)}")
+        raise ValueError(
+            f"corpus {path} has no column {column!r}; its columns are "
+            f"{', '.join(table.schema_arrow.names)}"
+        )
     kind = table.schema_arrow.field(column).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise ValueError(f"corpus {path}: column {column!r} is {kind}, not text (see text_column)")
@@ -176,10 +206,14 @@ def _hub(corpus: str, column: str) -> Iterator[tuple[str, str]]:
     except (OSError, ValueError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(
-            f"cannot read dataset {name!r} ({first}); look at https://huggingface.co/datasets/{name}, and put an access token "
+            f"cannot read dataset {name!r} ({first}); look at "
+            f"https://huggingface.co/datasets/{name}, and put an access token "
             "into the variable HF_TOKEN if it asks for one"
         ) from error
     for row in rows:
         if column not in row:
-            raise ValueError(f"dataset {name!r} has no column {column!r}; its columns are {', '.join(row)} (see text_column)")
+            raise ValueError(
+                f"dataset {name!r} has no column {column!r}; its columns are {', '.join(row)} "
+                "(see text_column)"
+            )
         yield "", row[column]

@@ -1,7 +1,9 @@
-"""The embedded default text: the Python standard library's own source, split into train and held-out files.
+"""The embedded default text: the Python standard library's own source, split into train and
+held-out files.
 
 Nothing is downloaded: the files are those of the running interpreter. A file is held out when
-`sha256(relative path)[:8] mod 20 == 0`, a rule of the path alone, so it is the same on every machine.
+`sha256(relative path)[:8] mod 20 == 0`, a rule of the path alone, so it is the same on every
+machine.
 """
 
 import hashlib
@@ -14,7 +16,8 @@ from typing import Literal
 Split = Literal["train", "held_out"]
 HELD_OUT_ONE_IN = 20
 MIN_BYTES = 64
-EXCLUDED_FOLDERS = ("site-packages", "dist-packages", "__pycache__", "encodings")  # encodings: character tables
+# encodings: character tables
+EXCLUDED_FOLDERS = ("site-packages", "dist-packages", "__pycache__", "encodings")
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,8 @@ class StdlibCorpus:
 def stdlib_corpus(root: str | None = None) -> StdlibCorpus:
     """Read the library of the running interpreter (or the tree under `root`).
 
-    Left out: site-packages, `encodings/` (tables), files that are not UTF-8, under 64 bytes, or byte-equal to an
-    earlier one. Raises `FileNotFoundError` when no Python source is found there.
+    Left out: site-packages, `encodings/` (tables), files that are not UTF-8, under 64 bytes, or
+    byte-equal to an earlier one. Raises `FileNotFoundError` when no Python source is found there.
     """
     base = Path(root or os.path.dirname(os.__file__))
     dropped = {"not_utf8": 0, "small": 0, "duplicate": 0}
@@ -78,7 +81,9 @@ def stdlib_corpus(root: str | None = None) -> StdlibCorpus:
             seen.add(digest)
             files.append(SourceFile(path.relative_to(base).as_posix(), text))
     if not files:
-        raise FileNotFoundError(f"no Python source under {base}: the embedded corpus needs the standard library's files")
+        raise FileNotFoundError(
+            f"no Python source under {base}: the embedded corpus needs the standard library's files"
+        )
     return StdlibCorpus(
         train=tuple(f for f in files if not f.held_out),
         held_out=tuple(f for f in files if f.held_out),

@@ -1,9 +1,10 @@
 """Text -> packed windows of token ids that keep, for every token, its document and its position.
 
-Documents are joined, each after a separator, and cut into windows of `context` tokens. Separator and first token of every
-window are BOS where the tokenizer has one, else EOS, else there is none (`TokenWindows.start` records which). A document is
-held out when a hash of its number and text is 0 modulo 20; of a corpus with fewer than 200 documents the last 5 % of the
-tokens are held out instead. Memory: 13 bytes per token.
+Documents are joined, each after a separator, and cut into windows of `context` tokens. Separator
+and first token of every window are BOS where the tokenizer has one, else EOS, else there is none
+(`TokenWindows.start` records which). A document is held out when a hash of its number and text is 0
+modulo 20; of a corpus with fewer than 200 documents the last 5 % of the tokens are held out
+instead. Memory: 13 bytes per token.
 """
 
 import hashlib
@@ -33,7 +34,8 @@ class TokenWindows:
     """Packed windows of one split of a corpus."""
 
     tokens: Tensor  # [W, T] int32
-    doc: Tensor  # [W, T] int32, number of the document; a separator belongs to the document it opens
+    # [W, T] int32, number of the document; a separator belongs to the document it opens
+    doc: Tensor
     pos: Tensor  # [W, T] position in the window
     at: Tensor  # [W, T] int32, number of the token in its document; -1: bos, separator
     keep: Tensor  # [W, T] bool, False for bos, eos and pad
@@ -65,12 +67,15 @@ class TokenWindows:
 
 
 def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
-    """Windows of one split, as many as `source` asks for, spread evenly over up to 8 times the text they cover.
+    """Windows of one split, as many as `source` asks for, spread evenly over up to 8 times the text
+    they cover.
 
-    Documents differ in length by orders of magnitude: a run of neighbouring ones is a poor sample of a corpus.
+    Documents differ in length by orders of magnitude: a run of neighbouring ones is a poor sample
+    of a corpus.
 
-    `lm` is an `HFModel` or its tokenizer. No more text is tokenised than needed. Raises `ValueError` naming the corpus and
-    the numbers when the text is shorter than one window (or two, where both splits come from one text).
+    `lm` is an `HFModel` or its tokenizer. No more text is tokenised than needed. Raises
+    `ValueError` naming the corpus and the numbers when the text is shorter than one window (or two,
+    where both splits come from one text).
     """
     tokenizer = getattr(lm, "tokenizer", lm)
     start, start_id = start_token(tokenizer)
@@ -82,15 +87,19 @@ def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
     if few:
         part = _part(len(ids), source, split, need)
         ids, doc, at = ids[part], doc[part], at[part]
-    windows = _cut(ids, source.context, start_id)  # [W, T] indices, -1 for the first token of a window
+    # [W, T] indices, -1 for the first token of a window
+    windows = _cut(ids, source.context, start_id)
     if not len(windows):
         raise ValueError(
             f"corpus {source.corpus}: its {split.replace('_', '-')} text has {len(ids):,} tokens, "
             f"fewer than one window of {source.context}; give a longer text or a smaller context"
         )
-    windows = windows[np.linspace(0, len(windows) - 1, min(wanted, len(windows))).round().astype(int)]
+    windows = windows[
+        np.linspace(0, len(windows) - 1, min(wanted, len(windows))).round().astype(int)
+    ]
     tokens = np.where(windows < 0, start_id if start_id is not None else 0, ids[windows])
-    numbers = np.where(windows < 0, np.roll(doc[windows], -1, 1), doc[windows])  # BOS belongs to what follows
+    # BOS belongs to what follows
+    numbers = np.where(windows < 0, np.roll(doc[windows], -1, 1), doc[windows])
     special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
     dropped, keep = _hygiene(tokens, special)
     return TokenWindows(
@@ -110,12 +119,17 @@ def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
 
 
 def split_documents(documents: Iterable[Document], tokenizer: Any) -> Iterator[tuple[str, str]]:
-    """Name and text of what windows count as documents, in the order of their numbers `TokenWindows.doc`.
+    """Name and text of what windows count as documents, in the order of their numbers
+    `TokenWindows.doc`.
 
-    A special token's own text inside a document separates documents: it must not become a token that hygiene would keep.
+    A special token's own text inside a document separates documents: it must not become a token
+    that hygiene would keep.
     """
     marks = re.compile(
-        "|".join(re.escape(mark) for mark in sorted({MARK, *tokenizer.all_special_tokens}, key=len, reverse=True))
+        "|".join(
+            re.escape(mark)
+            for mark in sorted({MARK, *tokenizer.all_special_tokens}, key=len, reverse=True)
+        )
     )
     return ((d.name, text) for d in documents for text in marks.split(d.text) if text.strip())
 
@@ -130,7 +144,9 @@ def start_token(tokenizer: Any) -> tuple[str, int | None]:
 
 
 def _windows_wanted(source: Source, split: Split) -> int:
-    """Windows of a split; for training with room for what the last partial batch of each buffer load leaves over."""
+    """Windows of a split; for training with room for what the last partial batch of each buffer
+    load leaves over.
+    """
     if split == "held_out":
         return source.eval_windows
     kept = source.steps * source.batch * (1 + source.batch / source.buffer) + source.buffer
@@ -138,7 +154,9 @@ def _windows_wanted(source: Source, split: Split) -> int:
 
 
 def _documents(source: Source, split: Split) -> tuple[Iterator[Document], bool]:
-    """The documents of a split, or (True) all documents of a corpus too small to be split by document."""
+    """The documents of a split, or (True) all documents of a corpus too small to be split by
+    document.
+    """
     if source.corpus == EMBEDDED:
         return read_documents(source, split), False
     everything = read_documents(source)
@@ -146,20 +164,29 @@ def _documents(source: Source, split: Split) -> tuple[Iterator[Document], bool]:
     if len(first) < FEW_DOCUMENTS:
         return iter(first), True
     wanted = split == "held_out"
-    return (d for d in itertools.chain(first, everything) if (d.hash % HELD_OUT_ONE_IN == 0) == wanted), False
+    return (
+        d for d in itertools.chain(first, everything) if (d.hash % HELD_OUT_ONE_IN == 0) == wanted
+    ), False
 
 
 def _tokenise(
     documents: Iterator[Document], tokenizer: Any, start_id: int | None, need: int | None
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Ids and document numbers of the joined text (each document after its separator), and the documents' names."""
+    """Ids and document numbers of the joined text (each document after its separator), and the
+    documents' names.
+    """
     pieces = split_documents(documents, tokenizer)
     prefix = [] if start_id is None else [start_id]
     parts: list[np.ndarray] = []
     names: list[str] = []
     count = 0
     while (need is None or count < need) and (batch := list(itertools.islice(pieces, AT_ONCE))):
-        encoded = tokenizer([text for _, text in batch], add_special_tokens=False, return_attention_mask=False, verbose=False)
+        encoded = tokenizer(
+            [text for _, text in batch],
+            add_special_tokens=False,
+            return_attention_mask=False,
+            verbose=False,
+        )
         for (name, _), ids in zip(batch, encoded["input_ids"], strict=True):
             if ids:
                 names.append(name)
@@ -167,14 +194,19 @@ def _tokenise(
                 count += len(parts[-1])
     if not parts:
         return np.zeros(0, np.int32), np.zeros(0, np.int32), []
-    return np.concatenate(parts), np.repeat(np.arange(len(parts), dtype=np.int32), [len(p) for p in parts]), names
+    return (
+        np.concatenate(parts),
+        np.repeat(np.arange(len(parts), dtype=np.int32), [len(p) for p in parts]),
+        names,
+    )
 
 
 def _part(n_tokens: int, source: Source, split: Split, need: int) -> slice:
     """The last 5 % of a short text (at least one window) are held out, the rest is for training."""
     if n_tokens < 2 * source.context:
         raise ValueError(
-            f"corpus {source.corpus} has {n_tokens:,} tokens, fewer than two windows of {source.context}: "
+            f"corpus {source.corpus} has {n_tokens:,} tokens, fewer than two windows of "
+            f"{source.context}: "
             "one to train on and one held out; give a longer text or a smaller context"
         )
     cut = n_tokens - max(n_tokens // HELD_OUT_ONE_IN, source.context + 1)
@@ -182,7 +214,9 @@ def _part(n_tokens: int, source: Source, split: Split, need: int) -> slice:
 
 
 def _cut(ids: np.ndarray, context: int, start_id: int | None) -> np.ndarray:
-    """Indices `[W, T]` into `ids`; -1 is the start token put in front. A separator there is not doubled."""
+    """Indices `[W, T]` into `ids`; -1 is the start token put in front. A separator there is not
+    doubled.
+    """
     if start_id is None:
         count = len(ids) // context
         return np.arange(count * context).reshape(count, context)
@@ -199,8 +233,12 @@ def _cut(ids: np.ndarray, context: int, start_id: int | None) -> np.ndarray:
     return indices
 
 
-def _hygiene(tokens: np.ndarray, special: dict[str, int | None]) -> tuple[dict[str, float], np.ndarray]:
-    """Share of positions left out by reason (an id with two roles counts for the first), and what is kept `[W, T]`."""
+def _hygiene(
+    tokens: np.ndarray, special: dict[str, int | None]
+) -> tuple[dict[str, float], np.ndarray]:
+    """Share of positions left out by reason (an id with two roles counts for the first), and what
+    is kept `[W, T]`.
+    """
     keep = np.ones(tokens.shape, bool)
     dropped: dict[str, float] = {}
     for name, token_id in special.items():

@@ -4,4 +4,12 @@ from saelab.train.health import Health, NonFiniteTraining, UnhealthyRun
 from saelab.train.loop import Progress, Trained, Training
 from saelab.train.member import Record
 
-__all__ = ["Health", "NonFiniteTraining", "Progress", "Record", "Trained", "Training", "UnhealthyRun"]
+__all__ = [
+    "Health",
+    "NonFiniteTraining",
+    "Progress",
+    "Record",
+    "Trained",
+    "Training",
+    "UnhealthyRun",
+]

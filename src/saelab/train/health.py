@@ -1,4 +1,6 @@
-"""The health gate: a run that did not really train stops with a named error instead of ending as a number."""
+"""The health gate: a run that did not really train stops with a named error instead of ending as a
+number.
+"""
 
 import math
 from dataclasses import dataclass
@@ -10,11 +12,15 @@ MAX_L0_ERROR = 0.05  # relative to the L0 asked for
 
 
 class UnhealthyRun(RuntimeError):
-    """A run took no steps, codes nothing, or reconstructs no better than a constant; the message says which and what to do."""
+    """A run took no steps, codes nothing, or reconstructs no better than a constant; the message
+    says which and what to do.
+    """
 
 
 class NonFiniteTraining(UnhealthyRun):
-    """The loss or a weight became NaN or infinite; the message names run, step and tensor. `run`: its place in the group."""
+    """The loss or a weight became NaN or infinite; the message names run, step and tensor. `run`:
+    its place in the group.
+    """
 
     def __init__(self, message: str, run: int):
         super().__init__(message)
@@ -23,7 +29,9 @@ class NonFiniteTraining(UnhealthyRun):
 
 @dataclass(frozen=True)
 class Measured:
-    """What the gate looks at, measured after training with inference codes on the training stream."""
+    """What the gate looks at, measured after training with inference codes on the training
+    stream.
+    """
 
     steps: int
     l0: float
@@ -46,18 +54,28 @@ def check(run: Run, measured: Measured) -> Health:
     if measured.steps < 1:
         problems.append("NoSteps: trained for 0 steps; raise tokens or lower batch")
     if measured.l0 == 0:
-        problems.append("NothingActive: L0 is 0, no latent ever fires; lower the learning rate or the sparsity coefficient")
+        problems.append(
+            "NothingActive: L0 is 0, no latent ever fires; lower the learning rate or the "
+            "sparsity coefficient"
+        )
     ev = measured.explained_variance
     if not math.isfinite(ev):
-        problems.append("UndefinedVariance: the explained variance is undefined; are the activations constant?")
+        problems.append(
+            "UndefinedVariance: the explained variance is undefined; are the activations constant?"
+        )
     elif ev <= 0:
         problems.append(
-            f"NoBetterThanMean: explained variance {ev:.3f} is not above 0, the reconstruction is no better than the mean; "
+            f"NoBetterThanMean: explained variance {ev:.3f} is not above 0, the reconstruction is "
+            "no better than the mean; "
             "train longer or change the learning rate"
         )
     if measured.dead > MAX_DEAD:
-        warnings.append(f"{measured.dead:.0%} of the latents are dead; train longer, or use fewer latents")
+        warnings.append(
+            f"{measured.dead:.0%} of the latents are dead; train longer, or use fewer latents"
+        )
     steered = run.spec.settings.get("coefficient", 0) <= 0
     if steered and measured.l0 > 0 and abs(measured.l0 / run.spec.l0 - 1) > MAX_L0_ERROR:
-        warnings.append(f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; train longer")
+        warnings.append(
+            f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; train longer"
+        )
     return Health(not problems, tuple(problems), tuple(warnings))

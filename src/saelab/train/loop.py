@@ -1,4 +1,6 @@
-"""The one training loop: a generator that moves many runs in lock-step over one stream of activations."""
+"""The one training loop: a generator that moves many runs in lock-step over one stream of
+activations.
+"""
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,15 +18,19 @@ from saelab.variants import build as build_variant
 
 RECORDS = 200  # health records per run
 CALIBRATION_ROWS = 16_384  # activations a finished SAE is calibrated and measured on
-CALIBRATION_ENTRIES = 1 << 25  # pre-activations held at once while a threshold is calibrated (128 MiB)
+# pre-activations held at once while a threshold is calibrated (128 MiB)
+CALIBRATION_ENTRIES = 1 << 25
 
 Build = Callable[[Spec, int, int, Hook], Variant]
-Meet = Callable[[Need, ActivationSource], Mapping[str, Tensor]]  # how a need is met: computed, or found where it was kept
+# how a need is met: computed, or found where it was kept
+Meet = Callable[[Need, ActivationSource], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a group is after a step; `records` has one entry per run at the steps that are recorded, else none."""
+    """Where a group is after a step; `records` has one entry per run at the steps that are
+    recorded, else none.
+    """
 
     step: int
     records: tuple[Record, ...]
@@ -41,31 +47,45 @@ class Trained:
 
 
 class Training:
-    """Runs that share a `Source`, trained on the very same batches: paired by construction. Does no I/O.
+    """Runs that share a `Source`, trained on the very same batches: paired by construction. Does no
+    I/O.
 
-    Iterating trains from `step` to `steps` and yields after every step; `state` and `load` make a resumed training equal
-    to an uninterrupted one, bit for bit. Raises `ValueError` when the runs do not share a source, would take no step, or ask
-    for a model that the source does not have.
+    Iterating trains from `step` to `steps` and yields after every step; `state` and `load` make a
+    resumed training equal to an uninterrupted one, bit for bit. Raises `ValueError` when the runs
+    do not share a source, would take no step, or ask for a model that the source does not have.
     """
 
-    def __init__(self, runs: Sequence[Run], source: ActivationSource, *, build: Build = build_variant, meet: Meet = Need.of):
+    def __init__(
+        self,
+        runs: Sequence[Run],
+        source: ActivationSource,
+        *,
+        build: Build = build_variant,
+        meet: Meet = Need.of,
+    ):
         if not runs or any(run.source != runs[0].source for run in runs):
-            raise ValueError("runs trained in lock-step must share one Source, and there must be at least one")
+            raise ValueError(
+                "runs trained in lock-step must share one Source, and there must be at least one"
+            )
         self.source, self.steps, self.step, self.meet = source, runs[0].source.steps, 0, meet
         if self.steps < 1:
             tokens, batch = runs[0].source.tokens, runs[0].source.batch
             raise ValueError(
-                f"{tokens:,} tokens are fewer than one batch of {batch:,}: 0 training steps; raise tokens or lower batch"
+                f"{tokens:,} tokens are fewer than one batch of {batch:,}: 0 training steps; "
+                "raise tokens or lower batch"
             )
         mean, scale = source.stats.mean, source.stats.scale
         variants = [build(run.spec, source.d_in, run.seed, source.hook) for run in runs]
         for run, variant in zip(runs, variants, strict=True):
             variant.check_lm(run.spec.name, source.lm)
         self.members = [
-            Member(i, run, variant, mean, scale, source.lm) for i, (run, variant) in enumerate(zip(runs, variants, strict=True))
+            Member(i, run, variant, mean, scale, source.lm)
+            for i, (run, variant) in enumerate(zip(runs, variants, strict=True))
         ]
         kinds = {member.variant.batch for member in self.members}
-        self.kind: BatchKind = "windows" if "windows" in kinds else "both" if "both" in kinds else "tokens"
+        self.kind: BatchKind = (
+            "windows" if "windows" in kinds else "both" if "both" in kinds else "tokens"
+        )
         self.cursor = Cursor()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -75,29 +95,46 @@ class Training:
         self._meet_needs()
         for batch, following in self.source.batches(self.kind, self.cursor):
             record = (self.step + 1) % every == 0 or self.step + 1 == self.steps
-            rows = [member.step(batch, self.step, self.steps, record=record) for member in self.members]
+            rows = [
+                member.step(batch, self.step, self.steps, record=record) for member in self.members
+            ]
             self.step, self.cursor = self.step + 1, following
             yield Progress(self.step, tuple(row for row in rows if row is not None))
             if self.step >= self.steps:
                 return
 
     def _meet_needs(self) -> None:
-        """Compute every need once, for all members that name it. It is recomputed, the same, by a resumed training.
+        """Compute every need once, for all members that name it. It is recomputed, the same, by a
+        resumed training.
 
-        Cloned, because a tensor that comes from a file may lie in memory where products round otherwise.
+        Cloned, because a tensor that comes from a file may lie in memory where products round
+        otherwise.
         """
         needs = {need.name: need for member in self.members for need in member.variant.needs}
         device = self.source.stats.mean.device
         found = {
-            name: {f"{name}.{key}": tensor.to(device).clone() for key, tensor in self.meet(need, self.source).items()}
+            name: {
+                f"{name}.{key}": tensor.to(device).clone()
+                for key, tensor in self.meet(need, self.source).items()
+            }
             for name, need in needs.items()
         }
         for member in self.members:
-            member.stats = {key: tensor for need in member.variant.needs for key, tensor in found[need.name].items()}
+            member.stats = {
+                key: tensor
+                for need in member.variant.needs
+                for key, tensor in found[need.name].items()
+            }
 
     def state(self) -> dict[str, Tensor]:
-        """A copy of weights, optimizer, steered coefficients, counters, randomness and the data cursor: named tensors."""
-        tensors = {f"{m.index}.{name}": tensor.clone() for m in self.members for name, tensor in m.state().items()}
+        """A copy of weights, optimizer, steered coefficients, counters, randomness and the data
+        cursor: named tensors.
+        """
+        tensors = {
+            f"{m.index}.{name}": tensor.clone()
+            for m in self.members
+            for name, tensor in m.state().items()
+        }
         place = [self.step, self.cursor.epoch, self.cursor.block, self.cursor.batch]
         return tensors | {"place": torch.tensor(place)}
 
@@ -106,14 +143,24 @@ class Training:
         try:
             for m in self.members:
                 prefix = f"{m.index}."
-                m.load({name.removeprefix(prefix): t.clone() for name, t in tensors.items() if name.startswith(prefix)})
+                m.load(
+                    {
+                        name.removeprefix(prefix): t.clone()
+                        for name, t in tensors.items()
+                        if name.startswith(prefix)
+                    }
+                )
             self.step, *place = (int(i) for i in tensors["place"])
         except (KeyError, RuntimeError) as error:
-            raise ValueError(f"the checkpoint does not belong to these runs ({error}); remove it to start anew") from error
+            raise ValueError(
+                f"the checkpoint does not belong to these runs ({error}); remove it to start anew"
+            ) from error
         self.cursor = Cursor(*place)
 
     def results(self) -> list[Trained]:
-        """Calibrate thresholds on activations that follow the training ones, measure, judge, and fold the input scale."""
+        """Calibrate thresholds on activations that follow the training ones, measure, judge, and
+        fold the input scale.
+        """
         rows = self._calibration_rows()
         return [self._finish(member, rows) for member in self.members]
 
@@ -129,7 +176,8 @@ class Training:
     @torch.no_grad()
     def _finish(self, member: Member, rows: Tensor) -> Trained:
         sae = copy.deepcopy(member.sae).requires_grad_(False)
-        x = rows[: max(1, CALIBRATION_ENTRIES // sae.n_latents)] * member.scale  # whoever else is in the group
+        # whoever else is in the group
+        x = rows[: max(1, CALIBRATION_ENTRIES // sae.n_latents)] * member.scale
         if member.variant.calibrate is not None:
             sae.calibrate_(x, member.variant.calibrate)
         z = sae.encode(x)

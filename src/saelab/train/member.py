@@ -1,4 +1,6 @@
-"""One SAE in training: its weights, optimizer, counters and randomness, and what a step does to them."""
+"""One SAE in training: its weights, optimizer, counters and randomness, and what a step does to
+them.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,12 +21,15 @@ from saelab.train.optim import (
 )
 from saelab.types import Batch, LanguageModel, Run
 
-DEAD_AFTER = 10_000_000  # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
+# activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
+DEAD_AFTER = 10_000_000
 
 
 @dataclass(frozen=True)
 class Record:
-    """Health record of one run at one step. `explained_variance` is against the stream's mean; `dead` is a share."""
+    """Health record of one run at one step. `explained_variance` is against the stream's mean;
+    `dead` is a share.
+    """
 
     run: int
     step: int
@@ -39,9 +44,19 @@ class Record:
 
 
 class Member:
-    """One run of a lock-step group. fp32 master weights; autocast only where `Optim.amp` asks for it."""
+    """One run of a lock-step group. fp32 master weights; autocast only where `Optim.amp` asks for
+    it.
+    """
 
-    def __init__(self, index: int, run: Run, variant: Variant, mean: Tensor, scale: float, lm: LanguageModel | None = None):
+    def __init__(
+        self,
+        index: int,
+        run: Run,
+        variant: Variant,
+        mean: Tensor,
+        scale: float,
+        lm: LanguageModel | None = None,
+    ):
         self.index, self.run, self.variant = index, run, variant
         self.lm = lm if variant.lm else None
         self.stats: Mapping[str, Tensor] = {}  # what the variant needs, before the first step
@@ -52,7 +67,8 @@ class Member:
             self.sae.b_dec.copy_(self.mean)
         self.optimizer = build_optimizer([self.sae, self.objective], run)
         self.generator = torch.Generator().manual_seed(run.seed)
-        self.quiet = torch.zeros(self.sae.n_latents, dtype=torch.int64, device=device)  # activations since last firing
+        # activations since last firing
+        self.quiet = torch.zeros(self.sae.n_latents, dtype=torch.int64, device=device)
         given = run.optim.dead_after
         self.dead_after = min(DEAD_AFTER, run.source.tokens // 10) if given is None else given
 
@@ -64,16 +80,22 @@ class Member:
     def step(self, batch: Batch, step: int, steps: int, *, record: bool) -> Record | None:
         """One training step on `batch`; a `Record` when asked for. Raises `NonFiniteTraining`."""
         if step == first_of_last(steps, self.variant.restart):
-            self.optimizer.state.clear()  # moments of another objective's gradients would make its first steps far too large
+            # moments of another objective's gradients would make its first steps far too large
+            self.optimizer.state.clear()
         seen = self._forward(batch, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):
-            text = f"{self._name}: the loss became {loss.item()} at step {step + 1}; lower the learning rate"
+            text = (
+                f"{self._name}: the loss became {loss.item()} at step {step + 1}; lower the "
+                "learning rate"
+            )
             raise NonFiniteTraining(text, self.index)
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
-        lr = learning_rate(self.run) * lr_factor(optim, step, steps, self.variant.restart, self.variant.restart_rate)
+        lr = learning_rate(self.run) * lr_factor(
+            optim, step, steps, self.variant.restart, self.variant.restart_rate
+        )
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()
@@ -99,17 +121,24 @@ class Member:
             pre, z = sae.codes(x, progress)
             x_hat = sae.decode(z)
         more = {"scale": self.scale, "lm": self.lm, "stats": self.stats}
-        return Step(sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more)
+        return Step(
+            sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more
+        )
 
     @torch.no_grad()
     def _count(self, seen: Step) -> None:
         self.quiet = torch.where((seen.z > 0).any(0), 0, self.quiet + len(seen.z))
 
     @torch.no_grad()
-    def _record(self, seen: Step, step: int, loss: float, losses: dict[str, Tensor], lr: float) -> Record:
+    def _record(
+        self, seen: Step, step: int, loss: float, losses: dict[str, Tensor], lr: float
+    ) -> Record:
         for name, tensor in [*self.sae.named_parameters(), *self.objective.named_parameters()]:
             if not torch.isfinite(tensor).all():
-                text = f"{self._name}: {name} is no longer finite at step {step}; lower the learning rate"
+                text = (
+                    f"{self._name}: {name} is no longer finite at step {step}; lower the learning "
+                    "rate"
+                )
                 raise NonFiniteTraining(text, self.index)
         error = (seen.x - seen.x_hat).square().sum()
         return Record(
@@ -136,7 +165,11 @@ class Member:
         """Inverse of `state`."""
 
         def under(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+            return {
+                name.removeprefix(prefix): t
+                for name, t in tensors.items()
+                if name.startswith(prefix)
+            }
 
         self.sae.load_state_dict(under("sae."))
         self.objective.load_state_dict(under("objective."))

@@ -1,4 +1,6 @@
-"""Adam as the trainer uses it: one group per owner, warm-up, linear decay, gradients clipped per group."""
+"""Adam as the trainer uses it: one group per owner, warm-up, linear decay, gradients clipped per
+group.
+"""
 
 import math
 
@@ -9,11 +11,13 @@ from saelab.types import Optim, Run
 
 
 def learning_rate(run: Run) -> float:
-    """The run's peak learning rate: the one given, or 2e-4 * sqrt(16384 / n_latents), raised for short runs.
+    """The run's peak learning rate: the one given, or 2e-4 * sqrt(16384 / n_latents), raised for
+    short runs.
 
-    The width rule is that of Gao et al. 2024 (2406.04093, section 2) as `dictionary_learning` uses it for 100,000 steps.
-    Runs of a few hundred to a few thousand steps want more: the factor sqrt(60,000 / steps), at most 12, was measured on
-    the embedded model (docs/lab-log.md) and is an assumption elsewhere.
+    The width rule is that of Gao et al. 2024 (2406.04093, section 2) as `dictionary_learning` uses
+    it for 100,000 steps. Runs of a few hundred to a few thousand steps want more: the factor
+    sqrt(60,000 / steps), at most 12, was measured on the embedded model (docs/lab-log.md) and is an
+    assumption elsewhere.
     """
     if run.optim.lr is not None:
         return run.optim.lr
@@ -21,10 +25,14 @@ def learning_rate(run: Run) -> float:
     return 2e-4 * math.sqrt(16_384 / run.spec.n_latents) * short
 
 
-def lr_factor(optim: Optim, step: int, steps: int, restart: float = 0.0, rate: float = 1.0) -> float:
-    """Share of the learning rate at `step` (0-based) of `steps`: warm-up, constant, linear decay towards 0.
+def lr_factor(
+    optim: Optim, step: int, steps: int, restart: float = 0.0, rate: float = 1.0
+) -> float:
+    """Share of the learning rate at `step` (0-based) of `steps`: warm-up, constant, linear decay
+    towards 0.
 
-    With `restart` the last share of the steps, like the steps before it, has a schedule of its own, which rises to `rate`.
+    With `restart` the last share of the steps, like the steps before it, has a schedule of its own,
+    which rises to `rate`.
     """
     last = first_of_last(steps, restart)
     if step >= last:
@@ -44,7 +52,12 @@ def build_optimizer(parts: list[nn.Module], run: Run) -> torch.optim.Adam:
     """Fused Adam with one parameter group per module that has parameters."""
     groups = [[p for p in part.parameters() if p.requires_grad] for part in parts]
     betas = (run.optim.beta1, run.optim.beta2)
-    return torch.optim.Adam([{"params": group} for group in groups if group], lr=learning_rate(run), betas=betas, fused=True)
+    return torch.optim.Adam(
+        [{"params": group} for group in groups if group],
+        lr=learning_rate(run),
+        betas=betas,
+        fused=True,
+    )
 
 
 def take_step(optimizer: torch.optim.Adam, lr: float, clip: float) -> None:
@@ -64,14 +77,19 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """Inverse of `optimizer_tensors`.
 
-    A moment gets its parameter's layout in memory: a file has none, and fused Adam pairs the two by storage, so that the
-    moments of a transposed parameter (`W_enc`) would be those of other entries.
+    A moment gets its parameter's layout in memory: a file has none, and fused Adam pairs the two by
+    storage, so that the moments of a transposed parameter (`W_enc`) would be those of other
+    entries.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     rows: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         index, key = name.split(".")
         parameter = parameters[int(index)]
-        moment = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        moment = (
+            torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        )
         rows.setdefault(int(index), {})[key] = moment
-    optimizer.load_state_dict({"state": rows, "param_groups": optimizer.state_dict()["param_groups"]})
+    optimizer.load_state_dict(
+        {"state": rows, "param_groups": optimizer.state_dict()["param_groups"]}
+    )

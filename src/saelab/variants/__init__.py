@@ -53,33 +53,45 @@ VARIANTS: dict[str, Callable[..., Variant]] = {
 
 
 def settings_of(variant: str) -> dict[str, float]:
-    """The numbers a variant can be tuned by, with their defaults. Raises `ValueError` for an unknown variant."""
+    """The numbers a variant can be tuned by, with their defaults. Raises `ValueError` for an
+    unknown variant.
+    """
     if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}{_nearest(variant, list(VARIANTS))}; known: {', '.join(VARIANTS)}")
+        raise ValueError(
+            f"unknown variant {variant!r}{_nearest(variant, list(VARIANTS))}; known: "
+            f"{', '.join(VARIANTS)}"
+        )
     parameters = inspect.signature(VARIANTS[variant]).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY and p.name != "l0"}
 
 
 def check_spec(spec: Spec, d_in: int | None = None) -> None:
-    """Refuse a spec that cannot be built: unknown variant or setting, sizes that make no sense. Raises `ValueError`."""
+    """Refuse a spec that cannot be built: unknown variant or setting, sizes that make no sense.
+    Raises `ValueError`.
+    """
     allowed = settings_of(spec.variant)
     for name in spec.settings:
         if name not in allowed:
             raise ValueError(
-                f"{spec.variant} has no setting {name!r}{_nearest(name, list(allowed))}; its settings: {', '.join(allowed)}"
+                f"{spec.variant} has no setting {name!r}{_nearest(name, list(allowed))}; its "
+                f"settings: {', '.join(allowed)}"
             )
     if not re.fullmatch(r"[\w.-]*", spec.label):
         raise ValueError(f"label {spec.label!r} names folders; use letters, digits, _ . and - only")
     if spec.n_latents < 1:
         raise ValueError(f"n_latents is {spec.n_latents}; it must be at least 1")
     if not 0 < spec.l0 < spec.n_latents:
-        raise ValueError(f"l0 is {spec.l0:g}; it must be above 0 and below the number of latents, {spec.n_latents:,}")
+        raise ValueError(
+            f"l0 is {spec.l0:g}; it must be above 0 and below the number of latents, "
+            f"{spec.n_latents:,}"
+        )
     if d_in is not None and d_in < 1:
         raise ValueError(f"activations of width {d_in}; the width must be at least 1")
 
 
 def build(spec: Spec, d_in: int, seed: int, hook: Hook | None = None) -> Variant:
-    """The variant of `spec` for activations of width `d_in`; equal seeds give equal initial weights.
+    """The variant of `spec` for activations of width `d_in`; equal seeds give equal initial
+    weights.
 
     Raises `ValueError` as `check_spec` does.
     """

@@ -1,8 +1,9 @@
-"""The field's baselines, each by its paper's formula. Activations are scaled to mean squared norm 1 before they arrive.
+"""The field's baselines, each by its paper's formula. Activations are scaled to mean squared norm 1
+before they arrive.
 
-Every function takes the width of the activations, the number of latents and the L0 asked for, and returns a `Variant`.
-Where sparsity is a penalty, its coefficient is steered so that the L0 is the one asked for: an untuned L1 baseline would
-make any comparison worthless.
+Every function takes the width of the activations, the number of latents and the L0 asked for, and
+returns a `Variant`. Where sparsity is a penalty, its coefficient is steered so that the L0 is the
+one asked for: an untuned L1 baseline would make any comparison worthless.
 """
 
 from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
@@ -15,13 +16,22 @@ from saelab.terms.sparsity import gate_l1, jump_l0, l1, p_norm
 from saelab.types import Number
 
 START_L0 = 3.0  # penalty-based variants start from this multiple of the L0 asked for
-RESAMPLE_AT = (0.15, 0.3, 0.45)  # of training: late enough to know who is dead, early enough to recover
+# of training: late enough to know who is dead, early enough to recover
+RESAMPLE_AT = (0.15, 0.3, 0.45)
 
 
 def _sparse_loss(
-    penalty: TermFunction, l0: float, coefficient: float, warmup: float, *, initial: float = 0.05, start: float = START_L0
+    penalty: TermFunction,
+    l0: float,
+    coefficient: float,
+    warmup: float,
+    *,
+    initial: float = 0.05,
+    start: float = START_L0,
 ) -> Term:
-    """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0) from `start` times that."""
+    """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0) from `start`
+    times that.
+    """
     if coefficient > 0:
         return Term("sparsity", penalty, linear(0.0, coefficient, until=warmup))
     return Term("sparsity", Steered(penalty, l0, initial=initial, warmup=warmup, start=start))
@@ -36,10 +46,14 @@ def _annealed(k: float, anneal: float) -> Number:
     return k if anneal == 1 else linear(anneal * k, k, until=0.4)
 
 
-def standard(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33) -> Variant:
-    """ReLU with an L1 penalty scaled by decoder norms and warmed up (Bricken et al. 2023; Conerly et al. 2024).
+def standard(
+    d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33
+) -> Variant:
+    """ReLU with an L1 penalty scaled by decoder norms and warmed up (Bricken et al. 2023; Conerly
+    et al. 2024).
 
-    L = ||x - x_hat||^2 + c * sum_j z_j ||W_dec_j||. `coefficient` > 0 fixes c and leaves the L0 to it.
+    L = ||x - x_hat||^2 + c * sum_j z_j ||W_dec_j||. `coefficient` > 0 fixes c and leaves the L0 to
+    it.
     """
     return Variant(
         SAE(d_in, n_latents, ReLU()),
@@ -48,23 +62,40 @@ def standard(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, 
     )
 
 
-def standard_trimmed(d_in: int, n_latents: int, *, l0: float, excess: float = 2.0, warmup: float = 0.33) -> Variant:
-    """`standard` trained at `excess` times the L0, then thresholded to it: a much stronger L1 row at equal sparsity."""
+def standard_trimmed(
+    d_in: int, n_latents: int, *, l0: float, excess: float = 2.0, warmup: float = 0.33
+) -> Variant:
+    """`standard` trained at `excess` times the L0, then thresholded to it: a much stronger L1 row
+    at equal sparsity.
+    """
     if excess < 1:
-        raise ValueError(f"excess is {excess:g}; it is the multiple of the L0 in training and must be at least 1")
+        raise ValueError(
+            f"excess is {excess:g}; it is the multiple of the L0 in training and must be at least 1"
+        )
     excess = min(excess, 0.9 * n_latents / l0)
     return Variant(
         SAE(d_in, n_latents, Trimmed()),
-        Objective(Term("mse", mse), _sparse_loss(l1, excess * l0, 0.0, warmup, start=max(1.0, START_L0 / excess))),
+        Objective(
+            Term("mse", mse),
+            _sparse_loss(l1, excess * l0, 0.0, warmup, start=max(1.0, START_L0 / excess)),
+        ),
         events=_events(l0),
         calibrate=l0,
     )
 
 
 def p_anneal(
-    d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33, p_end: float = 0.2
+    d_in: int,
+    n_latents: int,
+    *,
+    l0: float,
+    coefficient: float = 0.0,
+    warmup: float = 0.33,
+    p_end: float = 0.2,
 ) -> Variant:
-    """ReLU with an L_p penalty, p falling linearly from 1 to `p_end` after the warm-up (Karvonen et al. 2024, 2408.00113)."""
+    """ReLU with an L_p penalty, p falling linearly from 1 to `p_end` after the warm-up (Karvonen et
+    al. 2024, 2408.00113).
+    """
     penalty = p_norm(linear(1.0, p_end, since=warmup, until=0.9))
     return Variant(
         SAE(d_in, n_latents, ReLU()),
@@ -73,14 +104,21 @@ def p_anneal(
     )
 
 
-def gated(d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33) -> Variant:
-    """Gate and magnitude apart, with an auxiliary reconstruction from the gate (Rajamanoharan et al. 2024, 2404.16014).
+def gated(
+    d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33
+) -> Variant:
+    """Gate and magnitude apart, with an auxiliary reconstruction from the gate (Rajamanoharan et
+    al. 2024, 2404.16014).
 
     L = ||x - x_hat||^2 + c * sum_j relu(gate_j) + ||x - x_hat_frozen(relu(gate))||^2.
     """
     return Variant(
         SAE(d_in, n_latents, Gated(n_latents)),
-        Objective(Term("mse", mse), _sparse_loss(gate_l1, l0, coefficient, warmup), Term("gate_mse", gate_mse)),
+        Objective(
+            Term("mse", mse),
+            _sparse_loss(gate_l1, l0, coefficient, warmup),
+            Term("gate_mse", gate_mse),
+        ),
         events=_events(l0),
         calibrate=None if coefficient > 0 else l0,
     )
@@ -97,8 +135,9 @@ def jump_relu(
 ) -> Variant:
     """One learned threshold per latent and an L0 penalty (Rajamanoharan et al. 2024, 2407.14435).
 
-    L = ||x - x_hat||^2 + c * L0. `width` is the bandwidth of the pseudo-derivative; a typical code is about .2. The paper's
-    .001 is for 4 billion tokens: in a short run hardly any pre-activation falls into so narrow a band.
+    L = ||x - x_hat||^2 + c * L0. `width` is the bandwidth of the pseudo-derivative; a typical code
+    is about .2. The paper's .001 is for 4 billion tokens: in a short run hardly any pre-activation
+    falls into so narrow a band.
     """
     return Variant(
         SAE(d_in, n_latents, JumpReLU(n_latents, width=width)),
@@ -108,7 +147,9 @@ def jump_relu(
     )
 
 
-def topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0) -> Variant:
+def topk(
+    d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0
+) -> Variant:
     """The k largest of each position, with AuxK for dead latents (Gao et al. 2024, 2406.04093)."""
     return Variant(
         SAE(d_in, n_latents, TopK(_annealed(l0, anneal))),
@@ -117,9 +158,16 @@ def topk(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: f
 
 
 def batch_topk(
-    d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0, refine: float = 0.0
+    d_in: int,
+    n_latents: int,
+    *,
+    l0: float,
+    aux: float = 1 / 32,
+    anneal: float = 1.0,
+    refine: float = 0.0,
 ) -> Variant:
-    """The k * N largest of a batch, a threshold at inference, AuxK (Bussmann et al. 2024, 2412.06410).
+    """The k * N largest of a batch, a threshold at inference, AuxK (Bussmann et al. 2024,
+    2412.06410).
 
     `refine` above 0: x is read a second time after a LISTA step of that size (`frontier`).
     """
@@ -130,8 +178,12 @@ def batch_topk(
     )
 
 
-def frozen(d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0) -> Variant:
-    """`batch_topk` with a random decoder that is never trained: the floor that a trained one must beat (2602.14111)."""
+def frozen(
+    d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0
+) -> Variant:
+    """`batch_topk` with a random decoder that is never trained: the floor that a trained one must
+    beat (2602.14111).
+    """
     variant = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal)
     variant.sae.W_dec.requires_grad_(False)
     return variant
@@ -149,17 +201,23 @@ def matryoshka(
 ) -> Variant:
     """BatchTopK whose prefixes each reconstruct alone (Bussmann et al. 2025, 2503.17547).
 
-    Level widths are n/2^(levels-1), ..., n/2, n; with `inner` above 0 there are two levels, the first `inner` latents and all.
+    Level widths are n/2^(levels-1), ..., n/2, n; with `inner` above 0 there are two levels, the
+    first `inner` latents and all.
     """
     if levels < 1:
         raise ValueError(f"levels is {levels:g}; it must be at least 1, the whole dictionary")
     if not 0 <= inner < n_latents:
-        raise ValueError(f"inner is {inner:g}; it is the width of the first level, below the {n_latents:,} latents (0: halves)")
+        raise ValueError(
+            f"inner is {inner:g}; it is the width of the first level, below the {n_latents:,} "
+            "latents (0: halves)"
+        )
     widths = tuple(max(1, n_latents >> i) for i in reversed(range(round(levels))))
     if inner > 0:
         widths = (round(inner), n_latents)
     starts = (0, *widths[:-1])
-    blocks = {f"level_{i}": range(a, b) for i, (a, b) in enumerate(zip(starts, widths, strict=True))}
+    blocks = {
+        f"level_{i}": range(a, b) for i, (a, b) in enumerate(zip(starts, widths, strict=True))
+    }
     return Variant(
         SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal)), blocks=blocks),
         Objective(Term("mse", prefix_mse(widths)), Term("aux", aux_k(d_in // 2), aux)),

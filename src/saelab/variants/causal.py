@@ -1,8 +1,9 @@
 """Causal dictionaries: errors cost what they do to the model's predictions.
 
-Hypothesis: an SAE that pays for the effect of its error on the output spends latents on what the model reads, not on what
-has variance. Loss: that of the base plus weight * e' M e / E[(x - mean)' M (x - mean)], M the Fisher metric at the hook;
-and exact KL through the model as the comparison. Data: activations with the model behind them.
+Hypothesis: an SAE that pays for the effect of its error on the output spends latents on what the
+model reads, not on what has variance. Loss: that of the base plus weight * e' M e / E[(x - mean)' M
+(x - mean)], M the Fisher metric at the hook; and exact KL through the model as the comparison.
+Data: activations with the model behind them.
 """
 
 from math import inf
@@ -47,21 +48,33 @@ def causal(
     anneal: float = 1.0,
     refine: float = 0.15,
 ) -> Variant:
-    """`batch_topk` whose error also pays by the Fisher metric; at `weight` 0 it is `batch_topk` of that `refine`, bit for bit.
+    """`batch_topk` whose error also pays by the Fisher metric; at `weight` 0 it is `batch_topk` of
+    that `refine`, bit for bit.
 
-    The defaults are what measured best on a language model; the worlds s1, s1b and s1d have their own (one metric, weight 4).
-    `ramp`: share of training in which the weight rises from 0. `clusters`: one metric per cluster of x. `rows`: activations
-    that it comes from; `rank` above 0: its leading directions only. `finetune`: last share of training in which exact KL
-    joins with `finetune_weight`, on `kl_share` of the windows; `restart`: the peak of its own learning rate over the run's; 0:
-    the rate goes on falling. `price` above 0: latents without effect pay up to that multiple of the mean code before they are
-    selected; measured `price_updates` times, on `price_latents` latents and `price_contexts` positions each, by the types of
-    weight above 0 (`terms.price`). `refine`: as in `batch_topk`.
+    The defaults are what measured best on a language model; the worlds s1, s1b and s1d have their
+    own (one metric, weight 4). `ramp`: share of training in which the weight rises from 0.
+    `clusters`: one metric per cluster of x. `rows`: activations that it comes from; `rank` above 0:
+    its leading directions only. `finetune`: last share of training in which exact KL joins with
+    `finetune_weight`, on `kl_share` of the windows; `restart`: the peak of its own learning rate
+    over the run's; 0: the rate goes on falling. `price` above 0: latents without effect pay up to
+    that multiple of the mean code before they are selected; measured `price_updates` times, on
+    `price_latents` latents and `price_contexts` positions each, by the types of weight above 0
+    (`terms.price`). `refine`: as in `batch_topk`.
 
-    For ablations: `rotate` and `isotropic` 1 are metrics that know nothing, `shuffle` 1 gives every x the metric of another
-    one's cluster, `data_labels` 1 takes labels from the text instead of the model, `per_token` 1 draws one gradient for
-    every position in every step instead of a mean metric. Raises `ValueError` for numbers out of range.
+    For ablations: `rotate` and `isotropic` 1 are metrics that know nothing, `shuffle` 1 gives every
+    x the metric of another one's cluster, `data_labels` 1 takes labels from the text instead of the
+    model, `per_token` 1 draws one gradient for every position in every step instead of a mean
+    metric. Raises `ValueError` for numbers out of range.
     """
-    _check_causal(weight=weight, ramp=ramp, clusters=clusters, rows=rows, rank=rank, finetune=finetune, restart=restart)
+    _check_causal(
+        weight=weight,
+        ramp=ramp,
+        clusters=clusters,
+        rows=rows,
+        rank=rank,
+        finetune=finetune,
+        restart=restart,
+    )
     _check_switches(shuffle=shuffle, data_labels=data_labels)
     null = _null(rotate, isotropic, per_token)
     base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
@@ -69,9 +82,21 @@ def causal(
     if per_token:
         variant = with_samples(base, rising, rows, data_labels)
     else:
-        numbers = {"rows": rows, "clusters": clusters, "rank": rank, "shuffle": shuffle, "data_labels": data_labels}
+        numbers = {
+            "rows": rows,
+            "clusters": clusters,
+            "rank": rank,
+            "shuffle": shuffle,
+            "data_labels": data_labels,
+        }
         variant = with_metric(base, rising, null=null, **numbers)
-    mix = {"zero": price_zero, "mean": price_mean, "resample": price_resample, "noise": price_noise, "steer": price_steer}
+    mix = {
+        "zero": price_zero,
+        "mean": price_mean,
+        "resample": price_resample,
+        "noise": price_noise,
+        "steer": price_steer,
+    }
     counts = {"updates": price_updates, "m": price_latents, "contexts": price_contexts}
     variant = with_price(variant, price, mix=mix, **counts)
     return finetuned(variant, finetune, finetune_weight, windows=kl_share, restart=restart)
@@ -88,7 +113,9 @@ def causal_on_standard(
     rows: float = 20_000,
     price: float = 0,
 ) -> Variant:
-    """`standard` whose error also pays by the Fisher metric, and whose L1 penalty grows by `price`; numbers as in `causal`."""
+    """`standard` whose error also pays by the Fisher metric, and whose L1 penalty grows by `price`;
+    numbers as in `causal`.
+    """
     _check_causal(weight=weight, ramp=ramp, clusters=clusters, rows=rows)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
     variant = with_metric(standard(d_in, n_latents, l0=l0), rising, rows=rows, clusters=clusters)
@@ -96,11 +123,15 @@ def causal_on_standard(
 
 
 def causal_as_stated(d_in: int, n_latents: int, *, l0: float, price: float = 0.01) -> Variant:
-    """The idea in its first wording: an L1 SAE, 32 latents intervened on every so often, and a weight of .01 on what is found.
+    """The idea in its first wording: an L1 SAE, 32 latents intervened on every so often, and a
+    weight of .01 on what is found.
 
-    Types: ablation to zero, noise, and steering along latents of which half are the most causal ones by the Fisher estimate.
+    Types: ablation to zero, noise, and steering along latents of which half are the most causal
+    ones by the Fisher estimate.
     """
-    return with_price(standard(d_in, n_latents, l0=l0), price, mix={"zero": 1, "noise": 1, "steer": 1}, m=32)
+    return with_price(
+        standard(d_in, n_latents, l0=l0), price, mix={"zero": 1, "noise": 1, "steer": 1}, m=32
+    )
 
 
 def causal_on_frontier(
@@ -131,13 +162,16 @@ def end_to_end(
     anneal: float = 1.0,
     refine: float = 0.0,
 ) -> Variant:
-    """`batch_topk` that also pays, in every step, for the KL of the model that reads x_hat (Braun et al. 2024, 2405.12241).
+    """`batch_topk` that also pays, in every step, for the KL of the model that reads x_hat (Braun
+    et al. 2024, 2405.12241).
 
     `kl_share`: of each batch's windows that the model runs on.
     """
     _check_causal(weight=weight, ramp=ramp)
     rising = linear(0.0, weight, until=ramp) if weight else 0.0
-    return with_kl(batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine), rising, kl_share)
+    return with_kl(
+        batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine), rising, kl_share
+    )
 
 
 def kl_finetune_25(
@@ -153,10 +187,11 @@ def kl_finetune_25(
     anneal: float = 1.0,
     refine: float = 0.0,
 ) -> Variant:
-    """`batch_topk` finished by a last `share` of training with KL and a learning rate that starts anew (2503.17272).
+    """`batch_topk` finished by a last `share` of training with KL and a learning rate that starts
+    anew (2503.17272).
 
-    `restart`: its peak over the run's; 0: the rate goes on falling instead. `kl_share`: of each batch's windows that the
-    model runs on.
+    `restart`: its peak over the run's; 0: the rate goes on falling instead. `kl_share`: of each
+    batch's windows that the model runs on.
     """
     _check_causal(weight=weight, share=share, restart=restart)
     base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
@@ -174,7 +209,9 @@ def kl_finetune_5(
     anneal: float = 1.0,
 ) -> Variant:
     """`kl_finetune_25` with a twentieth of training."""
-    return kl_finetune_25(d_in, n_latents, l0=l0, share=0.05, weight=weight, restart=restart, aux=aux, anneal=anneal)
+    return kl_finetune_25(
+        d_in, n_latents, l0=l0, share=0.05, weight=weight, restart=restart, aux=aux, anneal=anneal
+    )
 
 
 def _check_causal(**numbers: float) -> None:
@@ -197,5 +234,7 @@ def _check_switches(**switches: float) -> None:
 def _null(rotate: float, isotropic: float, per_token: float) -> Null:
     _check_switches(rotate=rotate, isotropic=isotropic, per_token=per_token)
     if rotate + isotropic + per_token > 1:
-        raise ValueError("rotate, isotropic and per_token each replace the metric; switch on one of them at most")
+        raise ValueError(
+            "rotate, isotropic and per_token each replace the metric; switch on one of them at most"
+        )
     return "rotated" if rotate else "isotropic" if isotropic else "none"

@@ -1,4 +1,6 @@
-"""Parts that make any base causal: the Fisher metric, exact KL, a price on latents without effect. Each 0 is the base."""
+"""Parts that make any base causal: the Fisher metric, exact KL, a price on latents without effect.
+Each 0 is the base.
+"""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,13 +29,18 @@ def with_metric(
     if weight == 0:
         return base
     labels = "data" if data_labels else "model"
-    need = fisher_need(rows=round(rows), clusters=round(clusters), rank=round(rank), labels=labels, null=null)
+    need = fisher_need(
+        rows=round(rows), clusters=round(clusters), rank=round(rank), labels=labels, null=null
+    )
     term = Term("metric", metric(need.name, shuffle=bool(shuffle)), weight)
-    return replace(base, objective=Objective(*base.objective.terms, term), needs=(*base.needs, need))
+    return replace(
+        base, objective=Objective(*base.objective.terms, term), needs=(*base.needs, need)
+    )
 
 
 def with_kl(base: Variant, weight: Number, share: float = 1.0) -> Variant:
-    """`base` with the KL of the model that reads x_hat, in every step with a weight above 0; at weight 0 `base` itself.
+    """`base` with the KL of the model that reads x_hat, in every step with a weight above 0; at
+    weight 0 `base` itself.
 
     `share`: of each batch's windows that the model runs on.
     """
@@ -45,25 +52,38 @@ def with_kl(base: Variant, weight: Number, share: float = 1.0) -> Variant:
 
 
 def with_price(
-    base: Variant, strength: float, *, mix: Mapping[str, float], updates: float = 10, m: float = 32, contexts: float = 2
+    base: Variant,
+    strength: float,
+    *,
+    mix: Mapping[str, float],
+    updates: float = 10,
+    m: float = 32,
+    contexts: float = 2,
 ) -> Variant:
-    """`base` in which latents pay for having no effect, measured `updates` times; at strength 0 it is `base` itself.
+    """`base` in which latents pay for having no effect, measured `updates` times; at strength 0 it
+    is `base` itself.
 
-    The price enters the ranking of BatchTopK, or the L1 penalty of ReLU. Takes `base` over. Raises `TypeError` for other
-    activations, and `ValueError` for numbers out of range.
+    The price enters the ranking of BatchTopK, or the L1 penalty of ReLU. Takes `base` over. Raises
+    `TypeError` for other activations, and `ValueError` for numbers out of range.
     """
     if not strength >= 0:
-        raise ValueError(f"price is {strength:g}; it must be at least 0, for a negative one would charge the causal latents")
+        raise ValueError(
+            f"price is {strength:g}; it must be at least 0, for a negative one would charge the "
+            "causal latents"
+        )
     if strength == 0:
         return base
     if not updates >= 1:
-        raise ValueError(f"price_updates is {updates:g}; a price is measured at least once in training")
+        raise ValueError(
+            f"price_updates is {updates:g}; a price is measured at least once in training"
+        )
     sae, terms = base.sae, list(base.objective.terms)
     price = Price(sae.n_latents, mix, strength=strength, m=round(m), contexts=round(contexts))
     penalised = [i for i, term in enumerate(terms) if term.name == "sparsity"]
     if type(sae.act) is BatchTopK:
         sae.act = Priced(sae.act.k, sae.n_latents)
-        sae.first = None if sae.first is None else Priced(sae.act.k, sae.n_latents)  # the first reading charges nothing
+        # the first reading charges nothing
+        sae.first = None if sae.first is None else Priced(sae.act.k, sae.n_latents)
     elif isinstance(sae.act, ReLU) and penalised:
         fn = terms[penalised[0]].fn
         if isinstance(fn, Steered):
@@ -71,17 +91,28 @@ def with_price(
         else:
             terms[penalised[0]] = replace(terms[penalised[0]], fn=price.on(fn))
     else:
-        raise TypeError(f"a price acts on BatchTopK, or on ReLU with a penalty; not on {sae.act.name}")
+        raise TypeError(
+            f"a price acts on BatchTopK, or on ReLU with a penalty; not on {sae.act.name}"
+        )
     at = tuple((i + 1) / (round(updates) + 1) for i in range(round(updates)))
     objective = Objective(*terms, Term("nces", price, strength))
-    return replace(base, objective=objective, events=(*base.events, Event(at, price.measure)), batch="both", lm=True)
+    return replace(
+        base,
+        objective=objective,
+        events=(*base.events, Event(at, price.measure)),
+        batch="both",
+        lm=True,
+    )
 
 
-def finetuned(base: Variant, share: float, weight: float, *, windows: float = 1.0, restart: float = 1) -> Variant:
+def finetuned(
+    base: Variant, share: float, weight: float, *, windows: float = 1.0, restart: float = 1
+) -> Variant:
     """`base` finished by a last `share` of training with KL, on the share `windows` of each batch.
 
-    The weight rises over the first fifth of that. `restart` above 0: like a run of its own, with new moments, warm-up and
-    decay of the learning rate, up to `restart` times that of the run; 0: the rate goes on falling.
+    The weight rises over the first fifth of that. `restart` above 0: like a run of its own, with
+    new moments, warm-up and decay of the learning rate, up to `restart` times that of the run; 0:
+    the rate goes on falling.
     """
     if share == 0 or weight == 0:
         return base
@@ -96,5 +127,7 @@ def with_samples(base: Variant, weight: Number, rows: float, data_labels: float)
         return base
     labels = "data" if data_labels else "model"
     need = fisher_need(rows=round(rows), labels=labels)
-    objective = Objective(*base.objective.terms, Term("metric", sampled(need.name, labels=labels), weight))
+    objective = Objective(
+        *base.objective.terms, Term("metric", sampled(need.name, labels=labels), weight)
+    )
     return replace(base, objective=objective, needs=(*base.needs, need), batch="both", lm=True)

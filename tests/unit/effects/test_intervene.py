@@ -1,4 +1,6 @@
-"""Interventions on latents: against models whose predictions are known in closed form, and what must leave them untouched."""
+"""Interventions on latents: against models whose predictions are known in closed form, and what
+must leave them untouched.
+"""
 
 from typing import Any
 
@@ -7,10 +9,24 @@ import torch
 from torch import Tensor
 
 from helpers import byte_tokenizer, tiny_model
-from saelab.effects.intervene import TYPES, changes, control_covariance, control_directions, intervene, sampled_gradients
-from saelab.effects.pairs import Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
-from saelab.lm.model import wrap
+from saelab.effects.intervene import (
+    TYPES,
+    changes,
+    control_covariance,
+    control_directions,
+    intervene,
+    sampled_gradients,
+)
+from saelab.effects.pairs import (
+    Codes,
+    Pairs,
+    active_pairs,
+    check_latents,
+    silent_pairs,
+    sparse_codes,
+)
 from saelab.effects.reactions import Text, captured_text, divergence
+from saelab.lm.model import wrap
 from saelab.types import Hook, LanguageModel, Windows
 from toy_lm import BOS, D, ToyLM, V
 
@@ -27,7 +43,9 @@ class Readout:
         self.most = 0  # bytes of the largest logits
 
     def capture(self, tokens: Tensor) -> tuple[Tensor, Any]:
-        return self.table[tokens] + torch.sin(torch.arange(tokens.shape[1] * D).view(-1, D) * 1.3), None
+        return self.table[tokens] + torch.sin(
+            torch.arange(tokens.shape[1] * D).view(-1, D) * 1.3
+        ), None
 
     def resume(self, x: Tensor, state: Any, since: int = 0) -> Tensor:
         x = x[:, since:]
@@ -35,7 +53,9 @@ class Readout:
         return x @ self.out
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -53,7 +73,10 @@ def read(lm: LanguageModel, *, n: int = 24, context: int = 9) -> tuple[Text, lis
     x, _ = lm.capture(tokens)
     doc = torch.arange(n).unsqueeze(1).expand(n, context)
     whole = Windows(x, tokens, doc, torch.arange(context).expand(n, context), tokens != BOS)
-    parts = [Windows(*(getattr(whole, f)[at : at + 10] for f in Windows.__dataclass_fields__)) for at in range(0, n, 10)]
+    parts = [
+        Windows(*(getattr(whole, f)[at : at + 10] for f in Windows.__dataclass_fields__))
+        for at in range(0, n, 10)
+    ]
     return captured_text(lm, parts), parts, whole.flat
 
 
@@ -71,35 +94,45 @@ def setup(lm: LanguageModel, contexts: int = 20, **more: int) -> tuple[Text, Cod
     return text, codes, active_pairs(codes, LATENTS, contexts, seeded()), control_covariance(x)
 
 
-# Nothing changes where nothing is changed ------------------------------------------------------------------------------
+# Nothing changes where nothing is changed ---------------------------------------------------------
 
 
 def test_no_change_is_the_untouched_model_bit_for_bit():
-    """A latent changed by 0 leaves the model as it is, whatever the dictionary reconstructs: the error stays in x."""
+    """A latent changed by 0 leaves the model as it is, whatever the dictionary reconstructs: the
+    error stays in x.
+    """
     hf = wrap(tiny_model("llama"), byte_tokenizer(), "tiny", "middle")
     for lm, width in ((ToyLM(), D), (hf, hf.d_in)):
         text, _, x = read(lm)
         directions = torch.eye(width)
         codes = sparse_codes([x.relu()], width)
         pairs = active_pairs(codes, torch.arange(4), 8, seeded())
-        effects = intervene(text, directions, pairs, torch.zeros(1, len(pairs.row)), control_covariance(x), draws=1)
+        effects = intervene(
+            text, directions, pairs, torch.zeros(1, len(pairs.row)), control_covariance(x), draws=1
+        )
         assert (effects.own == 0).all() and (effects.control == 0).all()
-        changed = intervene(text, directions, pairs, torch.ones(1, len(pairs.row)), control_covariance(x), draws=1)
+        changed = intervene(
+            text, directions, pairs, torch.ones(1, len(pairs.row)), control_covariance(x), draws=1
+        )
         assert (changed.own > 0).all() and (changed.control > 0).all()
 
 
 def test_zero_ablation_of_a_silent_latent_changes_nothing():
     text, codes, _, covariance = setup(ToyLM())
     silent = silent_pairs(codes, LATENTS, 20, seeded())
-    effects = intervene(text, UNIT, silent, changes(["zero"], codes, silent, seeded()), covariance, draws=2)
+    effects = intervene(
+        text, UNIT, silent, changes(["zero"], codes, silent, seeded()), covariance, draws=2
+    )
     assert (effects.own == 0).all() and (effects.control == 0).all()
 
 
-# Closed forms ----------------------------------------------------------------------------------------------------------
+# Closed forms -------------------------------------------------------------------------------------
 
 
 def test_effects_of_a_linear_readout_are_exact():
-    """log p is linear in x up to its normaliser, so that KL has a closed form; and nothing reaches later positions."""
+    """log p is linear in x up to its normaliser, so that KL has a closed form; and nothing reaches
+    later positions.
+    """
     lm = random_readout()
     text, codes, pairs, covariance = setup(lm)
     amounts = changes(TYPES[:4], codes, pairs, seeded())
@@ -127,7 +160,9 @@ def test_effects_sum_over_the_position_and_those_that_follow(following):
         p, q = (lm.resume(each, state)[0].log_softmax(-1) for each in (x, changed))
         kl = (p.exp() * (p - q)).sum(-1)
         assert kl[:t].abs().max() < 1e-6
-        assert float(found[m]) == pytest.approx(float(kl[t : t + following + 1].sum()), rel=1e-3, abs=1e-6)
+        assert float(found[m]) == pytest.approx(
+            float(kl[t : t + following + 1].sum()), rel=1e-3, abs=1e-6
+        )
 
 
 def test_what_the_model_does_not_read_has_no_effect_and_what_it_alone_reads_no_control():
@@ -137,7 +172,9 @@ def test_what_the_model_does_not_read_has_no_effect_and_what_it_alone_reads_no_c
     effects = intervene(text, UNIT, pairs, changes(["zero"], codes, pairs, seeded()), covariance)
     read_one = pairs.latent == 0
     assert (effects.own[0, read_one] > 1e-6).all() and (effects.control[0, read_one] < 1e-9).all()
-    assert (effects.own[0, ~read_one] == 0).all() and (effects.control[0, ~read_one] > 0).float().mean() > 0.9
+    assert (effects.own[0, ~read_one] == 0).all() and (
+        effects.control[0, ~read_one] > 0
+    ).float().mean() > 0.9
 
 
 def test_small_effects_are_not_rounding():
@@ -155,7 +192,7 @@ def test_small_effects_are_not_rounding():
     assert float(divergence(p, p)) == 0
 
 
-# Changes ---------------------------------------------------------------------------------------------------------------
+# Changes ------------------------------------------------------------------------------------------
 
 
 def test_changes_by_type():
@@ -164,9 +201,12 @@ def test_changes_by_type():
     pairs = active_pairs(codes, torch.arange(2), 40, seeded())
     found = dict(zip(TYPES, changes(TYPES, codes, pairs, seeded()), strict=True))
     assert torch.equal(found["zero"], -pairs.code)
-    assert torch.equal(found["mean"], 1 - pairs.code)  # over all positions, not over those where it is active
+    # over all positions, not over those where it is active
+    assert torch.equal(found["mean"], 1 - pairs.code)
     other = found["resample"] + pairs.code
-    assert {*other[pairs.latent == 0].tolist()} == {0.0, 1.0, 3.0} and {*other[pairs.latent == 1].tolist()} == {0.0, 2.0}
+    assert {*other[pairs.latent == 0].tolist()} == {0.0, 1.0, 3.0} and {
+        *other[pairs.latent == 1].tolist()
+    } == {0.0, 2.0}
     sigma = (40 / 39) ** 0.5
     assert torch.allclose(found["steer"][pairs.latent == 0], torch.tensor(2 * sigma))
     noise = found["noise"][pairs.latent == 0]
@@ -175,7 +215,9 @@ def test_changes_by_type():
         assert (found[name][pairs.latent == 1] == 0).all()  # a code that never varies
     for name in TYPES:
         assert torch.equal(changes([name], codes, pairs, seeded())[0], found[name])
-    with pytest.raises(ValueError, match=r"\['ablate'\]; give some of zero, mean, resample, noise, steer"):
+    with pytest.raises(
+        ValueError, match=r"\['ablate'\]; give some of zero, mean, resample, noise, steer"
+    ):
         changes(["ablate"], codes, pairs, seeded())
 
 
@@ -191,7 +233,7 @@ def test_steering_adds_the_latent_and_ablation_takes_it_away():
     assert (lm.resume(x + zero[0] * UNIT[0], state).softmax(-1)[..., 7] < clean).all()
 
 
-# Pairs -----------------------------------------------------------------------------------------------------------------
+# Pairs --------------------------------------------------------------------------------------------
 
 
 def test_codes_latent_by_latent():
@@ -214,12 +256,16 @@ def test_positions_are_spread_over_the_text_and_never_bos():
         chosen, (rows, values) = pairs.row[pairs.latent == j], codes.of(j)
         assert len(chosen) == 12 and len(chosen.unique()) == 12
         place = torch.searchsorted(rows, chosen)
-        assert torch.equal(rows[place], chosen) and torch.equal(values[place], pairs.code[pairs.latent == j])
-        assert torch.equal(((place + 0.999) * 12 / len(rows)).long(), torch.arange(12))  # one from each twelfth
+        assert torch.equal(rows[place], chosen) and torch.equal(
+            values[place], pairs.code[pairs.latent == j]
+        )
+        # one from each twelfth
+        assert torch.equal(((place + 0.999) * 12 / len(rows)).long(), torch.arange(12))
     silent = silent_pairs(codes, LATENTS, 10_000, seeded())
     for j in range(D):
         both = torch.cat([silent.row[silent.latent == j], codes.of(j)[0]])
-        assert torch.equal(both.sort().values, torch.arange(codes.n))  # all that are left, each once
+        # all that are left, each once
+        assert torch.equal(both.sort().values, torch.arange(codes.n))
 
 
 def test_latents_that_cannot_be_measured_are_refused():
@@ -228,15 +274,19 @@ def test_latents_that_cannot_be_measured_are_refused():
     z[:, 3] = 0
     codes = sparse_codes([z], 5)
     assert check_latents(codes, torch.tensor([4, 0])).tolist() == [4, 0]
-    with pytest.raises(ValueError, match=r"latents 7, -1 do not exist; the dictionary has latents 0 to 4"):
+    with pytest.raises(
+        ValueError, match=r"latents 7, -1 do not exist; the dictionary has latents 0 to 4"
+    ):
         check_latents(codes, torch.tensor([7, 0, -1]))
-    with pytest.raises(ValueError, match=r"latents 1, 3 are active on fewer than 30 of 100 positions"):
+    with pytest.raises(
+        ValueError, match=r"latents 1, 3 are active on fewer than 30 of 100 positions"
+    ):
         check_latents(codes, torch.tensor([0, 1, 3]))
     with pytest.raises(ValueError, match="1 latents are given more than once"):
         check_latents(codes, torch.tensor([0, 0]))
 
 
-# Controls --------------------------------------------------------------------------------------------------------------
+# Controls -----------------------------------------------------------------------------------------
 
 
 def test_controls_are_orthogonal_and_as_long_and_follow_the_covariance():
@@ -245,7 +295,9 @@ def test_controls_are_orthogonal_and_as_long_and_follow_the_covariance():
     u = control_directions(d, torch.linalg.cholesky(covariance), seeded())
     assert torch.allclose(u.norm(dim=1), torch.ones(len(u))) and u[:, 5].abs().max() < 1e-6
     share = u.square().mean(0)
-    assert share[0] > 1.7 * share[1] > 3 * share[2] and torch.allclose(share[1:2], share[3:4], rtol=0.1)
+    assert share[0] > 1.7 * share[1] > 3 * share[2] and torch.allclose(
+        share[1:2], share[3:4], rtol=0.1
+    )
 
 
 @pytest.mark.parametrize("rare", [True, False])
@@ -261,7 +313,7 @@ def test_massive_dimensions_do_not_make_the_control(rare):
     assert torch.allclose(control_covariance(x), x.T.cov(), atol=0.01)
 
 
-# Memory and chance -----------------------------------------------------------------------------------------------------
+# Memory and chance --------------------------------------------------------------------------------
 
 
 def test_memory_is_bounded_and_changes_no_number():
@@ -281,12 +333,14 @@ def test_memory_is_bounded_and_changes_no_number():
 def test_equal_seeds_give_equal_effects():
     text, codes, pairs, covariance = setup(ToyLM())
     amounts = changes(["zero"], codes, pairs, seeded())
-    first, again, other = (intervene(text, UNIT, pairs, amounts, covariance, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        intervene(text, UNIT, pairs, amounts, covariance, seed=seed) for seed in (0, 0, 1)
+    )
     assert torch.equal(first.own, again.own) and torch.equal(first.control, again.control)
     assert torch.equal(first.own, other.own) and not torch.equal(first.control, other.control)
 
 
-# Gradients -------------------------------------------------------------------------------------------------------------
+# Gradients ----------------------------------------------------------------------------------------
 
 
 def test_the_fisher_estimate_is_the_effect_of_a_small_change():
@@ -305,7 +359,9 @@ def test_the_fisher_estimate_is_the_effect_of_a_small_change():
 
 
 def test_the_gradient_of_the_divergence_itself_is_zero():
-    """Gradient times activation of the KL at the clean point says nothing, which is why it is not offered."""
+    """Gradient times activation of the KL at the clean point says nothing, which is why it is not
+    offered.
+    """
     lm = ToyLM()
     x, state = lm.capture(torch.arange(9).unsqueeze(0))
     clean = lm.resume(x, state).log_softmax(-1)
@@ -316,7 +372,9 @@ def test_the_gradient_of_the_divergence_itself_is_zero():
 
 
 def test_what_gives_no_effect_or_no_gradient_is_refused():
-    with pytest.raises(TypeError, match=r"Tensor is no language model .* a dictionary alone predicts nothing"):
+    with pytest.raises(
+        TypeError, match=r"Tensor is no language model .* a dictionary alone predicts nothing"
+    ):
         captured_text(UNIT, [])  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="is no language model"):
         Text(UNIT, lambda rows, length: (UNIT, None), LATENTS, LATENTS, 1)  # pyright: ignore[reportArgumentType]
@@ -326,7 +384,9 @@ def test_what_gives_no_effect_or_no_gradient_is_refused():
             return super().resume(x.detach(), state, since)
 
     lm = Frozen(torch.randn(D, V))
-    with pytest.raises(ValueError, match=r"no gradient reaches blocks.0.hook_resid_post.*not differentiable"):
+    with pytest.raises(
+        ValueError, match=r"no gradient reaches blocks.0.hook_resid_post.*not differentiable"
+    ):
         sampled_gradients(lm, *lm.capture(torch.ones(2, 3).long()), seeded())
     text, _, pairs, covariance = setup(random_readout())
     with pytest.raises(ValueError, match=r"amounts are \[120\]; give one row per type, \[S, 120\]"):

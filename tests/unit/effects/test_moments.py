@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from helpers import tiny_model
-from saelab.lm.model import wrap
 from saelab.effects.moments import Fisher, fisher, kl, mean_ablation, nearest, quadratic, score
+from saelab.lm.model import wrap
 from saelab.types import Hook, Windows
 from toy_lm import BOS, D, ToyLM, windows
 
 
 class Softmax:
-    """Logits x @ U, each position by itself: the Fisher metric at x is U (diag p - p p') U'. The token is the row of x."""
+    """Logits x @ U, each position by itself: the Fisher metric at x is U (diag p - p p') U'. The
+    token is the row of x.
+    """
 
     hook, d_in = Hook(0), 3
 
@@ -40,7 +42,9 @@ def text(lm, n=400, t=10, keep=None):
     tokens = torch.arange(n * t).view(n, t) % len(lm.table)
     place = torch.zeros(n, t, dtype=torch.long)
     x = lm.capture(tokens)[0]
-    return Windows(x, tokens, place, place, torch.ones(n, t, dtype=torch.bool) if keep is None else keep)
+    return Windows(
+        x, tokens, place, place, torch.ones(n, t, dtype=torch.bool) if keep is None else keep
+    )
 
 
 def of(lm, rows=100_000, **numbers) -> Fisher:
@@ -59,7 +63,9 @@ def test_the_metric_of_a_linear_softmax_is_its_analytic_fisher():
     assert (moment(found) - exact).abs().max() < 0.02 * exact.abs().max()
     centred = lm.table - lm.table.mean(0)
     assert found.spread == pytest.approx(float((centred @ exact * centred).sum(1).mean()), rel=0.02)
-    own = torch.stack([row @ lm.metric(x) @ row for row, x in zip(centred, lm.table, strict=True)]).mean()
+    own = torch.stack(
+        [row @ lm.metric(x) @ row for row, x in zip(centred, lm.table, strict=True)]
+    ).mean()
     assert found.own == pytest.approx(float(own), rel=0.05)
 
 
@@ -67,7 +73,9 @@ def test_half_the_quadratic_form_is_the_kl():
     lm = Softmax()
     x, small = lm.table[0], 0.02 * torch.tensor([1.0, -2.0, 0.5])
     expected = 0.5 * small @ lm.metric(x) @ small
-    assert float(kl(lm.resume(x, None), lm.resume(x + small, None))) == pytest.approx(float(expected), rel=0.05)
+    assert float(kl(lm.resume(x, None), lm.resume(x + small, None))) == pytest.approx(
+        float(expected), rel=0.05
+    )
 
 
 def test_labels_from_the_text_give_another_metric():
@@ -76,14 +84,17 @@ def test_labels_from_the_text_give_another_metric():
     one = text(lm, 1, 4)
     g = score(lm, one, torch.Generator(), "data")
     p = (one.x @ lm.U).softmax(-1)
-    expected = lm.U[:, one.tokens[0, 1]] - lm.U @ p[0, 0]  # the label of the first position is the second token
-    assert torch.allclose(g[0, 0], expected, atol=1e-6) and not g[0, -1].any()  # the last one has none
+    # the label of the first position is the second token
+    expected = lm.U[:, one.tokens[0, 1]] - lm.U @ p[0, 0]
+    # the last one has none
+    assert torch.allclose(g[0, 0], expected, atol=1e-6) and not g[0, -1].any()
 
 
 def test_a_gradient_includes_later_predictions():
     lm = ToyLM()
     batch, _ = windows(lm, n=8)[0]
-    alone = replace(batch, keep=batch.keep & (batch.pos == 3))  # of the prediction at position 3 only
+    # of the prediction at position 3 only
+    alone = replace(batch, keep=batch.keep & (batch.pos == 3))
     g = score(lm, alone, torch.Generator().manual_seed(0))
     assert g[:, :4].abs().sum(2).gt(0).all() and not g[:, 4:].any()
 
@@ -92,7 +103,10 @@ def test_only_kept_positions_count():
     lm = ToyLM()
     batch, _ = windows(lm, n=8)[0]
     found = fisher(lm, [batch], batch.flat.mean(0), rows=1_000)
-    assert found.tokens == int(batch.keep.sum()) < batch.keep.numel() and (batch.tokens[~batch.keep] == BOS).all()
+    assert (
+        found.tokens == int(batch.keep.sum()) < batch.keep.numel()
+        and (batch.tokens[~batch.keep] == BOS).all()
+    )
     assert len(fisher(lm, [batch], batch.flat.mean(0), rows=13).sample) == 13
 
 
@@ -125,7 +139,9 @@ def test_quadratic_uses_the_metric_of_each_row():
     generator = torch.Generator().manual_seed(0)
     e, factors = torch.randn(50, 4, generator=generator), torch.randn(5, 2, 4, generator=generator)
     cluster = torch.randint(4, (50,), generator=generator)  # the last cluster has nobody
-    expected = sum(float((factors[c] @ row).square().sum()) for row, c in zip(e, cluster.tolist(), strict=True))
+    expected = sum(
+        float((factors[c] @ row).square().sum()) for row, c in zip(e, cluster.tolist(), strict=True)
+    )
     assert float(quadratic(e, factors, cluster)) == pytest.approx(expected, rel=1e-5)
     assert nearest(e, e[:3])[:3].tolist() == [0, 1, 2]
 
@@ -134,8 +150,12 @@ def test_few_tokens_are_shrunk_and_said_so():
     lm = ToyLM()
     batch, _ = windows(lm, n=8)[0]
     found = fisher(lm, [batch], batch.flat.mean(0), rows=D - 2)
-    assert found.note.startswith("the Fisher metric comes from 4 positions in 6 dimensions") and "weight 0.60" in found.note
-    assert torch.linalg.eigvalsh(moment(found))[0] > 0.1 * 0.6 * moment(found).trace() / D  # nowhere 0
+    assert (
+        found.note.startswith("the Fisher metric comes from 4 positions in 6 dimensions")
+        and "weight 0.60" in found.note
+    )
+    # nowhere 0
+    assert torch.linalg.eigvalsh(moment(found))[0] > 0.1 * 0.6 * moment(found).trace() / D
     assert not fisher(lm, [batch], batch.flat.mean(0), rows=D).note
 
 
@@ -153,10 +173,15 @@ def test_the_nulls():
     found = of(Softmax(), 5_000)
     turned, other = found.rotated(0), found.rotated(1)
     values = [torch.linalg.eigvalsh(moment(f)) for f in (found, turned)]
-    assert torch.allclose(*values, rtol=1e-3, atol=1e-4) and (moment(turned) - moment(found)).abs().max() > 0.1
+    assert (
+        torch.allclose(*values, rtol=1e-3, atol=1e-4)
+        and (moment(turned) - moment(found)).abs().max() > 0.1
+    )
     assert not torch.allclose(moment(turned), moment(other), atol=0.1)
     assert torch.equal(moment(found.isotropic()), torch.eye(3))
-    assert found.isotropic().spread == pytest.approx(float(found.sample.square().sum(1).mean()), rel=1e-5)
+    assert found.isotropic().spread == pytest.approx(
+        float(found.sample.square().sum(1).mean()), rel=1e-5
+    )
 
 
 def test_mean_ablation_costs_what_it_costs():
@@ -165,7 +190,9 @@ def test_mean_ablation_costs_what_it_costs():
     one = text(lm, 5, 4)
     expected = kl(lm.resume(lm.table, None), lm.resume(mean.expand(4, 3), None)).mean()
     assert mean_ablation(lm, [one], mean, rows=10) == pytest.approx(float(expected), rel=1e-5)
-    with pytest.raises(ValueError, match=r"do not change when the activations at .* are replaced by their mean"):
+    with pytest.raises(
+        ValueError, match=r"do not change when the activations at .* are replaced by their mean"
+    ):
         mean_ablation(lm, [replace(one, keep=one.keep & False)], mean, rows=10)
 
 
@@ -173,7 +200,9 @@ def test_gradients_stay_above_the_hook():
     lm = wrap(tiny_model("llama"), None, "tiny", Hook(1))
     ran: list[str] = []
     for name in ("model.layers.0.mlp", "model.layers.3.mlp"):
-        lm.model.get_submodule(name).register_full_backward_hook(lambda *_, name=name: ran.append(name))
+        lm.model.get_submodule(name).register_full_backward_hook(
+            lambda *_, name=name: ran.append(name)
+        )
     tokens = torch.randint(2, 258, (2, 8), generator=torch.Generator().manual_seed(0))
     x, _ = lm.capture(tokens)
     place = torch.arange(8).expand(2, 8)
@@ -183,7 +212,7 @@ def test_gradients_stay_above_the_hook():
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 
 
-# What is refused -----------------------------------------------------------------------------------------------------
+# What is refused ----------------------------------------------------------------------------------
 
 
 class Detached(Softmax):
@@ -205,7 +234,11 @@ class Broken(Softmax):
 @pytest.mark.parametrize(
     ("lm", "numbers", "words"),
     [
-        (Detached(), {}, r"predictions of Detached have no gradient .*blocks\.0\.hook_resid_post: take torch\.no_grad"),
+        (
+            Detached(),
+            {},
+            r"predictions of Detached have no gradient .*blocks\.0\.hook_resid_post: take torch\.no_grad",
+        ),
         (Deaf(), {}, "predictions do not depend on the activations"),
         (Broken(), {}, "are NaN; load the model in float32"),
         (Softmax(), {"rows": 0}, "rows is 0; it must be at least 1"),
@@ -229,7 +262,9 @@ def test_quantised_weights_are_refused():
 def test_windows_of_another_hook_or_width_are_refused():
     lm = Softmax()
     for x in (text(lm).x * 2, text(lm).x[..., :2]):
-        with pytest.raises(ValueError, match=r"hold other activations, of shape .*read both at one hook"):
+        with pytest.raises(
+            ValueError, match=r"hold other activations, of shape .*read both at one hook"
+        ):
             fisher(lm, [replace(text(lm), x=x)], torch.zeros(x.shape[-1]), rows=5)
 
 
@@ -239,7 +274,10 @@ def test_a_metric_of_another_hook_or_width_is_refused():
     assert found.tensors(source).keys() == {"factors", "centroids", "spread", "own"}
     for field, value in (("hook", Hook(2)), ("d_in", 4)):
         setattr(source, field, value)
-        with pytest.raises(ValueError, match=r"belongs to blocks\.0\.hook_resid_post, width 3, and these activations to"):
+        with pytest.raises(
+            ValueError,
+            match=r"belongs to blocks\.0\.hook_resid_post, width 3, and these activations to",
+        ):
             found.tensors(source)
 
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_model
+from saelab.effects.reactions import Text, divergence, reactions
 from saelab.effects.sets import set_effects
 from saelab.lm.model import HFModel, wrap
-from saelab.effects.reactions import Text, divergence, reactions
 
 TOKENS = torch.randint(2, 258, (5, 24), generator=torch.Generator().manual_seed(1))
 PLACES = torch.randint(0, 5 * 24, (17,), generator=torch.Generator().manual_seed(2))
@@ -32,7 +32,10 @@ def divergences(text: Text, following: int, max_bytes: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("arch", ["gpt2", "gpt_neox", "gemma2"])
-@pytest.mark.parametrize("hook", ["middle", "blocks.0.hook_resid_pre", "blocks.3.hook_resid_post", "blocks.2.hook_mlp_out"])
+@pytest.mark.parametrize(
+    "hook",
+    ["middle", "blocks.0.hook_resid_pre", "blocks.3.hook_resid_post", "blocks.2.hook_mlp_out"],
+)
 def test_split_and_whole_windows_agree(monkeypatch, arch, hook):
     text = text_of(arch, hook=hook)
     split = divergences(text, 6, 1 << 25)
@@ -60,7 +63,8 @@ def test_a_window_is_read_before_its_position_once(monkeypatch):
     delta = torch.randn(3, 1, 32, generator=torch.Generator().manual_seed(3))
     for found in reactions(text, torch.tensor([20]), delta, 3):
         assert found.changed.shape == (3, 1, 4, 258)
-    assert seen == [1, 20, 4]  # the size of the vocabulary, the prefix, all versions of the tail at once
+    # the size of the vocabulary, the prefix, all versions of the tail at once
+    assert seen == [1, 20, 4]
 
 
 def test_sets_of_tokens_agree(monkeypatch):

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from saelab.evals.composition.measure import measure, prepare
 from saelab.evals.composition.edges import best_coverage, f1, lifts, nonnegative_lasso, tree_edges
+from saelab.evals.composition.measure import measure, prepare
 from saelab.evals.composition.removal import enriched
 from saelab.synth.world import World
 from saelab.synth.worlds.s2_tree import tree
@@ -37,7 +37,9 @@ class Table:
 
 
 def world_of(**settings) -> World:
-    process = tree(0, parents=P, children=C, distractors=4, d=D, p=0.15, p_distractor=0.25, **settings)
+    process = tree(
+        0, parents=P, children=C, distractors=4, d=D, p=0.15, p_distractor=0.25, **settings
+    )
     return World("toy", process, seed=0, batch=64)
 
 
@@ -48,13 +50,17 @@ def data():
 
 @pytest.fixture(scope="module")
 def codes(data):
-    """True codes, the features' amplitudes left out of `active`: all that measuring an oracle needs."""
+    """True codes, the features' amplitudes left out of `active`: all that measuring an oracle
+    needs.
+    """
     return world_of().sample(len(data.x), "composition").codes
 
 
 @pytest.fixture(scope="module")
 def oracle(data, codes):
-    return Table(codes, data.process.features, {"first": range(P), "rest": range(P, F)}, true_tree())
+    return Table(
+        codes, data.process.features, {"first": range(P), "rest": range(P, F)}, true_tree()
+    )
 
 
 def true_tree() -> Tensor:
@@ -90,7 +96,8 @@ PERFECT = {
 def test_the_oracle_is_perfect(oracle, data):
     scores = values(oracle, data)
     assert {name: scores[name] for name in PERFECT} == pytest.approx(PERFECT, abs=1e-5)
-    scores = values(changed(oracle, tree=None), data)  # latents are then chosen by enrichment: with 64 labels the right ones
+    # latents are then chosen by enrichment: with 64 labels the right ones
+    scores = values(changed(oracle, tree=None), data)
     assert (scores["removal_64"], scores["collateral_64"]) == pytest.approx((1, 0), abs=1e-5)
 
 
@@ -103,23 +110,29 @@ def test_the_order_of_latents_is_nothing(oracle, data):
 
 def test_codes_without_relation_to_the_truth_are_chance(oracle, data):
     generator = torch.Generator().manual_seed(0)
-    columns = [column[torch.randperm(len(column), generator=generator)] for column in oracle.codes.T]
+    columns = [
+        column[torch.randperm(len(column), generator=generator)] for column in oracle.codes.T
+    ]
     scores = values(changed(oracle, codes=torch.stack(columns, 1), tree=None), data)
     assert scores["parent_fn"] == pytest.approx(1 - 0.15, abs=0.01)
     assert scores["absorption_excess"] == pytest.approx(0, abs=0.015)
     assert scores["parent_precision"] == pytest.approx(0.15, abs=0.01)
     assert scores["coverage_f1"] == 0
-    assert scores["removal_64"] < 0.3  # some of the target's energy is always in what fires at random
+    # some of the target's energy is always in what fires at random
+    assert scores["removal_64"] < 0.3
 
 
 def test_edges_of_the_null_are_not_found():
     world = world_of(independent=1)
     data = prepare(world)
     codes = world.sample(len(data.x), "composition").codes
-    scores = values(Table(codes, data.process.features, {"first": range(P), "rest": range(P, F)}), data)
+    scores = values(
+        Table(codes, data.process.features, {"first": range(P), "rest": range(P, F)}), data
+    )
     assert scores["parent_fn"] == 0
     assert scores["coverage_f1"] <= 0.15
-    assert scores["edge_f1_lasso"] <= 0.5  # that all fire at times together is all that a read-out of the mean can see
+    # that all fire at times together is all that a read-out of the mean can see
+    assert scores["edge_f1_lasso"] <= 0.5
 
 
 def test_dead_latents_change_nothing(oracle, data):
@@ -152,9 +165,12 @@ def test_halved_codes_halve_only_what_is_removed(oracle, data, with_tree):
 def test_absorption_is_silence_where_a_child_fires(oracle, data, codes):
     absorbed = codes.clone()
     for parent in range(P):
-        absorbed[:, parent] *= codes[:, data.process.children(parent)[0]] == 0  # the first child takes the parent over
+        # the first child takes the parent over
+        absorbed[:, parent] *= codes[:, data.process.children(parent)[0]] == 0
     scores = values(changed(oracle, codes=absorbed), data)
-    by_first = sum((codes[:, data.process.children(parent)[0]] > 0).sum().item() for parent in range(P))
+    by_first = sum(
+        (codes[:, data.process.children(parent)[0]] > 0).sum().item() for parent in range(P)
+    )
     expected = by_first / (codes[:, P : P + P * C] > 0).sum().item()
     assert 0.45 < expected < 0.55
     assert scores["parent_fn"] == pytest.approx(expected)
@@ -173,15 +189,20 @@ def test_silence_everywhere_is_no_excess(oracle, data, codes):
 def test_a_parent_without_a_latent_is_silent(oracle, data):
     few = list(range(1, F))  # parent 0 has no latent of its own
     scores = values(Table(oracle.codes[:, few], oracle.directions[few]), data)
-    with_child = [(data.active[:, list(data.process.children(parent))].any(1)).sum().item() for parent in range(P)]
+    with_child = [
+        (data.active[:, list(data.process.children(parent))].any(1)).sum().item()
+        for parent in range(P)
+    ]
     assert scores["parent_fn"] == pytest.approx(with_child[0] / sum(with_child))
     assert scores["parent_precision"] == pytest.approx(3 / 4)
-    assert scores["coverage_f1"] == pytest.approx(2 * 6 / (6 + 8))  # two of eight edges cannot be found
+    # two of eight edges cannot be found
+    assert scores["coverage_f1"] == pytest.approx(2 * 6 / (6 + 8))
 
 
 def test_collateral_is_what_goes_elsewhere(oracle, data, codes):
     leaky = codes.clone()
-    leaky[:, :P] = torch.where(codes[:, :P] > 0, codes[:, :P], 0.5)  # each parent's latent fires everywhere else too
+    # each parent's latent fires everywhere else too
+    leaky[:, :P] = torch.where(codes[:, :P] > 0, codes[:, :P], 0.5)
     scores = values(changed(oracle, codes=leaky), data)
     half = len(codes) // 2
     expected = []
@@ -203,7 +224,9 @@ def test_a_wrong_tree_removes_less(oracle, data):
 
 def test_placement_counts_parents_in_the_first_block(oracle, data):
     order = [0, 1, 12, 13, *range(2, 12), 14, 15]  # two parents and two distractors first
-    mixed = changed(oracle, codes=oracle.codes[:, order], directions=-oracle.directions[order], tree=None)
+    mixed = changed(
+        oracle, codes=oracle.codes[:, order], directions=-oracle.directions[order], tree=None
+    )
     assert values(mixed, data)["placement"] == 0.5
 
 
@@ -223,12 +246,19 @@ def test_what_a_dictionary_lacks_is_undefined(oracle, data):
 
 def test_a_dictionary_that_never_fires(oracle, data):
     scores = values(changed(oracle, codes=torch.zeros_like(oracle.codes), tree=None), data)
-    assert (scores["parent_fn"], scores["parent_precision"], scores["coverage_f1"], scores["edge_f1_lasso"]) == (1, 0, 0, 0)
+    assert (
+        scores["parent_fn"],
+        scores["parent_precision"],
+        scores["coverage_f1"],
+        scores["edge_f1_lasso"],
+    ) == (1, 0, 0, 0)
     assert (scores["removal"], scores["collateral"]) == pytest.approx((0, 0))
 
 
 def test_a_world_where_nothing_is_active_leaves_scores_undefined():
-    world = World("toy", tree(0, parents=P, children=C, distractors=4, d=D, p=1e-9), seed=0, batch=64)
+    world = World(
+        "toy", tree(0, parents=P, children=C, distractors=4, d=D, p=1e-9), seed=0, batch=64
+    )
     data = prepare(world)
     scores = measure(Table(torch.zeros(len(data.x), F), data.process.features), data).scores
     for name in ("parent_fn", "absorption_excess", "removal", "collateral_64"):
@@ -253,18 +283,24 @@ def test_only_a_tree_can_be_read():
     class Other:
         features = torch.eye(3)
 
-    with pytest.raises(TypeError, match=r"world 'other' is a Other and has no tree; composition reads the s2 worlds"):
+    with pytest.raises(
+        TypeError,
+        match=r"world 'other' is a Other and has no tree; composition reads the s2 worlds",
+    ):
         prepare(World("other", Other(), seed=0, batch=1))  # type: ignore[arg-type]
 
 
 def test_held_out_activations_are_the_seeds(data):
     again = prepare(world_of())
     assert torch.equal(again.x, data.x)
-    assert all(torch.equal(a.labelled, b.labelled) for a, b in zip(again.targets, data.targets, strict=True))
+    assert all(
+        torch.equal(a.labelled, b.labelled)
+        for a, b in zip(again.targets, data.targets, strict=True)
+    )
     assert {len(target.labelled) for target in data.targets} == {64}
 
 
-# The parts ----------------------------------------------------------------------------------------------------------
+# The parts ----------------------------------------------------------------------------------------
 
 
 def graph_of(n, *edges):
@@ -283,12 +319,14 @@ def test_f1_counts_every_edge():
 
 def test_lift_by_hand():
     firing = torch.tensor(
-        [[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]], dtype=torch.bool
+        [[1, 1, 0], [1, 1, 0], [1, 0, 1], [0, 0, 1], [0, 0, 1], [0, 0, 0], [1, 0, 0], [0, 0, 0]],
+        dtype=torch.bool,
     )
     lift = lifts(firing)  # rates 4/8, 2/8, 3/8
     assert lift[0, 1].item() == pytest.approx((1 - 1 / 2) / (1 / 2))
     assert lift[0, 2].item() == pytest.approx((1 / 3 - 1 / 2) / (1 / 2))
-    assert lift[1, 0].item() == lift[2, 0].item() == lift[0, 0].item() == -1  # the rarer one is no parent
+    # the rarer one is no parent
+    assert lift[1, 0].item() == lift[2, 0].item() == lift[0, 0].item() == -1
 
 
 def test_the_best_graph_is_chosen_on_the_truth():
@@ -298,7 +336,8 @@ def test_the_best_graph_is_chosen_on_the_truth():
     ancestors, nearest = graph_of(3, (1, 0), (2, 1), (2, 0)), graph_of(3, (1, 0))
     assert best_coverage(firing, ancestors, 3).f1 == 1
     best = best_coverage(firing, nearest, 1)
-    assert best.f1 == pytest.approx(2 * 1 / (3 + 1))  # no threshold leaves out the others: they hold as surely
+    # no threshold leaves out the others: they hold as surely
+    assert best.f1 == pytest.approx(2 * 1 / (3 + 1))
     wrong = best_coverage(firing, graph_of(3, (0, 1)), 1)
     assert (wrong.f1, wrong.threshold, int(wrong.graph.sum())) == (0, None, 0)
 

@@ -1,4 +1,6 @@
-"""Causal consistency on a model where one direction decides the next token and another only goes along with it."""
+"""Causal consistency on a model where one direction decides the next token and another only goes
+along with it.
+"""
 
 import json
 import math
@@ -10,13 +12,19 @@ import torch
 from torch import Tensor
 
 from helpers import byte_tokenizer
+from saelab.effects.intervene import TYPES
+from saelab.effects.reactions import captured_text
+from saelab.effects.sets import set_effects
 from saelab.evals import EVALS, check_evals
 from saelab.evals.consistency.measure import measure, prepare_labelled
 from saelab.evals.consistency.tokens import MAX_CONCEPTS, decided_tokens
-from saelab.effects.intervene import TYPES
-from saelab.effects.sets import set_effects
-from saelab.text.labels.labelled import Family, LabelledCorpus, LabelledText, label_tokens, labelled_windows
-from saelab.effects.reactions import captured_text
+from saelab.text.labels.labelled import (
+    Family,
+    LabelledCorpus,
+    LabelledText,
+    label_tokens,
+    labelled_windows,
+)
 from saelab.types import Hook, LanguageModel, Source, Windows
 from toy_lm import ToyDictionary, ToyLM, windows
 
@@ -28,7 +36,9 @@ TRUE, COPY = 0, 1  # dimensions: the one that the model reads, and one that is a
 
 
 class Reader:
-    """Logits are 0 but for x and y, where they are `weight` times the first dimension: positive on upper case only."""
+    """Logits are 0 but for x and y, where they are `weight` times the first dimension: positive on
+    upper case only.
+    """
 
     hook = Hook(0)
     d_in = D
@@ -38,7 +48,8 @@ class Reader:
 
     def capture(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         seed = tokens * 7.3 + torch.arange(tokens.shape[1]) * 1.7
-        x = torch.sin(seed.unsqueeze(-1) * (1 + torch.arange(D)))  # half of the dimensions are active
+        # half of the dimensions are active
+        x = torch.sin(seed.unsqueeze(-1) * (1 + torch.arange(D)))
         strength = torch.isin(tokens, UPPER) * (1 + 0.5 * torch.cos(seed))
         x[..., TRUE] = x[..., COPY] = strength
         return x, tokens
@@ -51,7 +62,9 @@ class Reader:
         return logits
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none")
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
+        )
 
     def log_mass(self, value: Tensor) -> Tensor:
         odds = len(DECIDED) * (self.weight * value).exp()
@@ -69,11 +82,15 @@ def corpus(*, shuffled: bool = False) -> LabelledCorpus:
                 letters[t] = generator.choice(["x", "y"])
             elif generator.random() < 0.02:
                 letters[t] = "x"
-        labels = np.stack([np.char.isupper(letters), generator.random(240) < 0.5], 1).astype(np.int16)
+        labels = np.stack([np.char.isupper(letters), generator.random(240) < 0.5], 1).astype(
+            np.int16
+        )
         if shuffled:
             generator.shuffle(labels)
         texts.append(LabelledText(f"file {i}", "".join(letters), labels))
-    return LabelledCorpus((Family("case", ("no", "yes")), Family("coin", ("none", "heads"))), tuple(texts))
+    return LabelledCorpus(
+        (Family("case", ("no", "yes")), Family("coin", ("none", "heads"))), tuple(texts)
+    )
 
 
 def prepared(lm, labelled: LabelledCorpus, **options):
@@ -95,7 +112,7 @@ def features(*left_out: int, threshold: float = 0.0) -> ToyDictionary:
     return ToyDictionary(kept.T, kept, threshold=threshold)
 
 
-# The question ----------------------------------------------------------------------------------------------------------
+# The question -------------------------------------------------------------------------------------
 
 
 def test_what_a_concept_decides(data):
@@ -119,15 +136,26 @@ def test_positions_are_test_tokens_with_the_right_next_token(data):
         window, position = data.text.window[rows], data.text.position[rows]
         assert (position > 0).all(), "BOS is never changed"
         assert (torch.isin(tokens[window, position], UPPER) == upper).all()
-        assert torch.isin(rows, data.halves.test).all() and not torch.isin(rows, data.halves.train).any()
+        assert (
+            torch.isin(rows, data.halves.test).all()
+            and not torch.isin(rows, data.halves.train).any()
+        )
         there = position < 40  # the others' next token is in the next window
         following = torch.isin(tokens[window[there], position[there] + 1], DECIDED)
         assert inside is None or (following == inside).all()
-    assert len(set(data.halves.file[data.halves.train].tolist()) & set(data.halves.file[data.halves.test].tolist())) == 0
+    assert (
+        len(
+            set(data.halves.file[data.halves.train].tolist())
+            & set(data.halves.file[data.halves.test].tolist())
+        )
+        == 0
+    )
 
 
 def test_decided_tokens_by_hand():
-    """Token 1 follows the concept in 4 of 10 cases and else in 0; 2 as often as without it; 3 in one file only."""
+    """Token 1 follows the concept in 4 of 10 cases and else in 0; 2 as often as without it; 3 in
+    one file only.
+    """
     n = 300
     holds = torch.arange(2 * n) < n
     following = torch.cat([torch.arange(n) % 10, torch.full((n,), 2)])
@@ -137,12 +165,16 @@ def test_decided_tokens_by_hand():
     assert decided_tokens(following, holds, file).tolist() == [1]
     file[:3] = torch.arange(3)
     assert decided_tokens(following, holds, file).tolist() == [1, 3]
-    assert decided_tokens(following, ~holds, file).tolist() == []  # 2 is only twice as frequent there
+    # 2 is only twice as frequent there
+    assert decided_tokens(following, ~holds, file).tolist() == []
     assert decided_tokens(torch.full((5,), -1), holds[:5], file[:5]).tolist() == []
 
 
 def test_shuffled_labels_decide_nothing():
-    with pytest.raises(ValueError, match=r"no concept decides tokens often enough \(.*case=yes: it decides no next token"):
+    with pytest.raises(
+        ValueError,
+        match=r"no concept decides tokens often enough \(.*case=yes: it decides no next token",
+    ):
         prepared(Reader(), corpus(shuffled=True))
 
 
@@ -152,7 +184,8 @@ def test_at_most_sixteen_concepts_one_of_each_family_first():
     families = tuple(Family(f"f{i}", ("no", "a", "b")) for i in range(9))
     texts = []
     for text in labelled.texts:
-        labels = text.labels[:, :1] * generator.integers(1, 3, (len(text.labels), 9))  # either value goes with upper case
+        # either value goes with upper case
+        labels = text.labels[:, :1] * generator.integers(1, 3, (len(text.labels), 9))
         texts.append(replace(text, labels=labels.astype(np.int16)))
     data = prepared(Reader(), LabelledCorpus(families, tuple(texts)))
     names = [question.concept.family for question in data.questions]
@@ -160,13 +193,18 @@ def test_at_most_sixteen_concepts_one_of_each_family_first():
     assert list(data.facts["skipped"].values()) == ["16 other concepts are asked about"] * 2
 
 
-# The answer ------------------------------------------------------------------------------------------------------------
+# The answer ---------------------------------------------------------------------------------------
 
 
 def test_the_true_carrier_has_the_known_effect(data):
     result = measure(features(), data, carriers=1)
     (row,), (question,) = result.rows, data.questions
-    assert row["carriers"] == [TRUE] and row["auroc"] == [1.0] and row["coverage"] == 1 and row["reason"] == ""
+    assert (
+        row["carriers"] == [TRUE]
+        and row["auroc"] == [1.0]
+        and row["coverage"] == 1
+        and row["reason"] == ""
+    )
     lm, code = Reader(), data.x[:, TRUE]
     clean, off = lm.log_mass(code[question.decided]), lm.log_mass(torch.zeros(1))
     active = code[code > 0]
@@ -183,21 +221,37 @@ def test_the_true_carrier_has_the_known_effect(data):
     for name in TYPES:
         effect = row[name]
         for group in ("control", "others"):  # the model reads no other direction
-            assert effect[group] == effect["kl"][group] == effect["signed"][group] == 0 < effect["carriers"]
+            assert (
+                effect[group]
+                == effect["kl"][group]
+                == effect["signed"][group]
+                == 0
+                < effect["carriers"]
+            )
             assert effect[f"above_{group}"]["value"] == pytest.approx(effect["carriers"], abs=1e-6)
         assert effect["above_control"]["low"] > 0 and effect["above_control"]["n"] == 6
         assert result.scores[f"consistency_{name}"].value == pytest.approx(effect["carriers"])
         assert result.scores[f"consistency_{name}_share_above_control"].value == 1
-    assert result.scores["consistency_all_types"].value == 1 and result.scores["consistency_equal_signs"].value == 1
-    assert result.scores["consistency_elsewhere"].value == pytest.approx(row["elsewhere"]["carriers"])
+    assert (
+        result.scores["consistency_all_types"].value == 1
+        and result.scores["consistency_equal_signs"].value == 1
+    )
+    assert result.scores["consistency_elsewhere"].value == pytest.approx(
+        row["elsewhere"]["carriers"]
+    )
     assert result.scores["consistency_zero"].reason == "no interval: it takes at least 2 concepts"
-    assert result.scores["consistency_agreement"].reason == "fewer than 2 types, or too few concepts, to compare"
+    assert (
+        result.scores["consistency_agreement"].reason
+        == "fewer than 2 types, or too few concepts, to compare"
+    )
 
 
 def test_a_copy_that_the_model_does_not_read_has_no_effect(data):
     result = measure(features(TRUE), data, carriers=1)
     (row,) = result.rows
-    assert row["carriers"] == [COPY - 1] and row["auroc"] == [1.0], "it tells the concept as well as the true one"
+    assert row["carriers"] == [COPY - 1] and row["auroc"] == [1.0], (
+        "it tells the concept as well as the true one"
+    )
     for name in TYPES:
         assert row[name]["carriers"] == row[name]["kl"]["carriers"] == 0
         assert row[name]["control"] > 0 and row[name]["above_control"]["high"] < 0
@@ -211,7 +265,9 @@ def test_carriers_are_changed_together(data):
     assert two["carriers"] == [TRUE, COPY]
     for name in ("zero", "mean", "steer"):
         assert two[name]["carriers"] == pytest.approx(one[name]["carriers"], abs=1e-5)
-    assert two["zero"]["control"] < 1e-6, "a control is orthogonal to all carriers, hence to the true direction"
+    assert two["zero"]["control"] < 1e-6, (
+        "a control is orthogonal to all carriers, hence to the true direction"
+    )
     assert one["stretch"] > 0
 
 
@@ -225,24 +281,40 @@ def test_the_sign_tells_carriers_that_work_against_the_concept():
 def test_latents_chosen_by_shuffled_labels_do_nothing(data):
     result = measure(features(), data, carriers=1)
     assert result.rows[0]["by_chance"]["carriers"] == 0
-    assert result.scores["consistency_by_chance"].value == result.rows[0]["by_chance"]["above_control"]["value"] <= 0
+    assert (
+        result.scores["consistency_by_chance"].value
+        == result.rows[0]["by_chance"]["above_control"]["value"]
+        <= 0
+    )
 
 
 def test_dead_and_rare_carriers_are_undefined(data):
     dead = measure(ToyDictionary(torch.zeros(D, 3), torch.eye(D)[:3]), data)
-    assert dead.rows[0]["reason"] == "no latent that is active on 30 training tokens tells it better than chance"
+    assert (
+        dead.rows[0]["reason"]
+        == "no latent that is active on 30 training tokens tells it better than chance"
+    )
     assert dead.scores["consistency_undefined"].value == 1 and "zero" not in dead.rows[0]
     score = dead.scores["consistency_zero_above_control"]
-    assert score.value is None and score.reason == "no concept has carriers that act on enough positions"
+    assert (
+        score.value is None
+        and score.reason == "no concept has carriers that act on enough positions"
+    )
     only_true = ToyDictionary(torch.eye(D)[:, :1], torch.eye(D)[:1], threshold=1.45)
     rare = measure(only_true, data)
-    assert rare.rows[0]["reason"].endswith("of 32 decided positions, fewer than 10") and 0 < rare.rows[0]["coverage"] < 0.3
+    assert (
+        rare.rows[0]["reason"].endswith("of 32 decided positions, fewer than 10")
+        and 0 < rare.rows[0]["coverage"] < 0.3
+    )
 
 
 def test_without_another_latent_the_others_are_undefined(data):
     result = measure(ToyDictionary(torch.eye(D)[:, :1], torch.eye(D)[:1]), data)
     effect = result.rows[0]["zero"]
-    assert effect["above_others"]["value"] is None and effect["above_others"]["reason"] == "no other latent is active there"
+    assert (
+        effect["above_others"]["value"] is None
+        and effect["above_others"]["reason"] == "no other latent is active there"
+    )
     assert effect["above_control"]["low"] > 0
     assert result.scores["consistency_zero_above_others"].value is None
     json.dumps(result.to_json(), allow_nan=False)
@@ -250,10 +322,15 @@ def test_without_another_latent_the_others_are_undefined(data):
 
 def test_results_are_reproducible_and_types_can_be_chosen(data):
     first = measure(features(), data, types=("zero",))
-    assert first.to_json() == measure(features(), data, types=("zero",), max_bytes=1 << 16).to_json()
+    assert (
+        first.to_json() == measure(features(), data, types=("zero",), max_bytes=1 << 16).to_json()
+    )
     assert "steer" not in first.rows[0] and first.scores["consistency_agreement"].value is None
     steered = measure(features(), data, types=("steer",))
-    assert steered.rows[0]["coverage"] is None and steered.scores["consistency_elsewhere"].value is None
+    assert (
+        steered.rows[0]["coverage"] is None
+        and steered.scores["consistency_elsewhere"].value is None
+    )
 
 
 def test_a_process_whose_default_is_float64_measures_the_same(data):
@@ -266,7 +343,7 @@ def test_a_process_whose_default_is_float64_measures_the_same(data):
     assert found.rows[0]["zero"]["carriers"] == pytest.approx(expected, abs=1e-4)
 
 
-# One forward -----------------------------------------------------------------------------------------------------------
+# One forward --------------------------------------------------------------------------------------
 
 
 def test_effects_on_a_set_are_those_of_changing_the_position_alone():
@@ -286,8 +363,12 @@ def test_effects_on_a_set_are_those_of_changing_the_position_alone():
             x[0, t] += delta[c, i]
             changed = lm.resume(x, state)[0, t].log_softmax(-1)
             assert found.clean[i] == pytest.approx(float(clean[members].logsumexp(0)), abs=1e-5)
-            assert found.changed[c, i] == pytest.approx(float(changed[members].logsumexp(0)), abs=1e-5)
-            assert found.kl[c, i] == pytest.approx(float((clean.exp() * (clean - changed)).sum()), abs=1e-5)
+            assert found.changed[c, i] == pytest.approx(
+                float(changed[members].logsumexp(0)), abs=1e-5
+            )
+            assert found.kl[c, i] == pytest.approx(
+                float((clean.exp() * (clean - changed)).sum()), abs=1e-5
+            )
     assert found.kl[0, 1] == 0 and found.changed[0, 1] == found.clean[1]
     small = set_effects(text, rows, delta, members, max_bytes=1)
     assert torch.allclose(small.changed, found.changed, atol=1e-6)
@@ -295,7 +376,7 @@ def test_effects_on_a_set_are_those_of_changing_the_position_alone():
     assert everything.changed.abs().max() < 1e-6
 
 
-# What is refused -------------------------------------------------------------------------------------------------------
+# What is refused ----------------------------------------------------------------------------------
 
 
 def test_bad_input_is_refused(data):
@@ -316,7 +397,9 @@ def test_bad_input_is_refused(data):
         set_effects(data.text, torch.arange(3), delta, DECIDED)
     with pytest.raises(ValueError, match="the set of tokens is empty"):
         set_effects(data.text, torch.arange(2), delta, DECIDED[:0])
-    with pytest.raises(ValueError, match=rf"token ids \[{V}\] do not exist; the model has tokens 0 to {V - 1}"):
+    with pytest.raises(
+        ValueError, match=rf"token ids \[{V}\] do not exist; the model has tokens 0 to {V - 1}"
+    ):
         set_effects(data.text, torch.arange(2), delta, torch.tensor([V]))
 
 
@@ -329,8 +412,12 @@ def test_what_is_no_model_and_broken_activations_are_refused():
         prepare_labelled(features(), [(batch, None)], shown, labels)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="no token is left to evaluate"):
         prepare_labelled(Reader(), [], shown, labels)
-    with pytest.raises(ValueError, match=r"activations at blocks\.0\.hook_resid_post are not finite"):
+    with pytest.raises(
+        ValueError, match=r"activations at blocks\.0\.hook_resid_post are not finite"
+    ):
         prepare_labelled(Reader(), [(replace(batch, x=x * math.nan), None)], shown, labels)
-    with pytest.raises(ValueError, match=r"consistency: labels are known for the corpus stdlib only"):
+    with pytest.raises(
+        ValueError, match=r"consistency: labels are known for the corpus stdlib only"
+    ):
         check_evals(["consistency"], replace(Source(), corpus="a.txt"))
     assert EVALS["consistency"].measure is measure

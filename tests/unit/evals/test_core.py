@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from saelab.evals import EVALS, Evaluation, check_evals
-from saelab.evals import core as core_module
-from saelab.evals.core.measure import CoreResult, measure, prepare
-from saelab.evals.core.latents import max_cosine
 from saelab.evals.common.fold import fold_decoder_norms
+from saelab.evals.core import measure as core_module
+from saelab.evals.core.latents import max_cosine
+from saelab.evals.core.measure import CoreResult, measure, prepare
 from saelab.sae.activations import Gated, TopK
 from saelab.sae.module import SAE
 from saelab.types import Dictionary, Hook, LanguageModel, Source
@@ -40,7 +40,14 @@ def test_all_names_are_there_with_intervals_around_the_value(data):
             assert score.reason, name
         else:
             assert score.low <= score.high, name
-    for name in ("l0", "explained_variance", "mse", "ce_loss_with_sae", "kl_div_with_sae", "cossim"):
+    for name in (
+        "l0",
+        "explained_variance",
+        "mse",
+        "ce_loss_with_sae",
+        "kl_div_with_sae",
+        "cossim",
+    ):
         assert scores[name].low < scores[name].value < scores[name].high
         assert scores[name].n == 7
 
@@ -69,16 +76,27 @@ def test_an_all_zero_stream_is_run_once_and_only_where_it_is_the_same_everywhere
         """A model whose layers above the hook see the position (as they do at `mlp_out`)."""
 
         def resume(self, x, state, since=0):
-            return super().resume(x, state, since) + torch.arange(since, x.shape[1]).view(-1, 1) * torch.arange(11) * 0.1
+            return (
+                super().resume(x, state, since)
+                + torch.arange(since, x.shape[1]).view(-1, 1) * torch.arange(11) * 0.1
+            )
 
     for lm, calls_expected in ((ToyLM(), 3 * 3 + 1), (Positional(), 3 * 4)):
         calls = []
         resume = lm.resume
-        lm.resume = lambda x, state, calls=calls, resume=resume: (calls.append(1), resume(x, state))[1]
+        lm.resume = lambda x, state, calls=calls, resume=resume: (
+            calls.append(1),
+            resume(x, state),
+        )[1]
         prepared = prepare(lm, windows(LM))
         assert len(calls) == calls_expected
-        expected = [lm.loss(resume(torch.zeros_like(w.x), state), w.tokens)[w.keep[:, :-1]] for w, state in data.batches]
-        torch.testing.assert_close(prepared.zero_all.ce[prepared.positions.scored > 0], torch.cat(expected))
+        expected = [
+            lm.loss(resume(torch.zeros_like(w.x), state), w.tokens)[w.keep[:, :-1]]
+            for w, state in data.batches
+        ]
+        torch.testing.assert_close(
+            prepared.zero_all.ce[prepared.positions.scored > 0], torch.cat(expected)
+        )
 
 
 def test_json_round_trip(data):
@@ -89,7 +107,9 @@ def test_json_round_trip(data):
         assert back.scores == result.scores
         assert back.compatible == result.compatible
         assert back.facts == result.facts
-        torch.testing.assert_close(back.latents.consistency, result.latents.consistency, rtol=0, atol=0, equal_nan=True)
+        torch.testing.assert_close(
+            back.latents.consistency, result.latents.consistency, rtol=0, atol=0, equal_nan=True
+        )
         assert torch.equal(back.density, result.density)
     with pytest.raises(ValueError, match="no core result"):
         CoreResult.from_json({"scores": {}})
@@ -103,7 +123,8 @@ def test_densities_and_histogram(data):
     assert sum(histogram["counts"]) + histogram["dead"] == 16
     assert histogram["dead"] == int((result.density == 0).sum())
     assert measure(zero(), data).density_histogram["dead"] == 4
-    assert sum(measure(identity(), data).density_histogram["counts"]) == 11  # one coordinate is never negative
+    # one coordinate is never negative
+    assert sum(measure(identity(), data).density_histogram["counts"]) == 11
 
 
 def test_consistency_and_mean_activation(data):
@@ -163,7 +184,9 @@ def test_wrong_dictionaries_and_broken_data_are_refused(data):
         measure(narrow, data)
     elsewhere = random_dictionary()
     elsewhere.hook = Hook(4, "mlp_out")
-    with pytest.raises(ValueError, match=r"reads blocks.4.hook_mlp_out, the data blocks.1.hook_resid_post"):
+    with pytest.raises(
+        ValueError, match=r"reads blocks.4.hook_mlp_out, the data blocks.1.hook_resid_post"
+    ):
         measure(elsewhere, data)
     with pytest.raises(ValueError, match="no token is left"):
         prepare(LM, [])
@@ -181,11 +204,15 @@ def test_folding_keeps_the_reconstruction_and_makes_directions_unit():
     dictionary.directions[3] = 0
     folded = fold_decoder_norms(dictionary)
     x = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(folded.decode(folded.encode(x)), dictionary.decode(dictionary.encode(x)))
+    torch.testing.assert_close(
+        folded.decode(folded.encode(x)), dictionary.decode(dictionary.encode(x))
+    )
     norms = folded.directions.norm(dim=1)
     assert norms[3] == 0
     torch.testing.assert_close(norms[norms > 0], torch.ones(15))
-    torch.testing.assert_close(folded.encode(x)[:, 0], dictionary.encode(x)[:, 0] * dictionary.directions[0].norm())
+    torch.testing.assert_close(
+        folded.encode(x)[:, 0], dictionary.encode(x)[:, 0] * dictionary.directions[0].norm()
+    )
 
 
 def test_max_cosine():

@@ -7,7 +7,6 @@ import torch
 from sklearn.metrics import mutual_info_score
 from torch.nn.functional import pad
 
-from saelab.evals.disentangle.measure import DisentangleData, measure, prepare
 from saelab.evals.disentangle.formulas import (
     Items,
     bins,
@@ -22,6 +21,7 @@ from saelab.evals.disentangle.formulas import (
     sap,
     value_information,
 )
+from saelab.evals.disentangle.measure import DisentangleData, measure, prepare
 from saelab.synth.directions import orthonormal
 from saelab.synth.world import World
 from saelab.synth.worlds.s4_factors import VALUES, build
@@ -41,7 +41,9 @@ def known() -> Items:
 @pytest.fixture(scope="module")
 def oracle(known) -> torch.Tensor:
     """One latent per value, with some noise in how strongly it fires: `[N, 30]`."""
-    return known.targets * (1 + 0.04 * torch.randn(known.targets.shape, generator=torch.Generator().manual_seed(1)))
+    return known.targets * (
+        1 + 0.04 * torch.randn(known.targets.shape, generator=torch.Generator().manual_seed(1))
+    )
 
 
 def scores(codes: torch.Tensor, of: Items) -> dict[str, float]:
@@ -78,7 +80,9 @@ def test_merged_values_cost_their_own_gap_only(known, oracle):
     merged[:, 5:10] = 0
     gaps = mig(value_information(merged, known), known)
     pure = mig(value_information(oracle, known), known)
-    assert float(gaps[:10].mean()) == pytest.approx(0.61, abs=0.03) and torch.equal(gaps[10:], pure[10:])
+    assert float(gaps[:10].mean()) == pytest.approx(0.61, abs=0.03) and torch.equal(
+        gaps[10:], pure[10:]
+    )
 
 
 def test_two_equal_latents_have_no_gap(known, oracle):
@@ -100,11 +104,14 @@ def test_the_scale_of_a_latent_changes_nothing(known, oracle):
 def test_one_latent_is_enough_to_be_scored(known, oracle):
     gaps = mig(value_information(oracle[:, :1], known), known)
     assert float(gaps[0]) > 1  # with no second latent, the gap is the information itself
-    assert float(gaps[1:].mean()) == pytest.approx(0.02, abs=0.02)  # what one value tells of the others
+    # what one value tells of the others
+    assert float(gaps[1:].mean()) == pytest.approx(0.02, abs=0.02)
 
 
 def test_literal_mig_is_near_zero_for_a_perfect_code(known, oracle):
-    """Why scores are per value: a factor's five latents tell equally much of the factor, so best minus second is nothing."""
+    """Why scores are per value: a factor's five latents tell equally much of the factor, so best
+    minus second is nothing.
+    """
     factor = known.values[:, 2].numpy()
     told = sorted(mutual_info_score(factor, latent.numpy()) for latent in (oracle > 0).T)
     of_factor = 0.5 * math.log(2) - 5 * 0.1 * math.log(0.1)
@@ -114,7 +121,9 @@ def test_literal_mig_is_near_zero_for_a_perfect_code(known, oracle):
 def test_ceilings_are_those_of_exclusive_values(known):
     y, other = (known.targets[:, j].numpy() for j in (0, 1))
     told, all_of_it = mutual_info_score(y, other), mutual_info_score(y, y)
-    assert all_of_it == pytest.approx(entropy(0.1), rel=0.05) and entropy(0.5) == pytest.approx(math.log(2))
+    assert all_of_it == pytest.approx(entropy(0.1), rel=0.05) and entropy(0.5) == pytest.approx(
+        math.log(2)
+    )
     assert gap_ceiling(0.1) == pytest.approx(1 - told / all_of_it, abs=0.01)
     corr = float(torch.corrcoef(known.targets[:, :2].T)[0, 1])
     assert correlation_ceiling(0.1) == pytest.approx(1 - corr**2, abs=0.01)
@@ -131,7 +140,10 @@ def test_bins_are_zero_and_the_quarters_of_what_is_active():
 
 def test_mutual_information_is_that_of_the_library():
     g = torch.Generator().manual_seed(4)
-    bin_of, targets = torch.randint(5, (500, 3), generator=g), torch.randint(2, (500, 2), generator=g)
+    bin_of, targets = (
+        torch.randint(5, (500, 3), generator=g),
+        torch.randint(2, (500, 2), generator=g),
+    )
     bin_of[:, 0] = targets[:, 0] * 2 + bin_of[:, 0] // 3
     found = mutual_information(bin_of, targets.float())
     expected = [[mutual_info_score(b.numpy(), y.numpy()) for y in targets.T] for b in bin_of.T]
@@ -139,12 +151,17 @@ def test_mutual_information_is_that_of_the_library():
 
 
 def test_a_value_with_too_few_items_is_refused():
-    with pytest.raises(ValueError, match="a value has 10 of 50 items; every value needs at least 64, take more items"):
+    with pytest.raises(
+        ValueError,
+        match="a value has 10 of 50 items; every value needs at least 64, take more items",
+    ):
         items(torch.arange(5).repeat(10).unsqueeze(1), 5, 0.2, torch.Generator())
 
 
 class Code:
-    """A dictionary with given directions, whose codes are a linear read-out; below .01 counts as silent."""
+    """A dictionary with given directions, whose codes are a linear read-out; below .01 counts as
+    silent.
+    """
 
     hook = None
 
@@ -182,10 +199,14 @@ def table(dictionary: Dictionary, data: DisentangleData) -> dict[str, float | No
 def test_the_true_dictionary_is_perfect_and_has_no_composites(truth, data):
     result = measure(truth, data)
     found = {name: score.value for name, score in result.scores.items()}
-    assert found["mig"] == pytest.approx(1, abs=0.03) and found["mig_ab"] == pytest.approx(1, abs=0.06)
+    assert found["mig"] == pytest.approx(1, abs=0.03) and found["mig_ab"] == pytest.approx(
+        1, abs=0.06
+    )
     assert found["sap"] == pytest.approx(1, abs=0.03) and found["factor_vae"] > 0.9
     assert found["composites"] == 0 and found["composite_share"] == 0
-    assert {name: score.better for name, score in result.scores.items() if score.better != "higher"} == {
+    assert {
+        name: score.better for name, score in result.scores.items() if score.better != "higher"
+    } == {
         "composites": "lower",
         "composite_share": "lower",
     }
@@ -201,7 +222,9 @@ def test_composites_are_counted_and_cost_a_and_b_alone(truth, data):
     found, pure = table(Code(directions, read), data), table(truth, data)
     assert found["composites"] == 5 and found["composite_share"] == pytest.approx(5 / 8)
     assert found["mig_ab"] < pure["mig_ab"] - 0.3
-    assert found["mig"] == pytest.approx(pure["mig"] + (found["mig_ab"] - pure["mig_ab"]) / 3, abs=0.01)
+    assert found["mig"] == pytest.approx(
+        pure["mig"] + (found["mig_ab"] - pure["mig_ab"]) / 3, abs=0.01
+    )
 
 
 def test_scale_and_dead_latents_change_nothing(truth, data):
@@ -226,5 +249,7 @@ def test_other_worlds_are_refused(world):
     class Other:
         features = world.process.features
 
-    with pytest.raises(TypeError, match="world 's9' has no factors; disentangle reads s4 and s4_null"):
+    with pytest.raises(
+        TypeError, match="world 's9' has no factors; disentangle reads s4 and s4_null"
+    ):
         prepare(World("s9", Other(), seed=0, batch=16))

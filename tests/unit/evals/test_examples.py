@@ -4,8 +4,8 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from saelab.evals.core.measure import prepare
 from saelab.evals.core.examples import latent_examples
+from saelab.evals.core.measure import prepare
 from toy_lm import D, ToyDictionary, ToyLM, V, windows, zero
 
 LM = ToyLM()
@@ -17,7 +17,9 @@ def data():
 
 
 def sparse_dictionary() -> ToyDictionary:
-    """Latents in the directions of the token table, with a threshold high enough to be sparse, and unequal norms."""
+    """Latents in the directions of the token table, with a threshold high enough to be sparse, and
+    unequal norms.
+    """
     rows = LM.table / LM.table.norm(dim=1, keepdim=True)
     return ToyDictionary(rows.T, rows * torch.linspace(0.5, 2, V).unsqueeze(1), threshold=2.2)
 
@@ -61,7 +63,10 @@ def test_logit_effect_is_the_centred_projection(data):
     effect -= effect.mean()
     assert page.promoted[0][0] == f"<{int(effect.argmax())}>"
     assert page.promoted[0][1] == pytest.approx(float(effect.max()), rel=1e-3)
-    assert page.suppressed[0] == (f"<{int(effect.argmin())}>", pytest.approx(float(effect.min()), rel=1e-3))
+    assert page.suppressed[0] == (
+        f"<{int(effect.argmin())}>",
+        pytest.approx(float(effect.min()), rel=1e-3),
+    )
 
 
 def test_pages_are_json_and_deterministic(data):

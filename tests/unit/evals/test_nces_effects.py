@@ -1,4 +1,6 @@
-"""NCES on a language model: what single latents score, what a dictionary scores, and what is refused."""
+"""NCES on a language model: what single latents score, what a dictionary scores, and what is
+refused.
+"""
 
 import json
 from dataclasses import replace
@@ -8,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from saelab.effects.intervene import TYPES
 from saelab.evals import EVALS
 from saelab.evals.nces.effects import Budget, Contexts, estimate, latents_of, nces, rank_correlation
 from saelab.evals.nces.on_models import NcesData, measure, prepare
 from saelab.evals.nces.result import NcesResult, _median
-from saelab.effects.intervene import TYPES
 from saelab.types import Hook, Windows
 from toy_lm import BOS, D, ToyDictionary, ToyLM, identity, windows, zero
 
@@ -59,7 +61,7 @@ def value(result: NcesResult, name: str) -> float:
     return score
 
 
-# Single latents --------------------------------------------------------------------------------------------------------
+# Single latents -----------------------------------------------------------------------------------
 
 
 def test_nces_is_minus_one_for_what_is_not_read_and_above_zero_for_what_is(found):
@@ -94,7 +96,9 @@ def test_the_scale_of_codes_and_decoder_does_not_matter(data, found):
 
 
 def test_the_estimate_is_close_where_predictions_hardly_change():
-    """Where predictions stay close to uniform; what is left is the bend of tanh and the chance in the labels."""
+    """Where predictions stay close to uniform; what is left is the bend of tanh and the chance in
+    the labels.
+    """
     lm = ToyLM(sharpness=0.05)
     data = prepare(lm, windows(lm, n=200))
     result = measure(sided(), data, contexts=400, n_latents=4)
@@ -116,13 +120,17 @@ def test_the_estimates_control_is_that_of_directions_drawn():
     second = u.T @ u / len(u)
     expected = ((gradients[0] @ second) * gradients[0]).sum(1).mean() / second.trace() / 2
     assert float(guess.mean_control[0]) == pytest.approx(float(expected), rel=0.02)
-    assert float(guess.mean_effect[0]) == pytest.approx(float(gradients[0, :, 0].square().mean() / 2), rel=1e-5)
+    assert float(guess.mean_effect[0]) == pytest.approx(
+        float(gradients[0, :, 0].square().mean() / 2), rel=1e-5
+    )
 
 
 def test_means_and_intervals_are_over_contexts_of_one_latent():
     """Two latents of opposite verdicts: averaging over latents instead would give 0 for both."""
     own = torch.tensor([3.0, 1.0]).repeat_interleave(40)
-    contexts = Contexts(torch.arange(2).repeat_interleave(40), torch.arange(80), own, torch.tensor(4.0) - own, 2)
+    contexts = Contexts(
+        torch.arange(2).repeat_interleave(40), torch.arange(80), own, torch.tensor(4.0) - own, 2
+    )
     assert torch.allclose(contexts.nces, torch.tensor([0.5, -0.5]))
     low, high = contexts.intervals()
     assert torch.allclose(low, contexts.nces) and torch.allclose(high, contexts.nces)
@@ -139,36 +147,62 @@ def test_small_parts():
     assert nces(torch.tensor([1.0, 0, 0]), torch.tensor([0.0, 2, 0])).tolist()[:2] == [1, -1]
     assert nces(torch.zeros(1), torch.zeros(1)).isnan().all()
     a = torch.tensor([1.0, 2, 3, 4, 5, torch.nan])
-    assert rank_correlation(a, a**3) == pytest.approx(1) and rank_correlation(a, -a) == pytest.approx(-1)
-    assert rank_correlation(a[:4], a[:4]) is None and rank_correlation(torch.ones(9), torch.arange(9)) is None
-    median = _median(torch.tensor([[3.0, 1.0, 2.0], [9.0, 9.0, 9.0]]), torch.tensor([[1.0, 1.0, 5.0], [0.0, 0.0, 0.0]]))
+    assert rank_correlation(a, a**3) == pytest.approx(1) and rank_correlation(
+        a, -a
+    ) == pytest.approx(-1)
+    assert (
+        rank_correlation(a[:4], a[:4]) is None
+        and rank_correlation(torch.ones(9), torch.arange(9)) is None
+    )
+    median = _median(
+        torch.tensor([[3.0, 1.0, 2.0], [9.0, 9.0, 9.0]]),
+        torch.tensor([[1.0, 1.0, 5.0], [0.0, 0.0, 0.0]]),
+    )
     assert median[0] == 2 and median[1].isnan()
 
 
-# Dictionaries ----------------------------------------------------------------------------------------------------------
+# Dictionaries -------------------------------------------------------------------------------------
 
 
 def test_scores_are_those_of_the_rows(found):
     assert {*found.scores} == {
         *(f"nces_{name}{part}" for name in TYPES for part in ("", "_median", "_share_positive")),
-        *("nces_excluded", "causal_mass", "nces_agreement", "nces_fisher", "causal_mass_fisher", "nces_fisher_spearman"),
+        *(
+            "nces_excluded",
+            "causal_mass",
+            "nces_agreement",
+            "nces_fisher",
+            "causal_mass_fisher",
+            "nces_fisher_spearman",
+        ),
     }
     frequency = torch.tensor([row["frequency"] for row in found.latents])
     for name in TYPES:
         each = torch.tensor([row[name]["nces"] for row in found.latents])
         score = found.scores[f"nces_{name}"]
-        assert score.value == pytest.approx(float((frequency * each).sum() / frequency.sum()), abs=1e-5)
-        assert score.low is not None and score.high is not None and score.low < score.value < score.high
+        assert score.value == pytest.approx(
+            float((frequency * each).sum() / frequency.sum()), abs=1e-5
+        )
+        assert (
+            score.low is not None
+            and score.high is not None
+            and score.low < score.value < score.high
+        )
         positive = sum(row[name]["low"] > 0 for row in found.latents) / len(found.latents)
         assert value(found, f"nces_{name}_share_positive") == pytest.approx(positive)
     mass = sum(row["frequency"] * row["zero"]["effect"] for row in found.latents)
     assert value(found, "causal_mass") == pytest.approx(mass, rel=1e-4)
     assert value(found, "causal_mass_fisher") > 0 and value(found, "nces_excluded") == 0
     assert value(found, "nces_agreement") > 0.5 and value(found, "nces_fisher_spearman") > 0.5
-    assert json.loads(json.dumps(found.to_json()))["scores"]["nces_zero"]["value"] == found.scores["nces_zero"].value
+    assert (
+        json.loads(json.dumps(found.to_json()))["scores"]["nces_zero"]["value"]
+        == found.scores["nces_zero"].value
+    )
 
 
-def test_half_of_the_latents_are_those_of_the_largest_estimate_and_the_others_stand_for_the_rest(data, found):
+def test_half_of_the_latents_are_those_of_the_largest_estimate_and_the_others_stand_for_the_rest(
+    data, found
+):
     part = measure(sided(), data, n_latents=6)
     mass = {row["latent"]: row["frequency"] * row["estimate"] for row in found.latents}
     largest = sorted(mass, key=lambda j: -mass[j])[:3]
@@ -202,7 +236,9 @@ def test_a_dictionary_that_never_fires_is_undefined(data):
     assert value(result, "nces_excluded") == 1 and not result.latents
     rest = [score for name, score in result.scores.items() if name != "nces_excluded"]
     assert len(rest) == 20
-    assert all(score.value is None and score.reason == "no latent is active on 30 tokens" for score in rest)
+    assert all(
+        score.value is None and score.reason == "no latent is active on 30 tokens" for score in rest
+    )
 
 
 def test_measuring_is_deterministic_and_evaluates_no_bos(data, found):
@@ -213,7 +249,9 @@ def test_measuring_is_deterministic_and_evaluates_no_bos(data, found):
 
 
 def test_interventions_keep_what_the_dictionary_does_not_reconstruct(data):
-    """With half of the latents the reconstruction is bad, and the effects of the others are what they were."""
+    """With half of the latents the reconstruction is bad, and the effects of the others are what
+    they were.
+    """
     both = sided().directions
     half = Sided(both[:D].T, both[:D], b_dec=torch.full((D,), 50.0))
     chosen = list(range(D))
@@ -228,20 +266,26 @@ def test_it_is_in_the_table():
     assert EVALS["nces"].measure(sided(), prepared).scores["nces_zero"].value is not None
 
 
-# Refused ---------------------------------------------------------------------------------------------------------------
+# Refused ------------------------------------------------------------------------------------------
 
 
 def test_what_cannot_be_measured_is_refused(data):
-    with pytest.raises(ValueError, match=r"latents 12 do not exist; the dictionary has latents 0 to 11"):
+    with pytest.raises(
+        ValueError, match=r"latents 12 do not exist; the dictionary has latents 0 to 11"
+    ):
         measure(sided(), data, chosen=[0, 12])
     dead = Sided(torch.eye(D) * (torch.arange(D) != 2), torch.eye(D))
-    with pytest.raises(ValueError, match=r"latents 2 are active on fewer than 30 of 320 positions \(dead or rare\)"):
+    with pytest.raises(
+        ValueError, match=r"latents 2 are active on fewer than 30 of 320 positions \(dead or rare\)"
+    ):
         measure(dead, data, chosen=[1, 2])
     with pytest.raises(ValueError, match="width 4, the activations 6"):
         measure(ToyDictionary(torch.eye(4), torch.eye(4)), data)
     elsewhere = sided()
     elsewhere.hook = Hook(0)
-    with pytest.raises(ValueError, match=r"reads blocks.0.hook_resid_post, the data blocks.1.hook_resid_post"):
+    with pytest.raises(
+        ValueError, match=r"reads blocks.0.hook_resid_post, the data blocks.1.hook_resid_post"
+    ):
         measure(elsewhere, data)
     refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"contexts": 29}, "29 contexts per latent; give at least 30"),
@@ -263,17 +307,27 @@ def test_an_effect_without_a_model_is_a_type_error():
     empty = [(replace(w, keep=torch.zeros_like(w.keep)), state) for w, state in windows(lm)]
     with pytest.raises(ValueError, match="no token is left to evaluate"):
         prepare(lm, empty)
-    broken = [(Windows(w.x * torch.nan, w.tokens, w.doc, w.pos, w.tokens != BOS), state) for w, state in windows(lm)]
+    broken = [
+        (Windows(w.x * torch.nan, w.tokens, w.doc, w.pos, w.tokens != BOS), state)
+        for w, state in windows(lm)
+    ]
     with pytest.raises(ValueError, match=r"activations at blocks.1.hook_resid_post are not finite"):
         prepare(lm, broken)
 
 
 def test_intervals_know_that_latents_were_drawn(data, found):
-    """What other draws of latents say lies within the interval, mostly; over documents alone it would not."""
+    """What other draws of latents say lies within the interval, mostly; over documents alone it
+    would not.
+    """
     whole = value(found, "nces_zero")
     parts = [measure(sided(), data, n_latents=8, seed=seed, types=("zero",)) for seed in range(12)]
-    inside = [part.scores["nces_zero"].low <= whole <= part.scores["nces_zero"].high for part in parts]  # pyright: ignore
-    fixed = [measure(sided(), data, chosen=[row["latent"] for row in part.latents], types=("zero",)) for part in parts]
+    inside = [
+        part.scores["nces_zero"].low <= whole <= part.scores["nces_zero"].high for part in parts
+    ]  # pyright: ignore
+    fixed = [
+        measure(sided(), data, chosen=[row["latent"] for row in part.latents], types=("zero",))
+        for part in parts
+    ]
     width = lambda each: each.scores["nces_zero"].high - each.scores["nces_zero"].low  # noqa: E731  # pyright: ignore
     assert sum(inside) >= 9
     assert sum(map(width, parts)) > 1.2 * sum(map(width, fixed))

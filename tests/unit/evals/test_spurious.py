@@ -11,7 +11,15 @@ from saelab.synth.worlds.s5_spurious import build
 from saelab.types import Dictionary
 
 D, F = 16, 10
-NAMES = {"scr", "scr_threshold", "leak_linear", "leak_mlp", "task_accuracy", "worst_group", "spurious_cos"}
+NAMES = {
+    "scr",
+    "scr_threshold",
+    "leak_linear",
+    "leak_mlp",
+    "task_accuracy",
+    "worst_group",
+    "spurious_cos",
+}
 MIXED = (1.3 / 2) ** 0.5  # cosine of (v_T + v_s) with either, at v_T . v_s = .3
 
 
@@ -68,8 +76,12 @@ def test_the_oracle_is_perfect(world, data):
     assert isinstance(dictionary, Dictionary)
     found = values(dictionary, data)
     assert set(found) == NAMES
-    assert found["scr"] == pytest.approx(1, abs=0.05) and found["scr_threshold"] == pytest.approx(1, abs=0.02)
-    assert found["leak_linear"] == pytest.approx(0.5, abs=0.02) and found["leak_mlp"] == pytest.approx(0.5, abs=0.03)
+    assert found["scr"] == pytest.approx(1, abs=0.05) and found["scr_threshold"] == pytest.approx(
+        1, abs=0.02
+    )
+    assert found["leak_linear"] == pytest.approx(0.5, abs=0.02) and found[
+        "leak_mlp"
+    ] == pytest.approx(0.5, abs=0.03)
     assert found["task_accuracy"] == pytest.approx(1, abs=0.01) and found["worst_group"] > 0.98
     assert found["spurious_cos"] == pytest.approx(0, abs=1e-6)
 
@@ -84,18 +96,24 @@ def test_a_mixture_loses_the_task_with_the_spurious_factor(world, data):
 
 def test_a_bank_that_holds_nothing_wins_nothing_and_everything_leaks(world, data):
     found = values(oracle(world, bank=range(F - 1, F)), data)
-    assert found["scr"] == pytest.approx(0, abs=0.05) and found["scr_threshold"] == pytest.approx(0, abs=0.05)
+    assert found["scr"] == pytest.approx(0, abs=0.05) and found["scr_threshold"] == pytest.approx(
+        0, abs=0.05
+    )
     assert found["leak_linear"] > 0.98 and found["leak_mlp"] > 0.98
 
 
 def test_codes_of_other_samples_are_at_chance(world, data):
     class Shuffled(Fixed):
         def encode(self, x):
-            return super().encode(x)[torch.randperm(len(x), generator=torch.Generator().manual_seed(1))]
+            return super().encode(x)[
+                torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+            ]
 
     features = world.process.features
     found = values(Shuffled(features, features, torch.eye(F), range(1, 2)), data)
-    assert found["leak_linear"] == pytest.approx(0.5, abs=0.03) and found["leak_mlp"] == pytest.approx(0.5, abs=0.03)
+    assert found["leak_linear"] == pytest.approx(0.5, abs=0.03) and found[
+        "leak_mlp"
+    ] == pytest.approx(0.5, abs=0.03)
     assert found["task_accuracy"] == pytest.approx(0.5, abs=0.03)
 
 
@@ -118,7 +136,8 @@ def test_dead_latents_change_nothing(world, data):
     dead = torch.randn(20, D, generator=torch.Generator().manual_seed(5))
     padded = Fixed(features, torch.cat([features, dead]), torch.eye(F, F + 20), range(1, 2))
     before, after = values(oracle(world), data), values(padded, data)
-    mlp = before.pop("leak_mlp"), after.pop("leak_mlp")  # its first weights depend on the number of columns
+    # its first weights depend on the number of columns
+    mlp = before.pop("leak_mlp"), after.pop("leak_mlp")
     assert after == pytest.approx(before, abs=1e-6)
     assert mlp[0] == pytest.approx(mlp[1], abs=0.03)
 
@@ -140,7 +159,9 @@ def test_what_does_not_exist_is_null_with_a_reason(world, data):
         assert scores[name].value is None and scores[name].reason == "every latent is in the bank"
     even = replace(data, biased_accuracy=data.clean_accuracy)
     scores = measure(oracle(world), even).scores
-    assert scores["scr"].value is None and "as good as the clean one" in scores["scr_threshold"].reason
+    assert (
+        scores["scr"].value is None and "as good as the clean one" in scores["scr_threshold"].reason
+    )
     nothing = Fixed(world.process.features, torch.zeros(F, D), torch.eye(F), range(1, 2))
     assert measure(nothing, data).scores["spurious_cos"].reason == "no latent has a direction"
     silent = Fixed(world.process.features, world.process.features, torch.zeros(F, F))
@@ -163,7 +184,9 @@ def test_leace_is_the_ceiling_and_the_biased_probe_errs_where_the_factors_differ
 
 
 def test_worlds_without_a_spurious_factor_are_refused():
-    with pytest.raises(TypeError, match="'s2' has no spurious factor; this evaluation reads s5, s5b and s5_null"):
+    with pytest.raises(
+        TypeError, match="'s2' has no spurious factor; this evaluation reads s5, s5b and s5_null"
+    ):
         prepare(World("s2", SimpleNamespace(features=torch.eye(2)), seed=0, batch=4))
 
 
@@ -173,7 +196,9 @@ def test_the_linear_probe_finds_the_weights_that_made_the_labels():
     logits = 2 * (x[:, 0] - 3) - 10 * (x[:, 1] - 3)
     y = (torch.rand(20_000, generator=generator) < logits.sigmoid()).long()
     probe = linear_probe(torch.cat([x, torch.full((20_000, 1), 7.0)], 1), y)
-    torch.testing.assert_close(probe.direction[:3], torch.tensor([2.0, -10.0, 0.0]).double(), rtol=0.1, atol=0.05)
+    torch.testing.assert_close(
+        probe.direction[:3], torch.tensor([2.0, -10.0, 0.0]).double(), rtol=0.1, atol=0.05
+    )
     assert accuracy(probe(torch.cat([x, torch.zeros(20_000, 1)], 1)), y) < 1
     with pytest.raises(ValueError, match="class"):
         linear_probe(x, torch.zeros(20_000))
@@ -193,7 +218,10 @@ def test_the_best_threshold_is_the_best_of_all_thresholds():
     for levels in (3, 1_000):
         logits = torch.randint(levels, (200,), generator=generator).float()
         y = torch.randint(2, (200,), generator=generator)
-        tried = [float(((logits > t) == (y > 0)).double().mean()) for t in [*(logits.unique() - 0.5), logits.max()]]
+        tried = [
+            float(((logits > t) == (y > 0)).double().mean())
+            for t in [*(logits.unique() - 0.5), logits.max()]
+        ]
         assert best_accuracy(logits, y) == pytest.approx(max(tried))
     assert best_accuracy(torch.zeros(4), torch.tensor([1, 1, 1, 0])) == 0.75
     assert best_accuracy(torch.tensor([5.0, 6.0]), torch.tensor([0, 1])) == 1

@@ -6,18 +6,27 @@ import pytest
 import torch
 from torch import Tensor
 
+from saelab.evals.temporal.codes import (
+    column_correlation,
+    explained_share,
+    lag_correlation,
+    position_share,
+    smooth,
+)
 from saelab.evals.temporal.measure import TemporalData, measure, prepare
-from saelab.evals.temporal.codes import column_correlation, explained_share, lag_correlation, position_share, smooth
 from saelab.synth.world import Sample, World
 from saelab.synth.worlds.s3_persistence import ENTRIES
 from saelab.types import Hook
 
-PLAIN = 0.7614  # correlation of a code h e (1 + .1 n) with h: p q (1 - p) / sqrt((1.01 p q - p^2 q^2) p (1 - p))
+# correlation of a code h e (1 + .1 n) with h: p q (1 - p) / sqrt((1.01 p q - p^2 q^2) p (1 - p))
+PLAIN = 0.7614
 
 
 @dataclass
 class Fake:
-    """A dictionary whose code is how far x reaches along its own directions, in steps of no code below .3."""
+    """A dictionary whose code is how far x reaches along its own directions, in steps of no code
+    below .3.
+    """
 
     directions: Tensor  # [L, D]
     gain: float = 1.0
@@ -79,17 +88,29 @@ def test_the_true_features_in_order_score_perfectly(data: TemporalData):
 
 def test_the_constant_is_what_its_formula_says():
     p, q = 0.15, 0.625
-    assert pytest.approx(p * q * (1 - p) / math.sqrt((1.01 * p * q - (p * q) ** 2) * p * (1 - p)), abs=1e-4) == PLAIN
+    assert (
+        pytest.approx(
+            p * q * (1 - p) / math.sqrt((1.01 * p * q - (p * q) ** 2) * p * (1 - p)), abs=1e-4
+        )
+        == PLAIN
+    )
 
 
 def test_order_changes_the_block_and_not_what_sorting_and_recall_see(data: TemporalData):
-    ordered, turned = values(Fake(data.process.features), data), values(Fake(fast_first(data)), data)
+    ordered, turned = (
+        values(Fake(data.process.features), data),
+        values(Fake(fast_first(data)), data),
+    )
     assert turned["purity"] == 0 and turned["occupancy"] == 0
     for name in ("purity_sorted", "slow_recall", "fast_recall", "mcc_slow", "hidden_correlation"):
         assert turned[name] == pytest.approx(ordered[name], abs=1e-6)
     mixed = torch.arange(40).view(2, 20).T.flatten()  # slow, fast, slow, fast, ...
     interleaved = values(Fake(data.process.features[mixed]), data)
-    assert interleaved["purity"] == 0.5 and interleaved["occupancy"] == 0.5 and interleaved["purity_sorted"] == 1
+    assert (
+        interleaved["purity"] == 0.5
+        and interleaved["occupancy"] == 0.5
+        and interleaved["purity_sorted"] == 1
+    )
 
 
 def test_a_block_named_slow_is_the_slow_block(data: TemporalData):
@@ -116,8 +137,12 @@ def test_smoothing_gains_from_persistence_only(data: TemporalData, null: Tempora
 
 
 def test_the_wrong_states_have_no_correlation(data: TemporalData):
-    shuffled = data.hidden[torch.randperm(len(data.hidden), generator=torch.Generator().manual_seed(0))]
-    scores = values(Fake(data.process.features), TemporalData(data.process, data.x, shuffled, data.signals))
+    shuffled = data.hidden[
+        torch.randperm(len(data.hidden), generator=torch.Generator().manual_seed(0))
+    ]
+    scores = values(
+        Fake(data.process.features), TemporalData(data.process, data.x, shuffled, data.signals)
+    )
     assert scores["hidden_correlation"] == pytest.approx(0, abs=0.03)
     assert scores["hidden_correlation_smoothed"] == pytest.approx(0, abs=0.03)
 
@@ -136,7 +161,13 @@ def test_dead_latents_in_the_block_empty_it_and_find_nothing(data: TemporalData)
     scores = {name: score.value for name, score in result.scores.items()}
     assert scores["slow_recall"] == 0.75 and scores["occupancy"] == 0.75 and scores["purity"] == 1
     assert scores["purity_sorted"] == 0.75  # 15 slow ones, then five fast ones; dead ones come last
-    assert result.details["slow_block"] == {"slow": 15, "fast": 0, "position": 0, "mixed": 0, "dead": 5}
+    assert result.details["slow_block"] == {
+        "slow": 15,
+        "fast": 0,
+        "position": 0,
+        "mixed": 0,
+        "dead": 5,
+    }
     assert scores["hidden_correlation"] == pytest.approx(PLAIN, abs=0.01)
 
 
@@ -151,7 +182,13 @@ def test_latents_of_the_position_are_told_from_slow_ones(data: TemporalData):
     tiles = torch.cat([turn @ planes[:2], -turn @ planes[:2], planes[2:], -planes[2:]])
     result = measure(Fake(torch.cat([tiles, features])), data)
     scores = {name: score.value for name, score in result.scores.items()}
-    assert result.details["slow_block"] == {"slow": 12, "fast": 0, "position": 8, "mixed": 0, "dead": 0}
+    assert result.details["slow_block"] == {
+        "slow": 12,
+        "fast": 0,
+        "position": 8,
+        "mixed": 0,
+        "dead": 0,
+    }
     assert scores["purity"] == 1 and scores["occupancy"] == 0.6 and scores["purity_sorted"] == 1
     assert scores["position_features_in_slow_block"] == 4
     half = values(Fake(torch.cat([tiles[:4], features])), data)
@@ -163,7 +200,8 @@ def test_a_latent_between_two_features_stands_for_neither(data: TemporalData):
     blurred = features[:20] + features[20:]  # |cosine| .71 with both: a tie, but found nowhere
     scores = values(Fake(blurred), data)
     assert scores["slow_recall"] == 0 and scores["fast_recall"] == 0
-    thirds = (features[:18].view(3, 6, 64) + features[20:38].view(3, 6, 64)).sum(0)  # |cosine| .41 with six
+    # |cosine| .41 with six
+    thirds = (features[:18].view(3, 6, 64) + features[20:38].view(3, 6, 64)).sum(0)
     result = measure(Fake(thirds), data)
     assert result.details["slow_block"]["mixed"] == 6 and result.scores["occupancy"].value == 0
 
@@ -179,11 +217,16 @@ def test_what_is_undefined_says_why(data: TemporalData):
     assert silent["purity"].value is None and silent["purity_sorted"].value is None
     assert silent["purity"].reason == "none of these latents stands for a slow or a fast feature"
     for name in ("hidden_correlation", "hidden_correlation_smoothed"):
-        assert silent[name].value is None and "no live latent is matched to a slow feature" in silent[name].reason
+        assert (
+            silent[name].value is None
+            and "no live latent is matched to a slow feature" in silent[name].reason
+        )
     assert silent["slow_recall"].value == 0 and silent["occupancy"].value == 0
     assert silent["position_features_in_slow_block"].value == 0
     capacity = data_of("s3c")
-    score = measure(Fake(capacity.process.features), capacity).scores["position_features_in_slow_block"]
+    score = measure(Fake(capacity.process.features), capacity).scores[
+        "position_features_in_slow_block"
+    ]
     assert score.value is None and score.reason == "this world has no position features"
 
 
@@ -197,7 +240,10 @@ def test_another_kind_of_world_is_refused():
             return Sample(torch.randn(n, 4, generator=generator), torch.ones(n, 4))
 
     world = World("other", Other(torch.eye(4), {"all": range(4)}), seed=0, batch=8)
-    with pytest.raises(TypeError, match="world 'other' has no persistent features; the temporal evaluation reads s3,"):
+    with pytest.raises(
+        TypeError,
+        match="world 'other' has no persistent features; the temporal evaluation reads s3,",
+    ):
         prepare(world)
 
 
@@ -206,7 +252,8 @@ def test_measuring_twice_gives_the_same(data: TemporalData):
 
 
 def test_lag_correlation_of_alternating_codes():
-    z = torch.tensor([1.0, 0.0]).repeat(32).view(1, 64, 1)  # correlation -1 at odd lags, 1 at even ones
+    # correlation -1 at odd lags, 1 at even ones
+    z = torch.tensor([1.0, 0.0]).repeat(32).view(1, 64, 1)
     torch.testing.assert_close(lag_correlation(z), torch.tensor([-1 / 15]), atol=1e-5, rtol=0)
     torch.testing.assert_close(lag_correlation(torch.full((2, 8, 1), 3.0)), torch.zeros(1))
 
@@ -214,7 +261,9 @@ def test_lag_correlation_of_alternating_codes():
 def test_position_share_of_codes_that_are_all_or_no_position():
     t = torch.arange(8.0).expand(4, 8)
     s = torch.arange(4.0).unsqueeze(1).expand(4, 8)
-    torch.testing.assert_close(position_share(torch.stack([t, s, t.square()], -1)), torch.tensor([1.0, 0.0, 1.0]))
+    torch.testing.assert_close(
+        position_share(torch.stack([t, s, t.square()], -1)), torch.tensor([1.0, 0.0, 1.0])
+    )
     half = torch.stack([t % 2 + s % 2], -1)  # two halves of equal variance
     torch.testing.assert_close(position_share(half), torch.tensor([0.5]))
 
@@ -231,13 +280,21 @@ def test_explained_share_is_that_of_least_squares():
     g = torch.Generator().manual_seed(0)
     x = torch.randn(4000, 3, generator=g)
     noise = torch.randn(4000, generator=g)
-    y = torch.stack([2 * x[:, 0] - x[:, 1] + 5, x[:, 2] + noise, noise, torch.full((4000,), 2.0)], 1)
-    torch.testing.assert_close(explained_share(x, y), torch.tensor([1.0, 0.5, 0.0, 0.0]), atol=0.03, rtol=0)
+    y = torch.stack(
+        [2 * x[:, 0] - x[:, 1] + 5, x[:, 2] + noise, noise, torch.full((4000,), 2.0)], 1
+    )
+    torch.testing.assert_close(
+        explained_share(x, y), torch.tensor([1.0, 0.5, 0.0, 0.0]), atol=0.03, rtol=0
+    )
     doubled = torch.cat([x, x[:, :1], torch.ones(4000, 1)], 1)  # a repeated and a constant input
-    torch.testing.assert_close(explained_share(doubled, y), explained_share(x, y), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        explained_share(doubled, y), explained_share(x, y), atol=1e-5, rtol=0
+    )
 
 
 def test_column_correlation_of_known_columns():
     a = torch.tensor([0.0, 1, 2, 3]).view(1, 4, 1)
     b = torch.cat([2 * a + 1, -a, torch.ones_like(a)], 2)
-    torch.testing.assert_close(column_correlation(a.expand(1, 4, 3), b), torch.tensor([1.0, -1.0, 0.0]))
+    torch.testing.assert_close(
+        column_correlation(a.expand(1, 4, 3), b), torch.tensor([1.0, -1.0, 0.0])
+    )

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from saelab.evals import truth
+from saelab.evals.truth import measure as truth
 from saelab.evals.truth.measure import TruthData, measure, prepare
 from saelab.synth.directions import orthonormal
 from saelab.synth.world import Sample, World
@@ -18,10 +18,14 @@ F, D, RATE = 8, 16, 0.25
 
 @dataclass(frozen=True)
 class TinyProcess:
-    """Orthogonal features, each active a quarter of the time, with codes from .5 to 1.5; x is their sum and nothing else."""
+    """Orthogonal features, each active a quarter of the time, with codes from .5 to 1.5; x is their
+    sum and nothing else.
+    """
 
     features: Tensor
-    groups: Mapping[str, range] = field(default_factory=lambda: {"front": range(3), "back": range(3, F)})
+    groups: Mapping[str, range] = field(
+        default_factory=lambda: {"front": range(3), "back": range(3, F)}
+    )
 
     def draw(self, n: int, generator: torch.Generator) -> Sample:
         active = torch.rand(n, F, generator=generator) < RATE
@@ -31,14 +35,18 @@ class TinyProcess:
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """Reads the code of each row by projection on it, exact for the orthogonal features; `gain` scales codes alone."""
+    """Reads the code of each row by projection on it, exact for the orthogonal features; `gain`
+    scales codes alone.
+    """
 
     directions: Tensor  # [L, D]
     gain: float = 1.0
     hook: None = None
 
     def encode(self, x: Tensor) -> Tensor:
-        pre = x @ (self.directions / self.directions.square().sum(1, keepdim=True).clamp_min(1e-8)).T
+        pre = (
+            x @ (self.directions / self.directions.square().sum(1, keepdim=True).clamp_min(1e-8)).T
+        )
         return self.gain * pre * (pre > 0.1)
 
     def decode(self, z: Tensor) -> Tensor:
@@ -96,25 +104,38 @@ def test_oracle_is_perfect(features, data):
 
 def test_order_and_sign_of_latents_do_not_matter(features, data):
     order = torch.randperm(F, generator=torch.Generator().manual_seed(1))
-    assert values(LeastSquares(features[order]), data) == pytest.approx(values(LeastSquares(features), data))
+    assert values(LeastSquares(features[order]), data) == pytest.approx(
+        values(LeastSquares(features), data)
+    )
     flipped = truth.truth_scores(
-        features, data.active, data.x, z=data.active.float(), x_hat=torch.zeros_like(data.x), directions=-features
+        features,
+        data.active,
+        data.x,
+        z=data.active.float(),
+        x_hat=torch.zeros_like(data.x),
+        directions=-features,
     )
     close(flipped["mcc"].value, 1)
     close(flipped["f1"].value, 1)
 
 
 def test_permuted_codes_are_at_chance(features, data):
-    """Right directions, codes of the next latent: independent of the truth, so precision and recall are the rate."""
+    """Right directions, codes of the next latent: independent of the truth, so precision and recall
+    are the rate.
+    """
     z = data.active.roll(1, 1).float()
-    scores = truth.truth_scores(features, data.active, data.x, z=z, x_hat=z @ features, directions=features)
+    scores = truth.truth_scores(
+        features, data.active, data.x, z=z, x_hat=z @ features, directions=features
+    )
     close(scores["mcc"].value, 1)  # of directions alone
     for name in ("precision", "recall", "f1"):
         assert scores[name].value == pytest.approx(RATE, abs=0.02)
 
 
 def test_random_directions_are_at_chance(features, data):
-    """The world's own features, but none of the SAE's: |cosine| of random directions of width 16 is about .2 on average."""
+    """The world's own features, but none of the SAE's: |cosine| of random directions of width 16 is
+    about .2 on average.
+    """
     directions = torch.randn(F, D, generator=torch.Generator().manual_seed(3))
     scores = values(LeastSquares(directions), data)
     assert 0.2 < scores["mcc"] < 0.6
@@ -123,7 +144,9 @@ def test_random_directions_are_at_chance(features, data):
 
 
 def test_dead_latents_change_only_what_counts_latents(features, data):
-    """As many dead latents as live ones halve every mean over latents; matching and reconstruction stay."""
+    """As many dead latents as live ones halve every mean over latents; matching and reconstruction
+    stay.
+    """
     before = values(LeastSquares(features), data)
     after = values(LeastSquares(torch.cat([features, torch.zeros(F, D)])), data)
     for name in ("mcc", "explained_variance", "shrinkage", "l0"):
@@ -135,7 +158,10 @@ def test_dead_latents_change_only_what_counts_latents(features, data):
 
 def test_halving_codes_changes_no_scale_free_score(features, data):
     directions = features + 0.1 * torch.randn(F, D, generator=torch.Generator().manual_seed(4))
-    before, after = values(LeastSquares(directions), data), values(LeastSquares(directions, gain=0.5), data)
+    before, after = (
+        values(LeastSquares(directions), data),
+        values(LeastSquares(directions, gain=0.5), data),
+    )
     for name in ("mcc", "precision", "recall", "f1", "uniqueness", "dead", "l0"):
         assert after[name] == before[name]
     close(after["shrinkage"], before["shrinkage"] / 2)
@@ -147,10 +173,14 @@ def test_halving_codes_changes_no_scale_free_score(features, data):
 
 
 def test_a_detector_that_fires_too_often_has_a_closed_form(features, data):
-    """A latent that always fires: precision is the rate, recall 1. One that fires for feature 0 but points at 1: chance."""
+    """A latent that always fires: precision is the rate, recall 1. One that fires for feature 0 but
+    points at 1: chance.
+    """
     z = torch.zeros(len(data.x), 2)
     z[:, 0], z[:, 1] = 1, data.active[:, 0].float()
-    scores = truth.truth_scores(features, data.active, data.x, z=z, x_hat=torch.zeros_like(data.x), directions=features[:2])
+    scores = truth.truth_scores(
+        features, data.active, data.x, z=z, x_hat=torch.zeros_like(data.x), directions=features[:2]
+    )
     rate = data.active.double().mean(0)
     both = (data.active[:, 0] & data.active[:, 1]).double().mean()
     close(scores["precision"].value, (rate[0] + both / rate[0]) / 2)
@@ -182,17 +212,26 @@ def test_parts_give_what_the_whole_gives(features, data, monkeypatch):
 
 
 def test_undefined_says_why(features):
-    constant = TruthData(features, {"all": range(F)}, torch.full((50, D), 0.7), torch.ones(50, F, dtype=torch.bool))
+    constant = TruthData(
+        features, {"all": range(F)}, torch.full((50, D), 0.7), torch.ones(50, F, dtype=torch.bool)
+    )
     scores = measure(LeastSquares(features), constant).scores
     assert scores["explained_variance"].value is None
     assert "constant" in scores["explained_variance"].reason
     assert scores["shrinkage"].value is not None
-    nothing = TruthData(features, {"all": range(F)}, torch.zeros(50, D), torch.zeros(50, F, dtype=torch.bool))
+    nothing = TruthData(
+        features, {"all": range(F)}, torch.zeros(50, D), torch.zeros(50, F, dtype=torch.bool)
+    )
     result = measure(LeastSquares(features), nothing)
     assert result.scores["shrinkage"].value is None
     assert "zero" in result.scores["shrinkage"].reason
     assert result.scores["dead"].value == 1
-    assert result.scores["precision"].value == result.scores["recall"].value == result.scores["f1"].value == 0
+    assert (
+        result.scores["precision"].value
+        == result.scores["recall"].value
+        == result.scores["f1"].value
+        == 0
+    )
     json.dumps(result.to_json(), allow_nan=False)  # raises on NaN
 
 
@@ -213,14 +252,16 @@ def test_details_draw_the_features_in_order(features, data):
     assert sorted(details["order"]) == list(range(F + 2))
     assert details["order"][3:F] == list(range(1, F - 2))
     assert details["order"][1:3] == [F, F - 2]  # the latents of features 1 and 2
-    assert set(details["order"][F:]) <= {0, F - 1, F + 1}  # the zero row and one of the two copies of feature 0
+    # the zero row and one of the two copies of feature 0
+    assert set(details["order"][F:]) <= {0, F - 1, F + 1}
     assert details["matched"] == [1.0] * F
     assert details["frequency"] == pytest.approx(data.active.double().mean(0).tolist(), abs=1e-6)
     assert details["groups"] == {"front": [0, 3], "back": [3, F]}
 
 
 def test_unmatched_latents_are_drawn_next_to_those_of_the_same_feature(features, data):
-    rough = features[[5, 1, 5]] + 0.3 * features[[0, 0, 2]]  # worse copies, so that the exact ones are matched
+    # worse copies, so that the exact ones are matched
+    rough = features[[5, 1, 5]] + 0.3 * features[[0, 0, 2]]
     details = measure(LeastSquares(torch.cat([features, rough])), data).details
     assert details["order"] == [*range(F), F + 1, F, F + 2]
 

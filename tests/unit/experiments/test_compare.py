@@ -11,7 +11,12 @@ def rows(treatment, baseline, *, l0=(32.0, 32.0), healthy=True, seeds=None):
     made = []
     for variant, values, size in (("batch_topk", treatment, l0[0]), ("topk", baseline, l0[1])):
         for seed, value in zip(seeds or range(len(values)), values, strict=True):
-            scores = {"l0": Score(size), "explained_variance": Score(value, reason="" if value is not None else "no variance")}
+            scores = {
+                "l0": Score(size),
+                "explained_variance": Score(
+                    value, reason="" if value is not None else "no variance"
+                ),
+            }
             made.append(row(f"{variant}-s{seed}", variant, seed, healthy=healthy, scores=scores))
     return made
 
@@ -63,7 +68,9 @@ def test_one_seed_shows_nothing():
     assert verdict["low"] is None and "2 seeds" in verdict["reason"]
 
 
-@pytest.mark.parametrize(("sizes", "verdict"), [((32.9, 32.0), "better"), ((33.0, 32.0), "not comparable")])
+@pytest.mark.parametrize(
+    ("sizes", "verdict"), [((32.9, 32.0), "better"), ((33.0, 32.0), "not comparable")]
+)
 def test_l0_gap_of_three_per_cent(sizes, verdict):
     judged = judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81], l0=sizes), "higher")
     assert judged["verdict"] == verdict
@@ -81,4 +88,7 @@ def test_unhealthy_undefined_and_unpaired_are_not_comparable():
 
 
 def test_merged_facts():
-    assert merged([{"model": "pylm", "seed": 0}, {"model": "pylm", "seed": 1}]) == {"model": "pylm", "seed": [0, 1]}
+    assert merged([{"model": "pylm", "seed": 0}, {"model": "pylm", "seed": 1}]) == {
+        "model": "pylm",
+        "seed": [0, 1],
+    }

@@ -7,13 +7,17 @@ from saelab.experiments.run.caching import kept
 from saelab.store import CorruptFile, read_tensors
 from saelab.terms.base import Need
 from saelab.terms.causal import fisher_need
-from saelab.train import Training
 from saelab.testing.variants import BATCH, SparseSource
+from saelab.train import Training
 from saelab.types import Optim, Run, Source, Spec
 
 
 def weights(folder):
-    run = Run(Spec("causal", 64, 4.0, {"rows": 500.0}), Source(tokens=10 * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5))
+    run = Run(
+        Spec("causal", 64, 4.0, {"rows": 500.0}),
+        Source(tokens=10 * BATCH, batch=BATCH),
+        Optim(lr=3e-3, warmup=5),
+    )
     training = Training([run], SparseSource(), meet=Need.of if folder is None else kept(folder))
     list(training)
     return training.state()["0.sae.W_dec"]

@@ -7,16 +7,31 @@ import pytest
 from saelab.experiments import demo
 from saelab.experiments.folders import OtherContent, RunFolder, claim, run_folder, stored_run
 from saelab.experiments.load import load_plan
-from saelab.experiments.plan import Contrast, Plan, check_plan, run_from_config, run_id, run_name, single
+from saelab.experiments.plan import (
+    Contrast,
+    Plan,
+    check_plan,
+    run_from_config,
+    run_id,
+    run_name,
+    single,
+)
 from saelab.store import CorruptFile, append_line, read_lines
 from saelab.types import Optim, Run, Source, Spec
 from saelab.variants import check_spec
 
-RUN = Run(Spec("topk", 256, 8, {"aux": 0.0}), Source(tokens=10_000, batch=100), Optim(lr=2e-3), seed=3)
+RUN = Run(
+    Spec("topk", 256, 8, {"aux": 0.0}), Source(tokens=10_000, batch=100), Optim(lr=2e-3), seed=3
+)
 
 
 def test_identity_is_content():
-    same = Run(Spec("topk", 256, 8.0, {"aux": 0}), Source(tokens=10_000, batch=100), Optim(lr=0.002), seed=3)
+    same = Run(
+        Spec("topk", 256, 8.0, {"aux": 0}),
+        Source(tokens=10_000, batch=100),
+        Optim(lr=0.002),
+        seed=3,
+    )
     assert run_from_config(json.loads(json.dumps(RUN.config))) == RUN
     assert run_name(RUN).startswith("topk-s3-") and run_name(RUN).endswith(run_id(RUN)[:8])
     assert run_id(replace(RUN, optim=Optim(lr=1e-3))) != run_id(RUN)
@@ -65,8 +80,11 @@ def test_a_folder_belongs_to_one_plan(tmp_path):
     claim(plan, tmp_path / "out")
     claim(plan, tmp_path / "out")  # the same one goes on
     other = single(replace(RUN, seed=4))
-    claim(other, tmp_path / "out")  # the first one has left nothing there: it failed before it trained
-    assert [path.name for path in (tmp_path / "out" / "runs").iterdir()] == [run_name(other.runs[0])]
+    # the first one has left nothing there: it failed before it trained
+    claim(other, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "runs").iterdir()] == [
+        run_name(other.runs[0])
+    ]
     claim(plan, tmp_path / "out")
     run_folder(tmp_path / "out", RUN).metrics.write_text("")
     with pytest.raises(OtherContent, match=f"{plan.name}.*{other.name}"):
@@ -122,7 +140,10 @@ def test_the_demo_is_a_plan_that_anyone_can_run():
     assert load_plan(Path(__file__).parents[3] / "plans" / "demo.py") == plan
     variants = {run.spec.variant for run in plan.runs}
     assert len(variants) >= 4 and {run.seed for run in plan.runs} == {0, 1}
-    assert len(plan.runs) == 2 * len(variants) and len({(run.source, run.spec.l0) for run in plan.runs}) == 1
+    assert (
+        len(plan.runs) == 2 * len(variants)
+        and len({(run.source, run.spec.l0) for run in plan.runs}) == 1
+    )
     assert {contrast.treatment for contrast in plan.contrasts} == {"batch_topk"}
 
 

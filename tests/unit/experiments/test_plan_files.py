@@ -27,4 +27,6 @@ def test_the_ablation_takes_over_the_reference_rows():
     shared = {reference[run_id(run)] for run in plan.runs if run_id(run) in reference}
     assert shared == {"frontier-l0_32", "batch_topk-l0_32", "matryoshka-l0_32"}
     rates = {run.spec.name: run.optim.lr for run in plan.runs if run_id(run) not in reference}
-    assert rates.pop("refinement_alone") == RATES["batch_topk"] and {*rates.values()} == {RATES["frontier"]}
+    assert rates.pop("refinement_alone") == RATES["batch_topk"] and {*rates.values()} == {
+        RATES["frontier"]
+    }

@@ -14,7 +14,10 @@ from saelab.variants import settings_of
     [
         ("batch_topk", Row("batch_topk", "batch_topk")),
         ("causal:rotate=1", Row("causal-rotate_1", "causal", {"rotate": 1.0})),
-        ("frontier:tilt=0:sorts=0", Row("frontier-tilt_0-sorts_0", "frontier", {"tilt": 0.0, "sorts": 0.0})),
+        (
+            "frontier:tilt=0:sorts=0",
+            Row("frontier-tilt_0-sorts_0", "frontier", {"tilt": 0.0, "sorts": 0.0}),
+        ),
         ("null=causal:rotate=1", Row("null", "causal", {"rotate": 1.0})),
         ("base = batch_topk", Row("base", "batch_topk")),
     ],
@@ -40,13 +43,29 @@ def test_what_is_no_row(text, message):
 
 
 def test_a_tables_rows_carry_their_numbers_beside_the_worlds():
-    plan = plan_of(Table("s1", ("batch_topk", "null=causal:rotate=1", "plain=batch_topk:anneal=1"), (0, 1)))
+    plan = plan_of(
+        Table("s1", ("batch_topk", "null=causal:rotate=1", "plain=batch_topk:anneal=1"), (0, 1))
+    )
     settings = {run.spec.name: run.spec.settings for run in plan.runs}
-    own = {name: value for name, value in WORLDS["s1"].own["causal"].items() if value != settings_of("causal")[name]}
-    assert settings == {"batch_topk": {"anneal": 3}, "null": {"anneal": 3, "rotate": 1, **own}, "plain": {"anneal": 1}}
-    assert {(c.baseline, c.treatment) for c in plan.contrasts} == {("batch_topk", "null"), ("batch_topk", "plain")}
+    own = {
+        name: value
+        for name, value in WORLDS["s1"].own["causal"].items()
+        if value != settings_of("causal")[name]
+    }
+    assert settings == {
+        "batch_topk": {"anneal": 3},
+        "null": {"anneal": 3, "rotate": 1, **own},
+        "plain": {"anneal": 1},
+    }
+    assert {(c.baseline, c.treatment) for c in plan.contrasts} == {
+        ("batch_topk", "null"),
+        ("batch_topk", "plain"),
+    }
     again = plan_of(Table("s1", ("other_name=causal:rotate=1",), (0,)))
-    assert run_id(again.runs[0]) == run_id(next(run for run in plan.runs if run.spec.name == "null"))  # a name is no content
+    # a name is no content
+    assert run_id(again.runs[0]) == run_id(
+        next(run for run in plan.runs if run.spec.name == "null")
+    )
 
 
 def test_two_rows_of_one_name_are_refused():

@@ -1,16 +1,18 @@
-"""Tables on worlds: what becomes a plan, what is refused, means and sanity, learning rates by search."""
+"""Tables on worlds: what becomes a plan, what is refused, means and sanity, learning rates by
+search.
+"""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from saelab.experiments import tune
 from saelab.experiments.compare.judge import means
 from saelab.experiments.folders import OtherContent, run_folder
 from saelab.experiments.listen import Silent
-from saelab.experiments.tables.table import Table, facts, plan_of, sanity
 from saelab.experiments.run.worlds import measure_both, run_table
+from saelab.experiments.tables import tune
+from saelab.experiments.tables.table import Table, facts, plan_of, sanity
 from saelab.store import CorruptFile, read_json
 from saelab.synth.worlds import WORLDS
 from saelab.types import Run, WorldSource
@@ -33,24 +35,46 @@ def test_rows_of_a_seed_share_stream_width_and_rate():
     assert plan.evals == ("truth", "composition") and len(plan.runs) == 6
     for seed in (20, 21):
         rows = [run for run in plan.runs if run.seed == seed]
-        assert len({json.dumps(run.config["source"]) + json.dumps(run.config["optim"]) for run in rows}) == 1
+        assert (
+            len(
+                {json.dumps(run.config["source"]) + json.dumps(run.config["optim"]) for run in rows}
+            )
+            == 1
+        )
         assert source_of(rows[0]).seed == seed and source_of(rows[0]).steps == 20_000
     assert [dict(run.spec.settings) for run in plan.runs[::2]] == [{}, {}, {"inner": 16}]
-    assert {(c.baseline, c.treatment) for c in plan.contrasts} == {("batch_topk", "standard"), ("batch_topk", "matryoshka")}
+    assert {(c.baseline, c.treatment) for c in plan.contrasts} == {
+        ("batch_topk", "standard"),
+        ("batch_topk", "matryoshka"),
+    }
     assert {c.metric for c in plan.contrasts} == set(WORLDS["s2"].headline)
 
 
 def test_a_world_may_set_numbers_of_a_single_variant():
-    rows = {run.spec.name: run.spec.settings for run in plan_of(table("causal", "end_to_end", "mine=causal:weight=8")).runs}
-    assert rows["causal"]["weight"] == 4 and rows["causal"]["refine"] == 0 and rows["mine"]["weight"] == 8
+    rows = {
+        run.spec.name: run.spec.settings
+        for run in plan_of(table("causal", "end_to_end", "mine=causal:weight=8")).runs
+    }
+    assert (
+        rows["causal"]["weight"] == 4
+        and rows["causal"]["refine"] == 0
+        and rows["mine"]["weight"] == 8
+    )
     assert rows["end_to_end"] == {"anneal": 3, "weight": 4}
     for entry in WORLDS.values():
-        assert all(set(settings) <= set(settings_of(variant)) for variant, settings in entry.own.items())
+        assert all(
+            set(settings) <= set(settings_of(variant)) for variant, settings in entry.own.items()
+        )
 
 
 def test_several_l0s_make_a_row_each():
     plan = plan_of(table("topk", "standard", l0s=(3, 6)))
-    assert {run.spec.name for run in plan.runs} == {"topk-l0_3", "topk-l0_6", "standard-l0_3", "standard-l0_6"}
+    assert {run.spec.name for run in plan.runs} == {
+        "topk-l0_3",
+        "topk-l0_6",
+        "standard-l0_3",
+        "standard-l0_6",
+    }
     assert {(c.baseline, c.treatment) for c in plan.contrasts} == {
         ("topk-l0_3", "standard-l0_3"),
         ("topk-l0_6", "standard-l0_6"),
@@ -63,7 +87,8 @@ def test_what_makes_another_table():
         for more in ({}, {"length": 4}, {"changes": {"k": 6}}, {"changes": {"k": 6.0}})
     ]
     assert names[0] == "synth-s1" and names[2] == names[3] and len(set(names)) == 3
-    assert Table("s1", ("topk", "standard"), (0, 1)).name == "synth-s1"  # rows and seeds are added to it
+    # rows and seeds are added to it
+    assert Table("s1", ("topk", "standard"), (0, 1)).name == "synth-s1"
 
 
 @pytest.mark.parametrize(
@@ -74,7 +99,10 @@ def test_what_makes_another_table():
         (Table("s1", (), (0,)), "no variants are given"),
         (Table("s1", ("topk",), ()), "seeds is 0: nothing would be trained"),
         (Table("s1", ("topk",), (-1,)), "the first seed is -1"),
-        (Table("s1", ("topk",), (0,), l0s=(64,)), "L0 is 64; it must be above 0 and below the width, 64 latents"),
+        (
+            Table("s1", ("topk",), (0,), l0s=(64,)),
+            "L0 is 64; it must be above 0 and below the width, 64 latents",
+        ),
         (Table("s1", ("topk",), (0,), changes={"k": 100}), "L0 is 100"),
         (Table("s1", ("topk",), (0,), changes={"kk": 6}), "no number 'kk'"),
         (Table("s1", ("topk",), (0,), length=0), "length is 0"),
@@ -101,7 +129,9 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_table_is_the_same_for_any_number_of_processes_and_goes_on(tmp_path):
     one = run_table(table(), tmp_path / "one", jobs=1)
     two = run_table(table(), tmp_path / "two", jobs=2)
-    assert len(files(tmp_path / "one")) == 4 * 4 and files(tmp_path / "one") == files(tmp_path / "two")
+    assert len(files(tmp_path / "one")) == 4 * 4 and files(tmp_path / "one") == files(
+        tmp_path / "two"
+    )
     assert one.rows == two.rows and one.means == two.means and one.contrasts == two.contrasts
     changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "nces.json"
     before = changed.read_bytes()
@@ -116,20 +146,28 @@ def test_a_table_is_the_same_for_any_number_of_processes_and_goes_on(tmp_path):
     record = read_json(tmp_path / "one" / "summary.json")
     assert record["facts"]["world"] == "s1" and record["facts"]["learning_rates"]["frozen"] == 0.01
     metrics = record["means"][0]["metrics"]
-    assert metrics["causal_mcc"]["n"] == 2 and metrics["causal_mcc"]["low"] < metrics["causal_mcc"]["value"]
+    assert (
+        metrics["causal_mcc"]["n"] == 2
+        and metrics["causal_mcc"]["low"] < metrics["causal_mcc"]["value"]
+    )
     assert "causal_mcc_batch" in metrics and "causal_mcc_batch" not in record["means"][2]["metrics"]
-    with pytest.raises(OtherContent, match=r"holds the results of 'synth-s1-\w+', not of 'synth-s2-\w+'"):
+    with pytest.raises(
+        OtherContent, match=r"holds the results of 'synth-s1-\w+', not of 'synth-s2-\w+'"
+    ):
         run_table(table(world="s2"), tmp_path / "one")
 
 
 def test_means_need_every_healthy_seed():
     def row(seed, value, healthy=True):
-        metric = {"value": value, "low": None, "high": None} | ({} if value is not None else {"reason": "no tree"})
+        metric = {"value": value, "low": None, "high": None} | (
+            {} if value is not None else {"reason": "no tree"}
+        )
         return {"variant": "a", "seed": seed, "healthy": healthy, "metrics": {"mig": metric}}
 
     (mean,) = means([row(0, 0.5), row(1, 0.7), row(2, 9.0, healthy=False)], {"mig": "higher"})
     assert mean["n"] == 2 and mean["metrics"]["mig"]["value"] == pytest.approx(0.6)
-    assert mean["metrics"]["mig"]["low"] == pytest.approx(0.6 - 12.706 * 0.1, abs=1e-3)  # Student t, 1 degree of freedom
+    # Student t, 1 degree of freedom
+    assert mean["metrics"]["mig"]["low"] == pytest.approx(0.6 - 12.706 * 0.1, abs=1e-3)
     (mean,) = means([row(0, 0.5), row(1, None)], {})
     assert mean["metrics"]["mig"] == {
         "value": None,
@@ -158,18 +196,36 @@ def test_rates_are_chosen_on_the_head_world(tmp_path, monkeypatch):
     asked = []
     real = tune.plan_of
     monkeypatch.setattr(
-        tune, "plan_of", lambda t: asked.append(t) or real(Table(t.world, t.variants, t.seeds, (), QUICK, 1.0, t.rates))
+        tune,
+        "plan_of",
+        lambda t: (
+            asked.append(t) or real(Table(t.world, t.variants, t.seeds, (), QUICK, 1.0, t.rates))
+        ),
     )
-    chosen = tune.choose_rates(Table("s3c_hard", ("batch_topk",), (20,)), tmp_path / "out", Silent(), 1)
-    assert {t.world for t in asked} == {"s3c"} and {t.rates["batch_topk"] for t in asked} == {1e-5, 1e-2}
+    chosen = tune.choose_rates(
+        Table("s3c_hard", ("batch_topk",), (20,)), tmp_path / "out", Silent(), 1
+    )
+    assert {t.world for t in asked} == {"s3c"} and {t.rates["batch_topk"] for t in asked} == {
+        1e-5,
+        1e-2,
+    }
     record = read_json(tmp_path / "out-rates" / "learning_rates.json")
     best = max(record["means"], key=lambda name: record["means"][name])
     assert record["headline"] == "slow_recall" and best == f"batch_topk-lr{chosen['batch_topk']:g}"
-    assert tune.read_rates(tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("batch_topk",), (0,))) == chosen
+    assert (
+        tune.read_rates(
+            tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("batch_topk",), (0,))
+        )
+        == chosen
+    )
     with pytest.raises(ValueError, match="was tuned on s3c; s1 takes its rates from s1"):
-        tune.read_rates(tmp_path / "out-rates" / "learning_rates.json", Table("s1", ("batch_topk",), (0,)))
+        tune.read_rates(
+            tmp_path / "out-rates" / "learning_rates.json", Table("s1", ("batch_topk",), (0,))
+        )
     with pytest.raises(ValueError, match="has no rate for topk"):
-        tune.read_rates(tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("topk",), (0,)))
+        tune.read_rates(
+            tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("topk",), (0,))
+        )
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(CorruptFile, match="holds no learning rates"):
         tune.read_rates(tmp_path / "bad.json", Table("s3c", ("topk",), (0,)))
@@ -184,8 +240,12 @@ def test_batch_selection_is_a_reading_of_its_own(tmp_path):
 
     data = WORLD_EVALS["truth"].prepare(build_world(source_of(run)))
     scores = measure_both("truth", sae, data).scores
-    assert scores["l0_batch"].value == pytest.approx(4.0, abs=1e-3) and scores["l0"].value != scores["l0_batch"].value
-    sae.act.threshold.mul_(100)  # nothing passes it any more, and batch selection does not look at it
+    assert (
+        scores["l0_batch"].value == pytest.approx(4.0, abs=1e-3)
+        and scores["l0"].value != scores["l0_batch"].value
+    )
+    # nothing passes it any more, and batch selection does not look at it
+    sae.act.threshold.mul_(100)
     again = measure_both("truth", sae, data).scores
     assert again["l0"].value == 0 and again["l0_batch"].value == scores["l0_batch"].value
 
@@ -193,11 +253,15 @@ def test_batch_selection_is_a_reading_of_its_own(tmp_path):
 def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from saelab.experiments import synth
+    from saelab.experiments.tables import table as synth
     from saelab.variants import build
 
-    monkeypatch.setattr(synth, "build", lambda spec, d_in, seed: replace(build(spec, d_in, seed), batch="windows"))
-    with pytest.raises(ValueError, match="batch_topk reads windows, and world 's2' has only tokens; leave it out"):
+    monkeypatch.setattr(
+        synth, "build", lambda spec, d_in, seed: replace(build(spec, d_in, seed), batch="windows")
+    )
+    with pytest.raises(
+        ValueError, match="batch_topk reads windows, and world 's2' has only tokens; leave it out"
+    ):
         run_table(table("batch_topk", world="s2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     synth.check_batches(plan_of(table("batch_topk", world="s3")))  # has both
@@ -206,7 +270,10 @@ def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkey
 def test_a_variant_that_asks_a_model_is_refused_where_there_is_none(tmp_path):
     from saelab.experiments.tables.table import check_batches
 
-    with pytest.raises(ValueError, match=r"^causal asks the model behind .* or a world with a model \(s1, s1b, s1d\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"^causal asks the model behind .* or a world with a model \(s1, s1b, s1d\)",
+    ):
         run_table(table("batch_topk", "causal", world="s2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     check_batches(plan_of(table("causal", "end_to_end", world="s1d")))

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_corpus, tiny_model
-from saelab.ground.stream import ActivationStream, BrokenModelError, capture_windows
 from saelab.ground.cache import CachedStream, plan_cache, shard_name, write_cache
+from saelab.ground.stream import ActivationStream, BrokenModelError, capture_windows
 from saelab.lm.model import HFModel, load_model, wrap
-from saelab.text.windows import load_windows
 from saelab.store import CorruptFile
+from saelab.text.windows import load_windows
 from saelab.types import Cursor, Source, Tokens, Windows
 
 
@@ -24,7 +24,15 @@ def lm() -> HFModel:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory) -> Source:
     path = tiny_corpus(tmp_path_factory.mktemp("text") / "a.txt")
-    return Source(corpus=str(path), context=32, batch=100, buffer=1_000, lm_batch=8, tokens=100_000, model="tiny")
+    return Source(
+        corpus=str(path),
+        context=32,
+        batch=100,
+        buffer=1_000,
+        lm_batch=8,
+        tokens=100_000,
+        model="tiny",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +46,9 @@ def take(stream, kind, n, start=None):
 
 def test_an_epoch_gives_every_kept_activation_once(stream):
     """All batches of an epoch, and what every block drops, add up; no activation comes twice."""
-    steps = sum(int(stream.windows.keep[stream.rows(0, b)].sum()) // 100 for b in range(stream.n_blocks))
+    steps = sum(
+        int(stream.windows.keep[stream.rows(0, b)].sum()) // 100 for b in range(stream.n_blocks)
+    )
     drawn = take(stream, "tokens", steps)
     assert drawn[-1][1] == Cursor(1, 0, 0)
     x = torch.cat([batch.x for batch, _ in drawn])
@@ -65,12 +75,17 @@ def test_equal_cursors_equal_batches(stream, lm, source, kind):
 
 def test_windows_beside_tokens_change_no_token(stream):
     n = 130  # more than an epoch
-    for (both, _), (tokens, _) in zip(take(stream, "both", n), take(stream, "tokens", n), strict=True):
+    for (both, _), (tokens, _) in zip(
+        take(stream, "both", n), take(stream, "tokens", n), strict=True
+    ):
         assert torch.equal(both.x, tokens.x) and tokens.windows is None
         assert isinstance(both.windows, Windows) and both.windows.x.shape == (3, 32, 32)
     block = stream.block(0, 0)
-    seen = torch.cat([batch.windows.tokens for batch, _ in take(stream, "both", len(block.flat) // 100)])
-    assert torch.equal(seen, block.tokens[: len(seen)])  # in the epoch's random order, none twice before all were read
+    seen = torch.cat(
+        [batch.windows.tokens for batch, _ in take(stream, "both", len(block.flat) // 100)]
+    )
+    # in the epoch's random order, none twice before all were read
+    assert torch.equal(seen, block.tokens[: len(seen)])
 
 
 def test_epochs_differ_in_order(stream):
@@ -105,9 +120,13 @@ def test_an_outlier_mask_is_one_bound_for_training_and_evaluation(stream, lm, so
     share = (everything > masked.norm_bound).float().mean().item()
     assert 0.02 < share < 0.9
     assert masked.facts["dropped"]["norm"] == pytest.approx(share, abs=0.05)
-    assert all(batch.x.norm(dim=1).max() <= masked.norm_bound for batch, _ in take(masked, "tokens", 5))
+    assert all(
+        batch.x.norm(dim=1).max() <= masked.norm_bound for batch, _ in take(masked, "tokens", 5)
+    )
     for hygiene in (masked, masked.source):  # evaluation from the stream, or from its source alone
-        norms = torch.cat([w.flat for w, _ in capture_windows(lm, stream.windows, hygiene)]).norm(dim=1)
+        norms = torch.cat([w.flat for w, _ in capture_windows(lm, stream.windows, hygiene)]).norm(
+            dim=1
+        )
         assert len(norms) == pytest.approx((1 - share) * len(everything), abs=2)
         assert norms.max() <= masked.norm_bound
 
@@ -126,17 +145,24 @@ def test_facts_say_what_was_dropped_and_how_often_the_text_repeats(stream, caplo
 
 
 def test_too_little_text_for_one_batch(stream, lm, source):
-    with pytest.raises(ValueError, match=r"holds [\d,]+ activations, fewer than one batch of 1,000,000"):
+    with pytest.raises(
+        ValueError, match=r"holds [\d,]+ activations, fewer than one batch of 1,000,000"
+    ):
         ActivationStream(lm, stream.windows, replace(source, batch=1_000_000, buffer=2_000_000))
 
 
 def test_nan_activations_name_layer_and_batch(stream, source):
-    broken = wrap(tiny_model("llama").requires_grad_(False), byte_tokenizer(), "broken").at("layers.2")
+    broken = wrap(tiny_model("llama").requires_grad_(False), byte_tokenizer(), "broken").at(
+        "layers.2"
+    )
     rare = stream.windows.tokens[stream.rows(0, 0)[9]]  # a window of the second LM batch
     only = next(int(t) for t in rare if t > 1)
     with torch.no_grad():
         broken.model.get_parameter("model.layers.1.mlp.down_proj.weight")[:] = float("inf")
-    with pytest.raises(BrokenModelError, match=r"NaN or infinite at layer 1 \(model\.layers\.1\), in LM batch 0 of block 0"):
+    with pytest.raises(
+        BrokenModelError,
+        match=r"NaN or infinite at layer 1 \(model\.layers\.1\), in LM batch 0 of block 0",
+    ):
         take(ActivationStream(broken, stream.windows, source), "tokens", 1)
     broken = wrap(tiny_model("llama").requires_grad_(False), byte_tokenizer(), "broken")
     with torch.no_grad():
@@ -145,7 +171,7 @@ def test_nan_activations_name_layer_and_batch(stream, source):
         list(capture_windows(broken, stream.windows))
 
 
-# Cache ---------------------------------------------------------------------------------------------------------------
+# Cache --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +197,9 @@ def test_a_cache_gives_the_live_streams_batches(cached, stream, source, lm, kind
     folder, plan = cached
     disk = CachedStream(folder, source)
     assert (disk.hook, disk.d_in, disk.stats.scale) == (stream.hook, 32, stream.stats.scale)
-    for (live, after), (stored, then) in zip(take(stream, kind, 60), take(disk, kind, 60), strict=True):
+    for (live, after), (stored, then) in zip(
+        take(stream, kind, 60), take(disk, kind, 60), strict=True
+    ):
         assert after == then
         assert torch.equal(live.x, stored.x)
     middle = take(stream, kind, 25)[-1][1]
@@ -212,10 +240,14 @@ def test_a_cache_of_something_else_is_refused(tmp_path, cached, stream, source, 
     folder, plan = cached
     with pytest.raises(ValueError, match="of seed 0, not 1"):
         CachedStream(folder, replace(source, seed=1))
-    with pytest.raises(ValueError, match=r"of hook 'blocks\.1\.hook_resid_post', not 'blocks\.2\.hook_resid_post'"):
+    with pytest.raises(
+        ValueError, match=r"of hook 'blocks\.1\.hook_resid_post', not 'blocks\.2\.hook_resid_post'"
+    ):
         CachedStream(folder, source, lm.at("layers.2"))
     with pytest.raises(ValueError, match=r"of corpus .* not "):
-        CachedStream(folder, replace(source, corpus=str(tiny_corpus(tmp_path / "b.txt", documents=50))))
+        CachedStream(
+            folder, replace(source, corpus=str(tiny_corpus(tmp_path / "b.txt", documents=50)))
+        )
     with pytest.raises(ValueError, match="of hook"):
         list(write_cache(ActivationStream(lm.at("layers.2"), stream.windows, source), plan))
     with pytest.raises(FileNotFoundError):

@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 
 from helpers import tiny_checkpoint, tiny_corpus
-from saelab.lm import weights
 from saelab.ground.preflight import check_source
+from saelab.lm import weights
 from saelab.types import Source
 
 
@@ -12,7 +12,13 @@ from saelab.types import Source
 def good(tmp_path_factory) -> Source:
     folder = tmp_path_factory.mktemp("preflight")
     model = tiny_checkpoint(folder / "m", "gpt2")
-    return Source(model=str(model), corpus=str(tiny_corpus(folder / "a.txt")), context=64, batch=256, buffer=1024)
+    return Source(
+        model=str(model),
+        corpus=str(tiny_corpus(folder / "a.txt")),
+        context=64,
+        batch=256,
+        buffer=1024,
+    )
 
 
 def test_a_good_source_passes_without_loading_weights(good, monkeypatch):
@@ -24,11 +30,16 @@ def test_a_good_source_passes_without_loading_weights(good, monkeypatch):
 
 
 def test_a_thousand_tokens_with_batch_2048_are_refused_with_the_numbers(good):
-    with pytest.raises(ValueError, match=r"^1,000 tokens are fewer than one batch of 2,048: 0 training steps; [^.]*$"):
+    with pytest.raises(
+        ValueError,
+        match=r"^1,000 tokens are fewer than one batch of 2,048: 0 training steps; [^.]*$",
+    ):
         check_source(replace(good, tokens=1_000, batch=2_048, buffer=65_536))
 
 
-@pytest.mark.parametrize("name", ["tokens", "batch", "context", "buffer", "lm_batch", "eval_windows"])
+@pytest.mark.parametrize(
+    "name", ["tokens", "batch", "context", "buffer", "lm_batch", "eval_windows"]
+)
 def test_numbers_must_be_positive(good, name):
     with pytest.raises(ValueError, match=f"{name} must be positive; got -5"):
         check_source(replace(good, **{name: -5}))
@@ -45,7 +56,10 @@ def test_numbers_must_be_positive(good, name):
         ({"context": 129}, "context 129 is more than the 128 positions"),
         ({"hook": "layers.9"}, "layer 9 is out of range; this gpt2 has layers 0 to 3"),
         ({"hook": "blocks.1.hook_resid"}, "did you mean 'blocks.1.hook_resid_p"),
-        ({"max_norm": 0.5}, "max_norm is a multiple of the median norm and must be over 1; got 0.5"),
+        (
+            {"max_norm": 0.5},
+            "max_norm is a multiple of the median norm and must be over 1; got 0.5",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(good, change, message):

@@ -22,8 +22,10 @@ METRICS = {
     "shrinkage": "l2_norm_in l2_norm_out l2_ratio relative_reconstruction_bias",
     "sparsity": "l0 l1",
     "token_stats": "total_tokens_eval_reconstruction total_tokens_eval_sparsity_variance",
-    "misc_metrics": "freq_over_1_percent freq_over_10_percent normalized_freq_over_1_percent "
-    "normalized_freq_over_10_percent average_max_encoder_cosine_sim average_max_decoder_cosine_sim frac_alive",
+    "misc_metrics": "freq_over_1_percent freq_over_10_percent normalized_freq_over_1_percent "(
+        "normalized_freq_over_10_percent average_max_encoder_cosine_sim "
+        "average_max_decoder_cosine_sim frac_alive"
+    ),
 }
 DETAILS = """index feature_density consistent_activation_heuristic encoder_bias encoder_norm encoder_decoder_cosine_sim
 max_decoder_cosine_sim max_encoder_cosine_sim"""
@@ -40,7 +42,9 @@ def test_schema(results):
     value = core_to_saebench(results[0], LABELS)
     assert set(value) == set(TOP.split())
     assert set(value["eval_config"]) == set(CONFIG.split())
-    assert {c: set(m) for c, m in value["eval_result_metrics"].items()} == {c: set(m.split()) for c, m in METRICS.items()}
+    assert {c: set(m) for c, m in value["eval_result_metrics"].items()} == {
+        c: set(m.split()) for c, m in METRICS.items()
+    }
     assert all(set(record) == set(DETAILS.split()) for record in value["eval_result_details"])
     assert [record["index"] for record in value["eval_result_details"]] == list(range(16))
     assert value["eval_type_id"] == "core"
@@ -49,7 +53,11 @@ def test_schema(results):
     assert value["eval_result_unstructured"] == {}
     assert (value["sae_lens_id"], value["sae_lens_release_id"]) == ("custom_sae", "lab/batch_topk")
     config = value["eval_config"]
-    assert (config["batch_size_prompts"], config["n_eval_reconstruction_batches"], config["context_size"]) == (16, 2, 9)
+    assert (
+        config["batch_size_prompts"],
+        config["n_eval_reconstruction_batches"],
+        config["context_size"],
+    ) == (16, 2, 9)
 
 
 def test_values_are_the_compatible_ones(results):
@@ -57,7 +65,10 @@ def test_values_are_the_compatible_ones(results):
     for category in metrics.values():
         for name, number in category.items():
             assert number == results[0].compatible[name].value
-    shipped, corrected = metrics["reconstruction_quality"]["explained_variance"], results[0].scores["explained_variance"].value
+    shipped, corrected = (
+        metrics["reconstruction_quality"]["explained_variance"],
+        results[0].scores["explained_variance"].value,
+    )
     assert shipped != pytest.approx(corrected, abs=0.01)
     assert metrics["token_stats"] == dict.fromkeys(METRICS["token_stats"].split(), 180)
 
@@ -74,7 +85,12 @@ def test_undefined_is_minus_one_here_and_null_in_our_own_json(results):
     metrics = core_to_saebench(undefined, LABELS)["eval_result_metrics"]
     assert metrics["reconstruction_quality"]["cossim"] == -1
     assert metrics["shrinkage"]["relative_reconstruction_bias"] == -1
-    assert core_to_saebench(undefined, LABELS)["eval_result_details"][0]["consistent_activation_heuristic"] == -1
+    assert (
+        core_to_saebench(undefined, LABELS)["eval_result_details"][0][
+            "consistent_activation_heuristic"
+        ]
+        == -1
+    )
     ours = undefined.to_json()
     assert ours["scores"]["cossim"]["value"] is None
     assert ours["compatible"]["cossim"]["value"] is None

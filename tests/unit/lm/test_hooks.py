@@ -30,7 +30,9 @@ def test_config_alone_and_model_agree_on_every_spelling(arch):
 
 def test_middle_ends_the_first_half():
     for layers, middle in ((1, 0), (2, 0), (3, 0), (4, 1), (6, 2)):
-        assert parse_hook("middle", tiny_model("llama", num_hidden_layers=layers).config) == Hook(middle)
+        assert parse_hook("middle", tiny_model("llama", num_hidden_layers=layers).config) == Hook(
+            middle
+        )
 
 
 def test_sublayer_paths():
@@ -41,10 +43,16 @@ def test_sublayer_paths():
 
 def test_gemma_2_is_never_taken_for_gemma_1():
     assert module_path(Hook(1, "mlp_out"), GEMMA2) == "model.layers.1.post_feedforward_layernorm"
-    assert module_path(Hook(1, "mlp_out"), layout_of(tiny_model("gemma").config)) == "model.layers.1.mlp"
-    with pytest.raises(ValueError, match=r"normalises the output of mlp .* layers\.1\.post_feedforward_layernorm"):
+    assert (
+        module_path(Hook(1, "mlp_out"), layout_of(tiny_model("gemma").config))
+        == "model.layers.1.mlp"
+    )
+    with pytest.raises(
+        ValueError, match=r"normalises the output of mlp .* layers\.1\.post_feedforward_layernorm"
+    ):
         parse_hook("layers.1.mlp", GEMMA2)
-    with pytest.raises(ValueError, match="unknown hook"):  # in Llama this norm feeds the MLP: its output is never added
+    # in Llama this norm feeds the MLP: its output is never added
+    with pytest.raises(ValueError, match="unknown hook"):
         parse_hook("layers.1.post_attention_layernorm", LLAMA)
 
 
@@ -56,7 +64,11 @@ def test_a_layer_out_of_range_names_the_range(spelling):
 
 @pytest.mark.parametrize(
     ("spelling", "nearest"),
-    [("blocks.2.hook_resid_pos", "blocks.2.hook_resid_post"), ("layer.2", "layers.2"), ("midle", "middle")],
+    [
+        ("blocks.2.hook_resid_pos", "blocks.2.hook_resid_post"),
+        ("layer.2", "layers.2"),
+        ("midle", "middle"),
+    ],
 )
 def test_an_unknown_spelling_names_the_nearest(spelling, nearest):
     with pytest.raises(ValueError, match=f"did you mean '{nearest}'"):

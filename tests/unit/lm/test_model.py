@@ -46,7 +46,11 @@ def test_half_precision_weights_are_read_as_float32(tmp_path):
 
 def _without(folder, *names):
     tensors = load_file(folder / "model.safetensors")
-    save_file({n: t for n, t in tensors.items() if n not in names}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        {n: t for n, t in tensors.items() if n not in names},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
 
 
 @pytest.mark.parametrize("stored", ["lm_head.weight", "model.embed_tokens.weight"])
@@ -56,16 +60,21 @@ def test_a_tied_embedding_stored_once_is_found(tmp_path, stored):
     embedding = tensors.pop("model.embed_tokens.weight", tensors.get("lm_head.weight"))
     tensors.pop("lm_head.weight", None)
     assert embedding is not None
-    save_file(tensors | {stored: embedding}, folder / "model.safetensors", metadata={"format": "pt"})
+    save_file(
+        tensors | {stored: embedding}, folder / "model.safetensors", metadata={"format": "pt"}
+    )
     torch.testing.assert_close(
-        load_model(str(folder)).logits(TOKENS), tiny_model("llama", tie_word_embeddings=True)(TOKENS).logits
+        load_model(str(folder)).logits(TOKENS),
+        tiny_model("llama", tie_word_embeddings=True)(TOKENS).logits,
     )
 
 
 def test_missing_weights_are_named_and_never_random(tmp_path):
     folder = tiny_checkpoint(tmp_path / "m", "llama")
     _without(folder, "model.layers.2.mlp.up_proj.weight")
-    with pytest.raises(ValueError, match=r"lacks weights .* model\.layers\.2\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        ValueError, match=r"lacks weights .* model\.layers\.2\.mlp\.up_proj\.weight"
+    ):
         load_model(str(folder))
     untied = tiny_checkpoint(tmp_path / "n", "llama", tie_word_embeddings=False)
     _without(untied, "lm_head.weight")
@@ -110,10 +119,16 @@ def test_a_gated_or_missing_model_names_page_and_variable(monkeypatch):
 def test_a_site_that_does_not_add_up_is_refused(tmp_path):
     folder = tiny_checkpoint(tmp_path / "m", "llama")
     config = json.loads((folder / "config.json").read_text())
-    granite = {"model_type": "granite", "architectures": ["GraniteForCausalLM"], "residual_multiplier": 0.5}
+    granite = {
+        "model_type": "granite",
+        "architectures": ["GraniteForCausalLM"],
+        "residual_multiplier": 0.5,
+    }
     (folder / "config.json").write_text(json.dumps(config | granite))
     load_model(str(folder), "layers.1")
-    with pytest.raises(ValueError, match="adds something else than the outputs of attention and MLP"):
+    with pytest.raises(
+        ValueError, match="adds something else than the outputs of attention and MLP"
+    ):
         load_model(str(folder), "layers.1.mlp")
 
 

@@ -5,10 +5,19 @@ import numpy as np
 import pytest
 import torch
 
+from saelab.lm.pylm.recipe import (
+    Batches,
+    Recipe,
+    build_model,
+    build_optimizers,
+    encode_files,
+    train_tokenizer,
+)
 from saelab.text.stdlib import MIN_BYTES, SourceFile, stdlib_corpus
-from saelab.lm.pylm.recipe import Batches, Recipe, build_model, build_optimizers, encode_files, train_tokenizer
 
-RECIPE = Recipe(steps=100, sequences=4, context=16, vocab=300, width=64, layers=2, warmup=10, decay=0.5)
+RECIPE = Recipe(
+    steps=100, sequences=4, context=16, vocab=300, width=64, layers=2, warmup=10, decay=0.5
+)
 
 
 def _files(count=12, length=90) -> list[np.ndarray]:
@@ -114,7 +123,11 @@ def test_the_tokenizer_round_trips_any_text(library):
 def test_every_weight_is_in_exactly_one_optimizer():
     model = build_model(RECIPE)
     optimizers = build_optimizers(model, RECIPE)
-    groups = [[id(p) for g in optimizer.param_groups for p in g["params"]] for optimizer in optimizers]
+    groups = [
+        [id(p) for g in optimizer.param_groups for p in g["params"]] for optimizer in optimizers
+    ]
     assert sorted(groups[0] + groups[1]) == sorted(id(p) for p in model.parameters())
     assert id(model.model.embed_tokens.weight) in groups[1]
-    assert torch.equal(build_model(RECIPE).model.embed_tokens.weight, model.model.embed_tokens.weight)
+    assert torch.equal(
+        build_model(RECIPE).model.embed_tokens.weight, model.model.embed_tokens.weight
+    )

@@ -57,7 +57,12 @@ def write_folder(folder: Path, seeds: int = 2, contexts: int = 8) -> Path:
         "corpus_hash": "9f2c4e0d71ab",
         "tokens": 1_000_000,
         "seeds": list(range(seeds)),
-        "versions": {"saelab": "0.1.0", "torch": "2.13.0", "transformers": "5.23.0", "python": "3.11.9"},
+        "versions": {
+            "saelab": "0.1.0",
+            "torch": "2.13.0",
+            "transformers": "5.23.0",
+            "python": "3.11.9",
+        },
         "throughput_tokens_per_s": 41_250.0,
         "dropped_tokens_share": 0.0078,
         "warnings": ["standard-1-3fa9c0de12ab: dead share 12 % at the end"],
@@ -72,9 +77,18 @@ def _json(path: Path, value: Any) -> None:
     path.write_text(json.dumps(value))
 
 
-def _score(rng: random.Random, value: float, width: float, better: str = "higher") -> dict[str, Any]:
+def _score(
+    rng: random.Random, value: float, width: float, better: str = "higher"
+) -> dict[str, Any]:
     value += rng.uniform(-0.1, 0.1) * width
-    return {"value": value, "low": value - width, "high": value + width, "n": 120, "better": better, "reason": ""}
+    return {
+        "value": value,
+        "low": value - width,
+        "high": value + width,
+        "n": 120,
+        "better": better,
+        "reason": "",
+    }
 
 
 def _scores(rng: random.Random, quality: float) -> dict[str, Any]:
@@ -98,23 +112,36 @@ def _contrast(name: str, treatment: str, value: float, verdict: str) -> dict[str
 def _config(variant: str, seed: int) -> dict[str, Any]:
     return {
         "spec": {"variant": variant, "n_latents": L, "l0": 32.0, "settings": {}},
-        "source": {"model": "pylm", "corpus": "stdlib", "hook": "middle", "tokens": 1_000_000, "max_norm": None},
+        "source": {
+            "model": "pylm",
+            "corpus": "stdlib",
+            "hook": "middle",
+            "tokens": 1_000_000,
+            "max_norm": None,
+        },
         "optim": {"lr": 1e-3, "warmup": 100, "amp": "none"},
         "seed": seed,
     }
 
 
-def _run(folder: Path, rng: random.Random, variant: str, seed: int, scores: dict[str, Any], contexts: int) -> dict[str, Any]:
+def _run(
+    folder: Path, rng: random.Random, variant: str, seed: int, scores: dict[str, Any], contexts: int
+) -> dict[str, Any]:
     name = f"{variant}-{seed}-3fa9c0de12ab"
     run = folder / "runs" / name
     quality = VARIANTS[variant] + 0.01 * seed
-    density = [0.0 if rng.random() < 0.03 else min(10 ** rng.gauss(-1.6, 0.55), 0.9) for _ in range(L)]
+    density = [
+        0.0 if rng.random() < 0.03 else min(10 ** rng.gauss(-1.6, 0.55), 0.9) for _ in range(L)
+    ]
     _json(run / "run.json", _config(variant, seed))
     warnings = ["dead share 12 % at the end"] if (variant, seed) == ("standard", 1) else []
     _json(run / "health.json", {"healthy": True, "problems": [], "warnings": warnings})
     _json(run / "eval" / "core.json", {"eval": "core", "facts": {}, "scores": scores,
           "compatible": {"explained_variance": _score(rng, 0.9, 0.004)}, "latents": {"density": density}})  # fmt: skip
-    _json(run / "eval" / "latents.json", {"latents": [_latent(rng, index, contexts) for index in range(16)]})
+    _json(
+        run / "eval" / "latents.json",
+        {"latents": [_latent(rng, index, contexts) for index in range(16)]},
+    )
     with (run / "metrics.jsonl").open("w") as file:
         for step in range(0, 489, 2):
             at = step / 488
@@ -131,9 +158,18 @@ def _run(folder: Path, rng: random.Random, variant: str, seed: int, scores: dict
             }
             file.write(json.dumps(line) + "\n")
     short = {
-        key: {bound: score[bound] for bound in ("value", "low", "high")} for key, score in scores.items() if key != "l2_ratio"
+        key: {bound: score[bound] for bound in ("value", "low", "high")}
+        for key, score in scores.items()
+        if key != "l2_ratio"
     }
-    return {"variant": variant, "seed": seed, "l0": scores["l0"]["value"], "healthy": True, "metrics": short, "run": name}
+    return {
+        "variant": variant,
+        "seed": seed,
+        "l0": scores["l0"]["value"],
+        "healthy": True,
+        "metrics": short,
+        "run": name,
+    }
 
 
 def _latent(rng: random.Random, index: int, contexts: int) -> dict[str, Any]:
@@ -144,7 +180,15 @@ def _latent(rng: random.Random, index: int, contexts: int) -> dict[str, Any]:
             tokens[5] = HOSTILE
         activations = [rng.uniform(0.5, 6) if rng.random() < 0.15 else 0.0 for _ in tokens]
         activations[20] = 7.0 - 0.3 * window
-        windows.append({"tokens": tokens, "activations": activations, "peak": 20, "doc": 17 + window, "window": window})
+        windows.append(
+            {
+                "tokens": tokens,
+                "activations": activations,
+                "peak": 20,
+                "doc": 17 + window,
+                "window": window,
+            }
+        )
     values = [[rng.choice(WORDS), 2.1 - 0.2 * i] for i in range(8)]
     return {
         "index": 31 * index + 5,
@@ -164,9 +208,31 @@ def _zero_run(folder: Path, rng: random.Random) -> dict[str, Any]:
     """The published failure: an all-zero SAE. Its cosine is undefined, its L0 is 0; it has no curve and no latents."""
     name = "all_zero-0-0b5e000000aa"
     run = folder / "runs" / name
-    undefined = {"value": None, "low": None, "high": None, "reason": "the reconstruction is zero everywhere"}
-    metrics = {"explained_variance": _score(rng, -0.31, 0.02), "cossim": undefined, "ce_loss_score": _score(rng, 0.0, 0.001)}
+    undefined = {
+        "value": None,
+        "low": None,
+        "high": None,
+        "reason": "the reconstruction is zero everywhere",
+    }
+    metrics = {
+        "explained_variance": _score(rng, -0.31, 0.02),
+        "cossim": undefined,
+        "ce_loss_score": _score(rng, 0.0, 0.001),
+    }
     _json(run / "run.json", _config("all_zero", 0))
-    _json(run / "health.json", {"healthy": False, "problems": ["L0 is 0: no latent is ever active"], "warnings": []})
-    _json(run / "eval" / "core.json", {"scores": metrics, "latents": {"density": [0.0] * L, "mean_activation": [None] * L}})
-    return {"variant": "all_zero", "seed": 0, "l0": 0.0, "healthy": False, "metrics": metrics, "run": name}
+    _json(
+        run / "health.json",
+        {"healthy": False, "problems": ["L0 is 0: no latent is ever active"], "warnings": []},
+    )
+    _json(
+        run / "eval" / "core.json",
+        {"scores": metrics, "latents": {"density": [0.0] * L, "mean_activation": [None] * L}},
+    )
+    return {
+        "variant": "all_zero",
+        "seed": 0,
+        "l0": 0.0,
+        "healthy": False,
+        "metrics": metrics,
+        "run": name,
+    }

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from saelab.evals.core.result import CoreResult, LatentProfile
 from saelab.evals.core.examples import Context, LatentExample
+from saelab.evals.core.result import CoreResult, LatentProfile
 from saelab.report import write_report
 from saelab.store import append_line, write_json
 from saelab.types import Run, Score, Source, Spec
@@ -20,8 +20,13 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
     none = torch.full((4,), torch.nan)
     profile = LatentProfile(density, none, none, none, None, None, None, None)
     scores = {"l0": Score(31.5, 31.0, 32.0), "cossim": Score(None, reason="nothing to compare")}
-    write_json(run / "eval" / "core.json", CoreResult(scores, {"mse": Score(0.125, 0.1, 0.2)}, profile, {}).to_json())
-    context = Context(tokens=["def", " f", "\n"], activations=[0.0, 2.5, 1.0], peak=1, doc=7, window=3)
+    write_json(
+        run / "eval" / "core.json",
+        CoreResult(scores, {"mse": Score(0.125, 0.1, 0.2)}, profile, {}).to_json(),
+    )
+    context = Context(
+        tokens=["def", " f", "\n"], activations=[0.0, 2.5, 1.0], peak=1, doc=7, window=3
+    )
     latent = LatentExample(
         index=41,
         chosen_for="specificity",
@@ -35,7 +40,9 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
         contexts=[context],
     )
     write_json(run / "eval" / "latents.json", {"latents": [asdict(latent)]})
-    append_line(run / "metrics.jsonl", {"step": 1, "tokens": 2048, "loss": 3.25, "l0": 30.0, "dead": 0.5})
+    append_line(
+        run / "metrics.jsonl", {"step": 1, "tokens": 2048, "loss": 3.25, "l0": 30.0, "dead": 0.5}
+    )
 
     page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
     assert "31.50 [31.00, 32.00]" in page.text("summary")

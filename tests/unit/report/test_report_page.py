@@ -40,7 +40,9 @@ class Page(HTMLParser):
             self.words[self.section].append(data)
 
     def text(self, section: str | None = None) -> str:
-        parts = [part for key, words in self.words.items() if section in (None, key) for part in words]
+        parts = [
+            part for key, words in self.words.items() if section in (None, key) for part in words
+        ]
         return re.sub(r"\s+", " ", " ".join(parts))
 
 
@@ -62,20 +64,26 @@ def page(source: str) -> Page:
 
 
 def test_unhealthy_run_is_a_red_line_above_everything(source: str, page: Page) -> None:
-    assert "Unhealthy run all_zero-0-0b5e000000aa (all_zero, seed 0): L0 is 0: no latent is ever active" in page.text("")
+    assert (
+        "Unhealthy run all_zero-0-0b5e000000aa (all_zero, seed 0): L0 is 0: no latent is ever "
+        "active" in page.text("")
+    )
     assert source.index('class="alarm" role="alert"') < source.index('<section id="verdicts">')
 
 
 def test_warning_is_said_once(page: Page) -> None:
     assert page.text("").count("dead share 12 %") == 1
-    assert "Warning, run standard-1-3fa9c0de12ab (standard, seed 1): dead share 12 % at the end" in page.text("")
+    assert (
+        "Warning, run standard-1-3fa9c0de12ab (standard, seed 1): dead share 12 % at the end"
+        in page.text("")
+    )
 
 
 def test_latent_card_says_all_that_was_recorded(page: Page) -> None:
     text = page.text("latents")
     assert (
-        "standard, seed 0 · fires on a share of 0.0100 · mean when active 2.200 · strongest 7.000 · chosen for its effect"
-        in text
+        "standard, seed 0 · fires on a share of 0.0100 · mean when active 2.200 · strongest 7.000 "
+        "· chosen for its effect" in text
     )
     assert "document 17, window 0" in text and "16 of 16 recorded latents" in text
 
@@ -88,7 +96,9 @@ def test_undefined_value_gives_its_reason(page: Page) -> None:
 def test_what_is_absent_is_said(page: Page) -> None:
     assert "not measured" in page.text("summary")  # the zero run has no KL
     assert "Not drawn: all_zero, seed 0 (training curve not measured)" in page.text("training")
-    assert "Latents of all_zero-0-0b5e000000aa (all_zero, seed 0): not measured" in page.text("latents")
+    assert "Latents of all_zero-0-0b5e000000aa (all_zero, seed 0): not measured" in page.text(
+        "latents"
+    )
     assert "runs/all_zero-0-0b5e000000aa/metrics.jsonl is not there" in page.text("facts")
 
 
@@ -108,13 +118,17 @@ def test_nothing_is_loaded(source: str, page: Page) -> None:
 def test_hostile_tokens_are_text(source: str, page: Page) -> None:
     assert HOSTILE not in source
     assert HOSTILE in page.text("latents") and HOSTILE in page.text("facts")
-    assert not [attributes for tag, attributes in page.tags if tag == "img" or "onerror" in attributes]
+    assert not [
+        attributes for tag, attributes in page.tags if tag == "img" or "onerror" in attributes
+    ]
     assert sum(tag == "script" for tag, _ in page.tags) == 1
 
 
 def test_means_are_over_seeds(folder: Path, page: Page) -> None:
     rows = json.loads((folder / "summary.json").read_text())["rows"]
-    values = [row["metrics"]["explained_variance"]["value"] for row in rows if row["variant"] == "topk"]
+    values = [
+        row["metrics"]["explained_variance"]["value"] for row in rows if row["variant"] == "topk"
+    ]
     assert f"{sum(values) / 2:.4f}" in page.text("summary")
     for value in values:
         assert f"{value:.4f}" in page.text("summary")
@@ -122,11 +136,20 @@ def test_means_are_over_seeds(folder: Path, page: Page) -> None:
 
 def test_verdicts_are_sentences(page: Page) -> None:
     text = page.text("verdicts")
-    assert "topk is better than standard in Explained variance (+0.0652, 95 % interval +0.0621 to +0.0683)." in text
+    assert (
+        "topk is better than standard in Explained variance (+0.0652, 95 % interval +0.0621 to "
+        "+0.0683)." in text
+    )
     assert "No difference shown between topk and standard in CE recovered" in text
     assert "batch_topk is worse than standard in MSE" in text
-    assert "all_zero and standard cannot be compared in Cosine (unhealthy: all_zero-0-0b5e000000aa)." in text
-    assert "7 runs on pylm, hook blocks.3.hook_resid_post , at L0 31.9" in text and "asked for: 32" in text
+    assert (
+        "all_zero and standard cannot be compared in Cosine (unhealthy: all_zero-0-0b5e000000aa)."
+        in text
+    )
+    assert (
+        "7 runs on pylm, hook blocks.3.hook_resid_post , at L0 31.9" in text
+        and "asked for: 32" in text
+    )
 
 
 def test_dead_share_is_counted_from_the_densities(folder: Path, page: Page) -> None:
@@ -157,11 +180,16 @@ def test_zero_l0_is_unhealthy_even_if_nobody_checked(tmp_path: Path) -> None:
     assert "Unhealthy run a (topk, seed 0): L0 is 0" in text
 
 
-@pytest.mark.parametrize("content", [None, "{broken\n", "[1, 2]\n", '{"scores": 3, "latents": [4], "problems": 5}\n', "null\n"])
+@pytest.mark.parametrize(
+    "content",
+    [None, "{broken\n", "[1, 2]\n", '{"scores": 3, "latents": [4], "problems": 5}\n', "null\n"],
+)
 def test_damaged_or_missing_files_never_stop_the_page(tmp_path: Path, content: str | None) -> None:
     folder = write_folder(tmp_path / "demo", contexts=1)
     names = ["run.json", "metrics.jsonl", "health.json", "eval/core.json", "eval/latents.json"]
-    runs = sorted(path for path in (folder / "runs").iterdir() if not path.name.startswith("all_zero"))
+    runs = sorted(
+        path for path in (folder / "runs").iterdir() if not path.name.startswith("all_zero")
+    )
     for run, name in zip(runs, names, strict=False):  # each run lacks another file
         (run / name).unlink() if content is None else (run / name).write_text(content)
     page = Page(write_report(folder).read_text())
@@ -176,7 +204,11 @@ def test_folder_without_summary_is_read_from_its_runs(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "demo", seeds=1)
     (folder / "summary.json").unlink()
     text = Page(write_report(folder).read_text()).text()
-    assert "batch_topk, seed 0" in text and "Contrasts: not measured" in text and "summary.json is not there" in text
+    assert (
+        "batch_topk, seed 0" in text
+        and "Contrasts: not measured" in text
+        and "summary.json is not there" in text
+    )
 
 
 def test_single_run_folder_gets_a_page(tmp_path: Path) -> None:

@@ -28,8 +28,12 @@ def test_svg_is_bare_and_repeatable() -> None:
     assert svg.startswith("<svg viewBox=") and svg.rstrip().endswith("</svg>")
     assert "xmlns" not in svg and "metadata" not in svg and "http" not in svg
     assert "&lt;L0&gt; $x$ &amp; more" in svg and plots.PALETTE[0].lower() in svg.lower()
-    assert all(found.startswith("Training-curves".lower()) for found in re.findall(r'\bid="([^"]+)"', svg))
-    assert svg == plots.curves([("Loss (log)", lines), ("<L0> $x$ & more", lines)], "Training curves")
+    assert all(
+        found.startswith("Training-curves".lower()) for found in re.findall(r'\bid="([^"]+)"', svg)
+    )
+    assert svg == plots.curves(
+        [("Loss (log)", lines), ("<L0> $x$ & more", lines)], "Training curves"
+    )
 
 
 def test_dead_share_is_a_bar() -> None:
@@ -47,4 +51,5 @@ def test_one_score_against_another_has_plain_ticks():
     points = [plots.Point(0, 0.92, 0.09), plots.Point(1, 0.93, 0.1)]
     near = plots.trade(points, "Explained variance", "KL", "trade")
     far = plots.trade([*points, plots.Point(2, 0.5, 1.2)], "Explained variance", "KL", "trade")
-    assert "Explained variance" in near and "mathdefault" not in far  # a logarithm's ticks are numbers too
+    # a logarithm's ticks are numbers too
+    assert "Explained variance" in near and "mathdefault" not in far

@@ -25,9 +25,9 @@ def test_signed_keeps_zero_plain() -> None:
 
 
 def test_score_in_its_four_states() -> None:
-    assert "0.5000" in score({"value": 0.5, "low": 0.4, "high": 0.6}) and "[0.4000, 0.6000]" in score(
+    assert "0.5000" in score(
         {"value": 0.5, "low": 0.4, "high": 0.6}
-    )
+    ) and "[0.4000, 0.6000]" in score({"value": 0.5, "low": 0.4, "high": 0.6})
     assert "no interval" in score({"value": 0.5, "low": None, "high": None})
     assert "undefined: empty &lt;set&gt;" in score({"value": None, "reason": "empty <set>"})
     assert "undefined: no reason was recorded" in score({"value": float("nan")})
@@ -40,5 +40,13 @@ def test_escaping() -> None:
 
 
 def test_fact_of_every_kind() -> None:
-    assert fact(True) == "yes" and fact([1, 2]) == "1, 2" and fact({"torch": "2.13.0"}) == "torch 2.13.0"
-    assert "not recorded" in fact(None) and fact(0.0078) == "0.0078" and "undefined" in fact(float("nan"))
+    assert (
+        fact(True) == "yes"
+        and fact([1, 2]) == "1, 2"
+        and fact({"torch": "2.13.0"}) == "torch 2.13.0"
+    )
+    assert (
+        "not recorded" in fact(None)
+        and fact(0.0078) == "0.0078"
+        and "undefined" in fact(float("nan"))
+    )

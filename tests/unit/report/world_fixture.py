@@ -1,4 +1,6 @@
-"""An output folder of a synthetic world with made-up numbers: 16 parents, 64 children, 16 distractors."""
+"""An output folder of a synthetic world with made-up numbers: 16 parents, 64 children, 16
+distractors.
+"""
 
 import json
 import random
@@ -13,19 +15,40 @@ VARIANTS = {"standard": 0.62, "batch_topk": 0.8, "matryoshka": 0.88, "frozen": 0
 F = L = 96
 
 
-def write_world(folder: Path, variants: Sequence[str] = tuple(VARIANTS), seeds: int = 2, sanity_value: float = 0.21) -> Path:
-    """One run a variant and seed, of seeds 20, 21, ...; the sanity row wants `parent_fn` between .12 and .35."""
+def write_world(
+    folder: Path,
+    variants: Sequence[str] = tuple(VARIANTS),
+    seeds: int = 2,
+    sanity_value: float = 0.21,
+) -> Path:
+    """One run a variant and seed, of seeds 20, 21, ...; the sanity row wants `parent_fn` between
+    .12 and .35.
+    """
     rng = random.Random(0)
     rows, means = [], []
     for variant in variants:
         quality = VARIANTS.get(variant, 0.75)
         rows += [_run(folder, rng, variant, 20 + i, quality) for i in range(seeds)]
         means.append(
-            {"variant": variant, "n": seeds, "metrics": {key: _mean(rows[-seeds:], key) for key in rows[-1]["metrics"]}}
+            {
+                "variant": variant,
+                "n": seeds,
+                "metrics": {key: _mean(rows[-seeds:], key) for key in rows[-1]["metrics"]},
+            }
         )
-    expected = {"variant": "batch_topk", "metric": "parent_fn", "low": 0.12, "high": 0.35, "value": sanity_value}
+    expected = {
+        "variant": "batch_topk",
+        "metric": "parent_fn",
+        "low": 0.12,
+        "high": 0.35,
+        "value": sanity_value,
+    }
     sanity = [
-        {**expected, "ok": 0.12 <= sanity_value <= 0.35, "meaning": "there is no absorption to cure"},
+        {
+            **expected,
+            "ok": 0.12 <= sanity_value <= 0.35,
+            "meaning": "there is no absorption to cure",
+        },
         {
             "variant": "gated",
             "metric": "mcc",
@@ -52,7 +75,10 @@ def write_world(folder: Path, variants: Sequence[str] = tuple(VARIANTS), seeds: 
     }
     contrast = {"metric": "parent_fn", "baseline": "standard", "treatment": "batch_topk", "value": -0.1, "low": -0.12,
                 "high": -0.08, "verdict": "better"}  # fmt: skip
-    _json(folder / "summary.json", {"rows": rows, "contrasts": [contrast], "means": means, "facts": facts})
+    _json(
+        folder / "summary.json",
+        {"rows": rows, "contrasts": [contrast], "means": means, "facts": facts},
+    )
     return folder
 
 
@@ -75,38 +101,89 @@ def _mean(rows: list[dict[str, Any]], key: str) -> dict[str, Any]:
     return {"value": mean, "low": mean - 0.01, "high": mean + 0.01, "n": len(values)}
 
 
-def _run(folder: Path, rng: random.Random, variant: str, seed: int, quality: float) -> dict[str, Any]:
+def _run(
+    folder: Path, rng: random.Random, variant: str, seed: int, quality: float
+) -> dict[str, Any]:
     name = f"{variant}-s{seed}-3fa9c0de"
     run = folder / "runs" / name
     _json(run / "run.json", {"spec": {"variant": variant, "n_latents": L, "l0": 3.0}, "seed": seed})
     _json(run / "health.json", {"healthy": True, "problems": [], "warnings": []})
-    curve = [{"step": i, "tokens": 512 * i, "loss": 3.0 / i, "l0": 3.0, "dead": 0.0} for i in range(1, 20)]
+    curve = [
+        {"step": i, "tokens": 512 * i, "loss": 3.0 / i, "l0": 3.0, "dead": 0.0}
+        for i in range(1, 20)
+    ]
     (run / "metrics.jsonl").write_text("\n".join(map(json.dumps, curve)) + "\n")
-    frequency = [(0.06 if f < 16 else 0.012 if f < 80 else 0.15) * rng.uniform(0.9, 1.1) for f in range(F)]
+    frequency = [
+        (0.06 if f < 16 else 0.012 if f < 80 else 0.15) * rng.uniform(0.9, 1.1) for f in range(F)
+    ]
     matched = [min(1.0, max(0.0, rng.gauss(quality + 0.3 * (x - 0.06), 0.08))) for x in frequency]
     noise = [[min(99, round(abs(rng.gauss(0, 14)))) for _ in range(F)] for _ in range(L)]
-    cosine = [[round(100 * matched[f]) if f == i else noise[i][f] for f in range(F)] for i in range(L)]
+    cosine = [
+        [round(100 * matched[f]) if f == i else noise[i][f] for f in range(F)] for i in range(L)
+    ]
     truth = {"mcc": sum(matched) / F, "explained_variance": quality, "l0": 3.0, "dead": 0.0}
-    details = {"cosine": cosine, "order": list(range(L)), "matched": matched, "frequency": frequency, "groups": GROUPS}
-    _json(run / "eval" / "truth.json", {"eval": "truth", "scores": _scores(truth), "details": details})
+    details = {
+        "cosine": cosine,
+        "order": list(range(L)),
+        "matched": matched,
+        "frequency": frequency,
+        "groups": GROUPS,
+    }
+    _json(
+        run / "eval" / "truth.json", {"eval": "truth", "scores": _scores(truth), "details": details}
+    )
     parents = [
         {"parent": p, "cosine": matched[p],
          "children": [{"child": c, "cosine": matched[c], "found": matched[c] > 0.78} for c in range(16 + 4 * p, 20 + 4 * p)]}
         for p in range(16)
     ]  # fmt: skip
-    tree = {"parent_fn": 0.4 * (1 - quality), "coverage_f1": quality, "edge_f1": None, "parent_fn_batch": 0.3 * (1 - quality)}
-    tree = {key: None if value is None else value + rng.gauss(0, 0.01) for key, value in tree.items()}
+    tree = {
+        "parent_fn": 0.4 * (1 - quality),
+        "coverage_f1": quality,
+        "edge_f1": None,
+        "parent_fn_batch": 0.3 * (1 - quality),
+    }
+    tree = {
+        key: None if value is None else value + rng.gauss(0, 0.01) for key, value in tree.items()
+    }
     details = {"parents": parents, "threshold": 0.78}
-    _json(run / "eval" / "composition.json", {"eval": "composition", "scores": _scores(tree), "details": details})
-    metrics = {key: {**score, "low": None, "high": None} for key, score in _scores({**truth, **tree}).items()}
-    return {"variant": variant, "seed": seed, "l0": 3.0, "healthy": True, "metrics": metrics, "run": name}
+    _json(
+        run / "eval" / "composition.json",
+        {"eval": "composition", "scores": _scores(tree), "details": details},
+    )
+    metrics = {
+        key: {**score, "low": None, "high": None}
+        for key, score in _scores({**truth, **tree}).items()
+    }
+    return {
+        "variant": variant,
+        "seed": seed,
+        "l0": 3.0,
+        "healthy": True,
+        "metrics": metrics,
+        "run": name,
+    }
 
 
 def _scores(values: Mapping[str, float | None]) -> dict[str, Any]:
-    missing = {"value": None, "low": None, "high": None, "n": 0, "better": "higher", "reason": "this dictionary has no tree"}
+    missing = {
+        "value": None,
+        "low": None,
+        "high": None,
+        "n": 0,
+        "better": "higher",
+        "reason": "this dictionary has no tree",
+    }
     return {
         key: missing
         if value is None
-        else {"value": value, "low": None, "high": None, "n": 1000, "better": "higher", "reason": ""}
+        else {
+            "value": value,
+            "low": None,
+            "high": None,
+            "n": 1000,
+            "better": "higher",
+            "reason": "",
+        }
         for key, value in values.items()
     }

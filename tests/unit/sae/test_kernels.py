@@ -32,7 +32,10 @@ def make(act: Activation, dtype: torch.dtype) -> SAE:
     sae = SAE(D, L, act, generator=generator).to(dtype)
     with torch.no_grad():
         sae.b_dec.copy_(torch.randn(D, generator=generator) * 0.1)
-        sae.b_enc.copy_(torch.randn(L, generator=generator) * 0.1 - (0.0 if isinstance(act, Gated | JumpReLU) else 1.5))
+        sae.b_enc.copy_(
+            torch.randn(L, generator=generator) * 0.1
+            - (0.0 if isinstance(act, Gated | JumpReLU) else 1.5)
+        )
         if isinstance(act, Gated):
             act.b_gate.fill_(-1.5)
             act.r_mag.copy_(torch.randn(L, generator=generator) * 0.1)
@@ -40,7 +43,9 @@ def make(act: Activation, dtype: torch.dtype) -> SAE:
 
 
 def data(dtype: torch.dtype, *shape: int) -> Tensor:
-    """Pre-activations have standard deviation .8: 1.5 is two of them off, so about 5 of 160 latents are active."""
+    """Pre-activations have standard deviation .8: 1.5 is two of them off, so about 5 of 160 latents
+    are active.
+    """
     return 0.8 * torch.randn(*shape, D, generator=torch.Generator().manual_seed(1)).to(dtype)
 
 
@@ -61,9 +66,13 @@ def gradients(sae: SAE, x: Tensor, codes, penalty: float) -> dict[str, Tensor]:
     """The reconstruction and all gradients of error + L1, by name."""
     sae = copy.deepcopy(sae)
     pre, z, x_hat = codes(sae, x)
-    loss = (x - x_hat).square().sum(-1).mean() + penalty * (z * sae.W_dec.norm(dim=1)).sum(-1).mean()
+    loss = (x - x_hat).square().sum(-1).mean() + penalty * (z * sae.W_dec.norm(dim=1)).sum(
+        -1
+    ).mean()
     loss.backward()
-    return {"pre": pre.detach(), "x_hat": x_hat.detach()} | {n: p.grad for n, p in sae.named_parameters() if p.grad is not None}
+    return {"pre": pre.detach(), "x_hat": x_hat.detach()} | {
+        n: p.grad for n, p in sae.named_parameters() if p.grad is not None
+    }
 
 
 def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
@@ -98,7 +107,8 @@ def test_equals_the_dense_definition(name, dtype, shape, taken):
         taken.clear()
         found = gradients(sae, x, fast_codes, penalty)
         assert_close(found, expected, TOLERANCE[dtype])
-        # forward, W_dec's gradient, W_enc's; JumpReLU's threshold learns from codes just below it, so grad_z stays dense
+        # forward, W_dec's gradient, W_enc's; JumpReLU's threshold learns from codes just below it,
+        # so grad_z stays dense
         inside = [] if name == "jump_relu" else ["sampled"]
         assert taken == ["times", *inside, "transposed_times", "transposed_times"]
 
@@ -152,7 +162,9 @@ def test_one_position_and_one_latent(monkeypatch):
 
 
 def test_auxiliary_losses_on_pre_stay_exact(taken):
-    """A loss on other entries of `pre` (AuxK, a gate) reaches the encoder whole, whichever path is taken."""
+    """A loss on other entries of `pre` (AuxK, a gate) reaches the encoder whole, whichever path is
+    taken.
+    """
     sae, x = make(TopK(4), torch.float64), data(torch.float64, N)
     for entries in (slice(3, 5), slice(None)):
         grads = []
@@ -160,9 +172,12 @@ def test_auxiliary_losses_on_pre_stay_exact(taken):
             sae.zero_grad()
             pre, _, x_hat = codes(sae, x)
             ((x - x_hat).square().sum() + pre[:, entries].square().sum()).backward()
-            grads.append({n: p.grad.clone() for n, p in sae.named_parameters() if p.grad is not None})
+            grads.append(
+                {n: p.grad.clone() for n, p in sae.named_parameters() if p.grad is not None}
+            )
         assert_close(grads[0], grads[1], 1e-12)
-    assert taken.count("transposed_times") == 3  # W_dec twice, W_enc only while its gradient is sparse
+    # W_dec twice, W_enc only while its gradient is sparse
+    assert taken.count("transposed_times") == 3
 
 
 def test_changed_codes_get_their_whole_gradient():
@@ -206,7 +221,9 @@ def test_second_derivatives_are_those_of_the_definition():
     for codes in (fast_codes, dense_codes):
         loss = codes(sae, x)[2].square().sum()
         first = torch.autograd.grad(loss, list(sae.parameters()), create_graph=True)
-        found.append(torch.autograd.grad(sum(g.square().sum() for g in first), list(sae.parameters())))
+        found.append(
+            torch.autograd.grad(sum(g.square().sum() for g in first), list(sae.parameters()))
+        )
     for a, b in zip(*found, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
@@ -239,7 +256,9 @@ def test_parts_add_up_to_the_whole():
     def parts(sae: SAE, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         pre = sae.pre(x)
         z = sae.act.train_codes(pre, 0.5)
-        x_hat = sum((sae.decode_part(z, range(a, b)) for a, b in ((0, 7), (7, 100), (100, L))), sae.b_dec)
+        x_hat = sum(
+            (sae.decode_part(z, range(a, b)) for a, b in ((0, 7), (7, 100), (100, L))), sae.b_dec
+        )
         assert isinstance(x_hat, Tensor)
         return pre, z, x_hat
 

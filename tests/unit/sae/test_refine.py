@@ -55,7 +55,9 @@ def test_no_refinement_is_one_pass_bit_for_bit():
 
 
 def test_with_an_ideal_dictionary_one_whole_step_undoes_shrinkage():
-    """Orthonormal latents whose encoder gives half the code: the residual is the other half, and W_enc gives half of it."""
+    """Orthonormal latents whose encoder gives half the code: the residual is the other half, and
+    W_enc gives half of it.
+    """
     sae = SAE(D, D, ReLU(), refine=1.0).double()
     with torch.no_grad():
         sae.W_dec.copy_(torch.eye(D))
@@ -70,7 +72,9 @@ def test_the_residual_is_a_constant_to_the_weights_and_not_to_the_input():
         moved = x + 0.3 * (x - sae.decode(sae.first(sae.pre(x))))
     grads = []
     for pre in (sae.codes(x, 0.5)[0], sae.pre(moved)):
-        *used, unused = torch.autograd.grad(pre.square().sum(), (sae.W_enc, sae.b_enc, sae.b_dec, sae.W_dec), allow_unused=True)
+        *used, unused = torch.autograd.grad(
+            pre.square().sum(), (sae.W_enc, sae.b_enc, sae.b_dec, sae.W_dec), allow_unused=True
+        )
         grads.append(used)
         assert unused is None
     for one, other in zip(*grads, strict=True):
@@ -90,7 +94,12 @@ def test_both_paths_agree(monkeypatch, small):
     score = z * sae.W_dec.square().sum(1) + (x - sae.decode(z)) @ sae.W_dec.T
     kept = torch.where((z > 0) & (score > sae.drop_below), z, 0.0)
     torch.testing.assert_close(sae.prune(x, z), kept, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(sae.prune(x.view(20, 20, D), z.view(20, 20, L)), kept.view(20, 20, L), rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(
+        sae.prune(x.view(20, 20, D), z.view(20, 20, L)),
+        kept.view(20, 20, L),
+        rtol=1e-10,
+        atol=1e-12,
+    )
     torch.testing.assert_close(sae.prune(x[0], z[0]), kept[0], rtol=1e-10, atol=1e-12)
 
 
@@ -103,11 +112,14 @@ def test_the_score_is_the_best_coefficient_given_the_others():
         others[j] = 0
         residual = x[i] - sae.decode(others[None])[0]
         best = residual @ sae.W_dec[j] / sae.W_dec[j].square().sum()  # least squares in one unknown
-        assert scores[i, j].item() == pytest.approx(best.item(), rel=1e-6)  # rows are of norm 1 to float32
+        # rows are of norm 1 to float32
+        assert scores[i, j].item() == pytest.approx(best.item(), rel=1e-6)
 
 
 def test_a_superfluous_latent_goes_and_the_needed_ones_stay():
-    """Two orthogonal directions make x; a third latent along their sum is active too, and explains what is explained."""
+    """Two orthogonal directions make x; a third latent along their sum is active too, and explains
+    what is explained.
+    """
     sae = SAE(2, 3, ReLU(), leave_one_out=1 / 3).double()
     with torch.no_grad():
         sae.W_dec.copy_(torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.5**0.5, 0.5**0.5]]))
@@ -128,7 +140,8 @@ def test_calibration_gives_the_l0_asked_for(act, refine, left_out, l0):
     sae.calibrate_(x, l0)
     assert float((sae.encode(x) > 0).sum()) / N == pytest.approx(l0, abs=1.5 / N)
     assert float((sae.codes(x)[1] > 0).sum()) / N == pytest.approx(l0 / (1 - left_out), abs=1.5 / N)
-    if left_out == 0 and isinstance(sae.act, BatchTopK):  # training selects k = l0 then: the same codes
+    # training selects k = l0 then: the same codes
+    if left_out == 0 and isinstance(sae.act, BatchTopK):
         sae.act.k = l0
         if sae.first is not None:
             sae.first.k = l0
@@ -158,7 +171,10 @@ def test_folding_and_a_folder_keep_both(tmp_path):
 def test_folders_written_before_there_was_either_still_load(tmp_path):
     save_sae(an_sae(TopK(3)), tmp_path / "sae", {})
     config = read_json(tmp_path / "sae" / "sae.json")
-    write_json(tmp_path / "sae" / "sae.json", {k: v for k, v in config.items() if k not in ("refine", "leave_one_out")})
+    write_json(
+        tmp_path / "sae" / "sae.json",
+        {k: v for k, v in config.items() if k not in ("refine", "leave_one_out")},
+    )
     assert load_sae(tmp_path / "sae").refine == 0
 
 

@@ -25,7 +25,14 @@ ACTS = [
 
 def an_sae(act) -> SAE:
     blocks = {"coarse": range(4), "fine": range(4, 12)}
-    return SAE(5, 12, act, blocks=blocks, hook=Hook(3, "mlp_out"), generator=torch.Generator().manual_seed(0))
+    return SAE(
+        5,
+        12,
+        act,
+        blocks=blocks,
+        hook=Hook(3, "mlp_out"),
+        generator=torch.Generator().manual_seed(0),
+    )
 
 
 @pytest.fixture
@@ -38,7 +45,9 @@ def folder(tmp_path):
 def test_round_trip(tmp_path, act):
     sae = an_sae(act())
     for parameter in sae.parameters():
-        parameter.data += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+        parameter.data += 0.1 * torch.randn(
+            parameter.shape, generator=torch.Generator().manual_seed(1)
+        )
     if isinstance(sae.act, BatchTopK | Trimmed):
         sae.act.threshold.fill_(0.25)
     if isinstance(sae.act, Priced):
@@ -47,7 +56,11 @@ def test_round_trip(tmp_path, act):
     again = load_sae(tmp_path / "sae")
     x = torch.randn(50, 5, generator=torch.Generator().manual_seed(2))
     assert torch.equal(again.encode(x), sae.encode(x)) and torch.equal(again(x), sae(x))
-    assert (again.hook, again.blocks, again.act.config()) == (sae.hook, sae.blocks, sae.act.config())
+    assert (again.hook, again.blocks, again.act.config()) == (
+        sae.hook,
+        sae.blocks,
+        sae.act.config(),
+    )
     assert not any(parameter.requires_grad for parameter in again.parameters())
 
 
@@ -58,7 +71,11 @@ def test_every_activation_is_covered():
 def test_the_folder_holds_plain_json_and_safetensors(folder):
     assert sorted(path.name for path in folder.iterdir()) == ["sae.json", "sae.safetensors"]
     config = json.loads((folder / "sae.json").read_text())
-    assert config["meta"] == {"note": 1} and config["hook"] == "blocks.3.hook_mlp_out" and config["activation"] == "topk"
+    assert (
+        config["meta"] == {"note": 1}
+        and config["hook"] == "blocks.3.hook_mlp_out"
+        and config["activation"] == "topk"
+    )
 
 
 def test_an_sae_is_replaced_as_a_whole(folder):
@@ -90,8 +107,14 @@ def test_truncated_tensors(folder, kept):
     [
         ({"n_latents": 13}, "do not describe one SAE"),
         ({"d_in": 4}, "do not describe one SAE"),
-        ({"activation": "jump_relu", "activation_config": {"width": 0.1}}, "do not describe one SAE"),
-        ({"activation": "topq"}, "unknown activation 'topq'; this saelab knows relu, trimmed, topk"),
+        (
+            {"activation": "jump_relu", "activation_config": {"width": 0.1}},
+            "do not describe one SAE",
+        ),
+        (
+            {"activation": "topq"},
+            "unknown activation 'topq'; this saelab knows relu, trimmed, topk",
+        ),
         ({"activation_config": {}}, "do not describe one SAE"),
         ({"hook": "layer three"}, "'layer three' is no hook name"),
         ({"d_in": "five"}, "do not describe one SAE"),

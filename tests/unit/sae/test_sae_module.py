@@ -40,10 +40,14 @@ def test_projected_gradient_is_orthogonal_to_the_rows():
     across = sae.W_dec.grad - (sae.W_dec.grad * sae.W_dec).sum(1, keepdim=True) * sae.W_dec.detach()
     sae.project_gradient_()
     torch.testing.assert_close(sae.W_dec.grad, across.detach())
-    torch.testing.assert_close((sae.W_dec.grad * sae.W_dec).sum(1), torch.zeros(12), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        (sae.W_dec.grad * sae.W_dec).sum(1), torch.zeros(12), rtol=0, atol=1e-6
+    )
 
 
-@pytest.mark.parametrize("make", [ReLU, lambda: TopK(3), lambda: BatchTopK(3), lambda: JumpReLU(12), lambda: Gated(12)])
+@pytest.mark.parametrize(
+    "make", [ReLU, lambda: TopK(3), lambda: BatchTopK(3), lambda: JumpReLU(12), lambda: Gated(12)]
+)
 def test_folding_changes_units_only(make):
     sae, g = an_sae(make()), torch.Generator().manual_seed(2)
     with torch.no_grad():
@@ -65,4 +69,6 @@ def test_folding_changes_units_only(make):
 def test_folding_scales_the_bandwidth_too():
     sae = an_sae(JumpReLU(12, threshold=0.3, width=0.06))
     sae.fold_scale_(2.0)
-    assert sae.act.width == pytest.approx(0.03) and sae.act.threshold[0].item() == pytest.approx(0.15)
+    assert sae.act.width == pytest.approx(0.03) and sae.act.threshold[0].item() == pytest.approx(
+        0.15
+    )

@@ -1,4 +1,6 @@
-"""SynthSAEBench: sampling by what is active equals sampling through tables of all features; its numbers and its cache."""
+"""SynthSAEBench: sampling by what is active equals sampling through tables of all features; its
+numbers and its cache.
+"""
 
 from dataclasses import replace
 
@@ -6,7 +8,7 @@ import pytest
 import torch
 from torch.special import ndtr
 
-from saelab.evals import truth
+from saelab.evals.truth import measure as truth
 from saelab.store import CorruptFile
 from saelab.synth import features_build
 from saelab.synth.features import ROWS, FeatureProcess, Forest
@@ -15,7 +17,16 @@ from saelab.synth.world import World
 from saelab.types import Cursor
 
 N = 60_000
-SMALL = {"features": 60, "d": 24, "roots": 3, "branching": 3, "depth": 2, "p_min": 0.01, "rank": 3, "correlation": 0.35}
+SMALL = {
+    "features": 60,
+    "d": 24,
+    "roots": 3,
+    "branching": 3,
+    "depth": 2,
+    "p_min": 0.01,
+    "rank": 3,
+    "correlation": 0.35,
+}
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -29,17 +40,29 @@ def process() -> FeatureProcess:
 
 
 def dense_codes(process: FeatureProcess, n: int, g: torch.Generator) -> torch.Tensor:
-    """The definition, through `[N, F]` tables: correlation, then magnitudes, then the forest from the roots down."""
-    z, own = torch.randn(n, process.slope.shape[1], generator=g), torch.randn(n, len(process.features), generator=g)
+    """The definition, through `[N, F]` tables: correlation, then magnitudes, then the forest from
+    the roots down.
+    """
+    z, own = (
+        torch.randn(n, process.slope.shape[1], generator=g),
+        torch.randn(n, len(process.features), generator=g),
+    )
     fires = z @ process.slope.T + own > process.offset
-    codes = fires * (process.mean + process.sd * torch.randn(n, len(process.features), generator=g)).relu()
+    codes = (
+        fires
+        * (process.mean + process.sd * torch.randn(n, len(process.features), generator=g)).relu()
+    )
     forest = process.forest
     for parent in range(forest.parents):  # parents come before their children
         first = forest.roots + parent * forest.branching
         family = codes[:, first : first + forest.branching]
         lots = torch.rand(family.shape, generator=g).masked_fill(family <= 0, -1)
         stays = torch.zeros_like(family).scatter_(1, lots.argmax(1, keepdim=True), 1)
-        gain = codes[:, parent : parent + 1] / process.mean[parent] if process.scaled else codes[:, parent : parent + 1] > 0
+        gain = (
+            codes[:, parent : parent + 1] / process.mean[parent]
+            if process.scaled
+            else codes[:, parent : parent + 1] > 0
+        )
         codes[:, first : first + forest.branching] = family * stays * gain
     return codes
 
@@ -63,14 +86,19 @@ def test_sampling_by_what_is_active_is_the_definition(process, scaled):
     assert worst((dense > 0).float(), (sparse > 0).float()) < 4.5  # chances
     assert worst(dense, sparse) < 4.5  # with the magnitudes, and what parents make of them
     assert worst(dense.square(), sparse.square()) < 4.5
-    assert worst(pairs(dense[:20_000]), pairs(sparse[:20_000])) < 5.5  # correlations, hierarchy and exclusion
+    # correlations, hierarchy and exclusion
+    assert worst(pairs(dense[:20_000]), pairs(sparse[:20_000])) < 5.5
     mean = [float((codes > 0).sum(1).double().mean()) for codes in (dense, sparse)]
     assert mean[0] == pytest.approx(mean[1], rel=0.01)
 
 
 def test_the_comparison_can_fail(process):
     """Equal chances, other correlations; equal chances, other exclusion: pairs tell."""
-    apart = replace(process, slope=0 * process.slope, offset=process.offset / (1 + process.slope.square().sum(1)).sqrt())
+    apart = replace(
+        process,
+        slope=0 * process.slope,
+        offset=process.offset / (1 + process.slope.square().sum(1)).sqrt(),
+    )
     first, second = process.draw(20_000, generator()).codes, apart.draw(20_000, generator(1)).codes
     assert worst((first > 0)[:, :3].float(), (second > 0)[:, :3].float()) < 4.5  # of the roots
     assert worst(pairs(first), pairs(second)) > 8
@@ -82,12 +110,23 @@ def test_children_need_their_parent_and_exclude_each_other(process):
     for parent in range(forest.parents):
         family = on[:, forest.roots + parent * forest.branching :][:, : forest.branching]
         assert not family[~on[:, parent]].any() and family.sum(1).max() == 1
-    assert [list(level) for level in forest.levels] == [[0, 1, 2], list(range(3, 12)), list(range(12, 39))]
-    assert {name: len(group) for name, group in process.groups.items()} == {"roots": 3, "level 1": 9, "level 2": 27, "free": 21}
+    assert [list(level) for level in forest.levels] == [
+        [0, 1, 2],
+        list(range(3, 12)),
+        list(range(12, 39)),
+    ]
+    assert {name: len(group) for name, group in process.groups.items()} == {
+        "roots": 3,
+        "level 1": 9,
+        "level 2": 27,
+        "free": 21,
+    }
 
 
 def test_chances_given_the_shared_part_are_exact(process):
-    """All activations share one z, far along a feature's own direction: cells above the bound and below it are both there."""
+    """All activations share one z, far along a feature's own direction: cells above the bound and
+    below it are both there.
+    """
     tops = process._tops
     z = (3 * torch.nn.functional.normalize(process.slope[50], dim=0)).expand(N, -1)
     assert 0 < int((z[0] @ tops.slope > tops.bound).sum()) < len(tops.feature) / 2
@@ -95,15 +134,24 @@ def test_chances_given_the_shared_part_are_exact(process):
     assert len(torch.unique(row * 100 + feature)) == len(row)
     chance = ndtr(process.slope @ z[0] - process.offset)[tops.feature]
     found = feature.bincount(minlength=60)[tops.feature] / N
-    assert float(((found - chance) / (chance * (1 - chance) / N).sqrt().clamp_min(1e-5)).abs().max()) < 4.5
+    assert (
+        float(((found - chance) / (chance * (1 - chance) / N).sqrt().clamp_min(1e-5)).abs().max())
+        < 4.5
+    )
 
 
 def test_the_list_and_the_codes_are_one_sample(process):
     n = 2 * ROWS + 7
     listed, sample = process.draw_sparse(n, generator()), process.draw(n, generator())
     assert torch.equal(listed.x, sample.x) and torch.equal(listed.codes, sample.codes)
-    assert (listed.row.diff() >= 0).all() and (listed.code > 0).all() and int(listed.row[-1]) > 2 * ROWS
-    torch.testing.assert_close(sample.x, sample.codes @ process.features + process.bias, atol=1e-4, rtol=1e-4)
+    assert (
+        (listed.row.diff() >= 0).all()
+        and (listed.code > 0).all()
+        and int(listed.row[-1]) > 2 * ROWS
+    )
+    torch.testing.assert_close(
+        sample.x, sample.codes @ process.features + process.bias, atol=1e-4, rtol=1e-4
+    )
     assert torch.equal(listed.active(ROWS - 3, ROWS + 9), (sample.codes > 0)[ROWS - 3 : ROWS + 9])
     assert float(process.bias.norm()) == pytest.approx(0.5)
 
@@ -115,8 +163,14 @@ def test_an_activation_without_features_is_the_bias(process):
 
 
 def test_the_world_reads_lists(process):
-    world, ordinary = World("w", process, seed=0, batch=32), World("w", Dense(process), seed=0, batch=32)
-    (batch, _), (same, _) = next(world.batches("tokens", Cursor())), next(ordinary.batches("tokens", Cursor()))
+    world, ordinary = (
+        World("w", process, seed=0, batch=32),
+        World("w", Dense(process), seed=0, batch=32),
+    )
+    (batch, _), (same, _) = (
+        next(world.batches("tokens", Cursor())),
+        next(ordinary.batches("tokens", Cursor())),
+    )
     assert torch.equal(batch.flat, same.flat) and world.kinds == ("tokens",)
     assert torch.equal(world.stats.mean, ordinary.stats.mean)
     data, plain = truth.prepare(world), truth.prepare(ordinary)
@@ -134,11 +188,17 @@ class Dense:
 
 def test_probabilities_in_closed_form():
     p = zipf(4, exponent=0.5, p_max=0.4, p_min=0.1)
-    assert p.tolist() == pytest.approx([0.4, 0.1 + 0.3 * (0.5**0.5 - 0.5) / 0.5, 0.1 + 0.3 * (3**-0.5 - 0.5) / 0.5, 0.1])
-    # one root with two children, and a feature outside: (.2 / .5) (1 + .1 / .5), (.1 / .5) (1 + .2 / .5)
+    assert p.tolist() == pytest.approx(
+        [0.4, 0.1 + 0.3 * (0.5**0.5 - 0.5) / 0.5, 0.1 + 0.3 * (3**-0.5 - 0.5) / 0.5, 0.1]
+    )
+    # one root with two children, and a feature outside: (.2 / .5) (1 + .1 / .5), (.1 / .5) (1 + .2
+    # / .5)
     raised = compensated(torch.tensor([0.5, 0.2, 0.1, 0.05]), Forest(1, 2, 1))
     assert raised.tolist() == pytest.approx([0.5, 0.48, 0.28, 0.05])
-    assert compensated(torch.tensor([0.1, 0.1, 0.1]), Forest(1, 2, 1)).tolist() == pytest.approx([0.1, 1, 1])  # at most 1
+    # at most 1
+    assert compensated(torch.tensor([0.1, 0.1, 0.1]), Forest(1, 2, 1)).tolist() == pytest.approx(
+        [0.1, 1, 1]
+    )
 
 
 def test_the_copula_has_unit_variance():
@@ -156,17 +216,22 @@ def test_orthogonalisation_is_adam_on_all_pairs():
     for _ in range(20):
         optimizer.zero_grad()
         gram = slow @ slow.T
-        ((gram - gram.diag().diag()).square().sum() + 40 * (gram.diag() - 1).square().sum()).backward()
+        (
+            (gram - gram.diag().diag()).square().sum() + 40 * (gram.diag() - 1).square().sum()
+        ).backward()
         optimizer.step()
     fast = orthogonalised(rows, steps=20, rate=3e-3)
-    torch.testing.assert_close(fast, torch.nn.functional.normalize(slow.detach(), dim=1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        fast, torch.nn.functional.normalize(slow.detach(), dim=1), atol=1e-4, rtol=0
+    )
     largest = [float((e @ e.T).fill_diagonal_(0).abs().amax(1).mean()) for e in (rows, fast)]
     assert largest[1] < 0.95 * largest[0]
 
 
 def test_a_large_one_is_kept_on_disk(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert not any(tmp_path.iterdir()) and synthsaebench(1, **SMALL) and not any(tmp_path.iterdir())  # small ones are not
+    # small ones are not
+    assert not any(tmp_path.iterdir()) and synthsaebench(1, **SMALL) and not any(tmp_path.iterdir())
     monkeypatch.setattr(features_build, "CACHED_FROM", 1)
     first = synthsaebench(1, **SMALL)
     (file,) = tmp_path.rglob("*.safetensors")
@@ -179,20 +244,41 @@ def test_a_large_one_is_kept_on_disk(monkeypatch, tmp_path):
 
 
 def test_a_model_is_the_same_for_every_seed():
-    one, two, own = (synthsaebench(seed, **SMALL, model=model) for seed, model in ((1, 42), (2, 42), (1, 0)))
+    one, two, own = (
+        synthsaebench(seed, **SMALL, model=model) for seed, model in ((1, 42), (2, 42), (1, 0))
+    )
     for name in ("features", "bias", "slope", "offset", "sd"):
-        assert torch.equal(getattr(one, name), getattr(two, name)) and not torch.equal(getattr(one, name), getattr(own, name))
-    drawn = torch.randn(60, 24, generator=generator(42))  # as the reference implementation draws them
-    assert float(torch.cosine_similarity(drawn, synthsaebench(1, **SMALL, model=42, apart_steps=0).features).min()) > 0.9999
+        assert torch.equal(getattr(one, name), getattr(two, name)) and not torch.equal(
+            getattr(one, name), getattr(own, name)
+        )
+    # as the reference implementation draws them
+    drawn = torch.randn(60, 24, generator=generator(42))
+    assert (
+        float(
+            torch.cosine_similarity(
+                drawn, synthsaebench(1, **SMALL, model=42, apart_steps=0).features
+            ).min()
+        )
+        > 0.9999
+    )
 
 
 @pytest.mark.parametrize(
     ("numbers", "words"),
     [
         ({"features": 38}, "features is 38; a forest of 3 roots to depth 2 has 39 already"),
-        ({"p_min": 0.5}, "p_max is 0.4; probabilities are above 0, at most 1, and p_min (0.5) at most p_max"),
-        ({"scaled": 2}, "scaled is 2; it must be 1 (children are scaled by their parent) or 0 (only switched)"),
-        ({"model": 7}, "model is 7, as the seed: the SAE would start at its features; take another seed"),
+        (
+            {"p_min": 0.5},
+            "p_max is 0.4; probabilities are above 0, at most 1, and p_min (0.5) at most p_max",
+        ),
+        (
+            {"scaled": 2},
+            "scaled is 2; it must be 1 (children are scaled by their parent) or 0 (only switched)",
+        ),
+        (
+            {"model": 7},
+            "model is 7, as the seed: the SAE would start at its features; take another seed",
+        ),
         ({"rank": 0}, "rank is 0; it must be at least 1"),
     ],
 )

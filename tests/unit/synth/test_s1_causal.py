@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from saelab.synth.world import World
-from saelab.synth.worlds.s1_causal import ENTRIES, VOCAB, WINDOW, Causal, Gated, build_causal, build_gated
+from saelab.synth.worlds.s1_causal import (
+    ENTRIES,
+    VOCAB,
+    WINDOW,
+    Causal,
+    Gated,
+    build_causal,
+    build_gated,
+)
 from saelab.types import Cursor, LanguageModel, Windows
 
 SEED, N = 3, 20_000
@@ -14,7 +22,10 @@ SEED, N = 3, 20_000
 
 @pytest.fixture(scope="module")
 def worlds():
-    return {name: World(name, e.build(SEED, **e.settings), seed=SEED, batch=64) for name, e in ENTRIES.items()}
+    return {
+        name: World(name, e.build(SEED, **e.settings), seed=SEED, batch=64)
+        for name, e in ENTRIES.items()
+    }
 
 
 def entropy(logits):
@@ -34,7 +45,9 @@ def test_activations_are_codes_times_features_plus_noise(worlds, name):
     assert sample.x.shape == (N // WINDOW, WINDOW, process.features.shape[1])
     assert sample.codes.shape == (N // WINDOW, WINDOW, n_features)
     assert (sample.codes >= 0).all()
-    assert float((sample.x - sample.codes @ process.features).std()) == pytest.approx(0.02, rel=0.02)
+    assert float((sample.x - sample.codes @ process.features).std()) == pytest.approx(
+        0.02, rel=0.02
+    )
     torch.testing.assert_close(process.features.norm(dim=1), torch.ones(n_features))
     assert sorted(i for group in process.groups.values() for i in group) == list(range(n_features))
 
@@ -103,7 +116,8 @@ def test_the_network_of_s1_reads_the_causal_subspace_alone(worlds):
 def test_features_of_a_subspace_keep_apart(worlds):
     for group in ("causal", "inert"):
         rows = worlds["s1"].process.features[worlds["s1"].process.groups[group]]
-        assert float((rows @ rows.T).fill_diagonal_(0).abs().max()) < 0.45  # 64 random rows of 32 dimensions: about .6
+        # 64 random rows of 32 dimensions: about .6
+        assert float((rows @ rows.T).fill_diagonal_(0).abs().max()) < 0.45
 
 
 def test_the_context_decides_which_bank_is_read(worlds):
@@ -119,7 +133,9 @@ def test_the_context_decides_which_bank_is_read(worlds):
         without_unread, without_read = rows.clone(), rows.clone()
         without_unread[:, unread] = 0
         without_read[:, read] = 0
-        torch.testing.assert_close(process.logits(without_unread @ process.features), clean, atol=1e-3, rtol=1e-3)
+        torch.testing.assert_close(
+            process.logits(without_unread @ process.features), clean, atol=1e-3, rtol=1e-3
+        )
         assert float((process.logits(without_read @ process.features) - clean).abs().max()) > 1
 
 
@@ -140,7 +156,9 @@ def test_references_of_the_ablation(worlds):
     kept, context = process.ablated(x, mean), process.features[128]
     torch.testing.assert_close(kept @ context, x @ context, atol=1e-5, rtol=1e-5)
     others = process.features[:128]
-    torch.testing.assert_close(kept @ others.T, (mean @ others.T).expand(64, -1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        kept @ others.T, (mean @ others.T).expand(64, -1), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -167,7 +185,9 @@ def test_the_model_is_calibrated():
     windows = world.windows(0)
     assert world.lm is not None
     logits = world.lm.resume(windows.x, None)
-    assert float(world.lm.loss(logits, windows.tokens).mean()) == pytest.approx(entropy(logits[:, :-1]), abs=0.05)
+    assert float(world.lm.loss(logits, windows.tokens).mean()) == pytest.approx(
+        entropy(logits[:, :-1]), abs=0.05
+    )
 
 
 def test_numbers_change_the_world():

@@ -16,7 +16,11 @@ def drawn(process, seed=0, n=N):
 
 def test_groups_are_all_features_in_order():
     process = tree(0, parents=3, children=2, distractors=4, d=12)
-    assert [list(group) for group in process.groups.values()] == [[0, 1, 2], [3, 4, 5, 6, 7, 8], [9, 10, 11, 12]]
+    assert [list(group) for group in process.groups.values()] == [
+        [0, 1, 2],
+        [3, 4, 5, 6, 7, 8],
+        [9, 10, 11, 12],
+    ]
     assert [list(process.children(parent)) for parent in range(3)] == [[3, 4], [5, 6], [7, 8]]
     assert process.features.shape == (13, 12)
 
@@ -25,7 +29,11 @@ def test_groups_are_all_features_in_order():
 def test_rates_of_each_world(world):
     process = ENTRIES[world].build(1, **ENTRIES[world].settings)
     _, on = drawn(process, n=20_000)
-    rates = {"parents": process.p, "children": process.p * 0.8 / 4, "distractors": process.p_distractor}
+    rates = {
+        "parents": process.p,
+        "children": process.p * 0.8 / 4,
+        "distractors": process.p_distractor,
+    }
     for group, rate in rates.items():
         assert on[group].mean().item() == pytest.approx(rate, rel=0.05)
     assert ENTRIES[world].setup.n_latents == len(process.features)
@@ -49,7 +57,8 @@ def test_children_of_the_null_know_nothing_of_parents():
         children = on["children"].unflatten(1, (16, 4)).sum(2)
         given = (on["parents"] * children).sum() / children.sum()  # P(parent | child)
         assert given.item() == pytest.approx(expected, abs=0.01)
-    pairs = null["children"][:, :4].T @ null["children"][:, :4] / 100_000  # siblings are independent of each other too
+    # siblings are independent of each other too
+    pairs = null["children"][:, :4].T @ null["children"][:, :4] / 100_000
     assert (pairs - torch.diag(pairs.diag())).max() < 5 * 0.012**2
 
 
@@ -97,8 +106,14 @@ def test_equal_seeds_equal_worlds():
         ({"parents": 0}, "parents is 0; it must be at least 1"),
         ({"noise": -1}, "noise is -1; it must be at least 0"),
         ({"d": float("nan")}, "d is nan; it must be at least 1"),
-        ({"independent": 0.5}, r"independent is 0.5; it must be 0 \(children of their parents\) or 1 \(the null\)"),
-        ({"d": 8}, r"96 directions in 8 dimensions do not get their largest \|cosine\| down to 0.2"),
+        (
+            {"independent": 0.5},
+            r"independent is 0.5; it must be 0 \(children of their parents\) or 1 \(the null\)",
+        ),
+        (
+            {"d": 8},
+            r"96 directions in 8 dimensions do not get their largest \|cosine\| down to 0.2",
+        ),
     ],
 )
 def test_numbers_that_make_no_tree_are_refused(settings, message):
@@ -108,5 +123,6 @@ def test_numbers_that_make_no_tree_are_refused(settings, message):
 
 def test_weights_drawn_with_the_worlds_seed_are_not_its_features():
     features = tree(20).features
-    start = torch.randn(features.shape, generator=torch.Generator().manual_seed(20))  # an SAE's first decoder
+    # an SAE's first decoder
+    start = torch.randn(features.shape, generator=torch.Generator().manual_seed(20))
     assert torch.nn.functional.cosine_similarity(start, features).abs().mean() < 0.2

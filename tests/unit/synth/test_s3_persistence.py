@@ -6,7 +6,14 @@ import torch
 from torch import Tensor
 
 from saelab.synth.world import World
-from saelab.synth.worlds.s3_persistence import ENTRIES, MAX_LAG, POSITIONS, Persistence, build, pair_positions
+from saelab.synth.worlds.s3_persistence import (
+    ENTRIES,
+    MAX_LAG,
+    POSITIONS,
+    Persistence,
+    build,
+    pair_positions,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -61,7 +68,9 @@ def test_an_activation_is_its_codes_and_its_position_plus_noise(ordered: Persist
     assert float(rest.std()) == pytest.approx(0.05, rel=0.02)
     assert float(rest.mean()) == pytest.approx(0, abs=1e-3)
     shown = sample.codes[sample.codes > 0]
-    assert float(shown.mean()) == pytest.approx(1, abs=0.01) and float(shown.std()) == pytest.approx(0.1, abs=0.01)
+    assert float(shown.mean()) == pytest.approx(1, abs=0.01) and float(
+        shown.std()
+    ) == pytest.approx(0.1, abs=0.01)
 
 
 @pytest.mark.parametrize("name", ["draw", "sequences"])
@@ -73,7 +82,9 @@ def test_rates_are_the_asked_ones_in_every_draw(name: str, permuted: int):
     for group, rate in (("slow", 0.05), ("fast", 0.15)):
         members = list(process.groups[group])
         assert float(sample.labels[..., members].mean()) == pytest.approx(rate, rel=0.04)
-        assert float((sample.codes[..., members] > 0).float().mean()) == pytest.approx(rate * 0.625, rel=0.04)
+        assert float((sample.codes[..., members] > 0).float().mean()) == pytest.approx(
+            rate * 0.625, rel=0.04
+        )
     assert not (sample.codes[sample.labels == 0] > 0).any()
 
 
@@ -94,20 +105,27 @@ def test_states_persist_by_the_chain_in_sequences_and_in_pairs_alike(ordered: Pe
 def test_permuted_tokens_are_independent_in_content_and_position(null: Persistence):
     sample = null.draw(60_000, generator())
     assert sample.labels is not None and sample.pos is not None
-    assert correlation(sample.labels[:, 0, :20], sample.labels[:, 1, :20]) == pytest.approx(0, abs=0.01)
+    assert correlation(sample.labels[:, 0, :20], sample.labels[:, 1, :20]) == pytest.approx(
+        0, abs=0.01
+    )
     signals = sample.x @ null.planes.T  # [S, 2, P]
     members = torch.cat([signals[:, 0], signals[:, 1], null.signals[sample.pos[:, 0]]], 1).T
     between = torch.corrcoef(members)
-    for a, b in ((0, 4), (0, 8), (4, 8)):  # one member, the other, and what the position in the pair would say
+    # one member, the other, and what the position in the pair would say
+    for a, b in ((0, 4), (0, 8), (4, 8)):
         assert float(between[a : a + 4, b : b + 4].abs().max()) < 0.03
     sequences = null.sequences(600, generator())
     assert sequences.labels is not None
-    assert correlation(sequences.labels[:, :-1, :20], sequences.labels[:, 1:, :20]) == pytest.approx(0, abs=0.01)
+    assert correlation(
+        sequences.labels[:, :-1, :20], sequences.labels[:, 1:, :20]
+    ) == pytest.approx(0, abs=0.01)
     in_order = sequences.x @ null.planes.T
     assert correlation(in_order[:, :-1, 0], in_order[:, 1:, 0]) == pytest.approx(0, abs=0.02)
 
 
-def test_permuted_tokens_have_the_same_marginal_distribution(ordered: Persistence, null: Persistence):
+def test_permuted_tokens_have_the_same_marginal_distribution(
+    ordered: Persistence, null: Persistence
+):
     for name, n in (("draw", 60_000), ("sequences", 900)):
         a = getattr(ordered, name)(n, generator()).x.flatten(0, 1)
         b = getattr(null, name)(n, generator(1)).x.flatten(0, 1)
@@ -118,7 +136,9 @@ def test_permuted_tokens_have_the_same_marginal_distribution(ordered: Persistenc
 def test_the_law_of_positions_in_pairs_is_that_of_the_pairs(ordered: Persistence):
     pos = ordered.draw(100_000, generator()).pos
     assert pos is not None and float(pair_positions().sum()) == pytest.approx(1)
-    torch.testing.assert_close(torch.bincount(pos.flatten()) / 100_000, pair_positions(), atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        torch.bincount(pos.flatten()) / 100_000, pair_positions(), atol=2e-3, rtol=0
+    )
 
 
 def test_the_position_mean_is_the_mean_at_every_position(ordered: Persistence, null: Persistence):
@@ -127,7 +147,9 @@ def test_the_position_mean_is_the_mean_at_every_position(ordered: Persistence, n
     assert float(ordered.position_mean().std(0).max()) > 0.1
     flat = null.position_mean()
     torch.testing.assert_close(flat, flat[:1].expand_as(flat))
-    torch.testing.assert_close(null.draw(60_000, generator()).x.mean((0, 1)), flat[0], atol=0.01, rtol=0)
+    torch.testing.assert_close(
+        null.draw(60_000, generator()).x.mean((0, 1)), flat[0], atol=0.01, rtol=0
+    )
 
 
 def test_without_position_signals_every_position_looks_the_same():
@@ -139,7 +161,9 @@ def test_without_position_signals_every_position_looks_the_same():
 
 @pytest.mark.parametrize("n", [0, 1, 7, -2])
 def test_half_a_pair_is_refused(ordered: Persistence, n: int):
-    with pytest.raises(ValueError, match=f"n is {n}; this world gives pairs: n must be even and at least 2"):
+    with pytest.raises(
+        ValueError, match=f"n is {n}; this world gives pairs: n must be even and at least 2"
+    ):
         ordered.draw(n, generator())
 
 
@@ -172,7 +196,9 @@ def test_every_world_of_the_table_streams_tokens_and_windows(name: str):
     windows = world.windows(0)
     assert windows.x.shape == (256, 2, 64)
     assert ((windows.pos[:, 1] - windows.pos[:, 0]) >= 1).all()
-    assert len(windows.doc[:, 0].unique()) == 256 and torch.equal(windows.doc[:, 0], windows.doc[:, 1])
+    assert len(windows.doc[:, 0].unique()) == 256 and torch.equal(
+        windows.doc[:, 0], windows.doc[:, 1]
+    )
 
 
 def test_the_twins_differ_from_their_world_only_where_they_say():
@@ -184,4 +210,7 @@ def test_the_twins_differ_from_their_world_only_where_they_say():
         "s3c_hard": {"position": 0, "p_slow": 0.05},
         "s3c_null": {"position": 0, "permuted": 1},
     }
-    assert ENTRIES["s3_null"].setup == ENTRIES["s3"].setup and ENTRIES["s3c_null"].setup == ENTRIES["s3c"].setup
+    assert (
+        ENTRIES["s3_null"].setup == ENTRIES["s3"].setup
+        and ENTRIES["s3c_null"].setup == ENTRIES["s3c"].setup
+    )

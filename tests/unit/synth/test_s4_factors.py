@@ -1,4 +1,6 @@
-"""The world of shared factors: marginals, what a sequence shares, its pairs and its null, all against the description."""
+"""The world of shared factors: marginals, what a sequence shares, its pairs and its null, all
+against the description.
+"""
 
 import pytest
 import torch
@@ -38,9 +40,14 @@ def agreement(values: torch.Tensor, a: int = A, b: int = B) -> float:
 
 def test_equal_seeds_give_equal_worlds_and_others_differ(process):
     again, other = build(0), build(1)
-    assert torch.equal(process.features, again.features) and not torch.allclose(process.features, other.features)
+    assert torch.equal(process.features, again.features) and not torch.allclose(
+        process.features, other.features
+    )
     first, second = process.draw(320, generator()), again.draw(320, generator())
-    assert all(torch.equal(getattr(first, name), getattr(second, name)) for name in ("x", "codes", "labels"))
+    assert all(
+        torch.equal(getattr(first, name), getattr(second, name))
+        for name in ("x", "codes", "labels")
+    )
     assert not torch.equal(first.x, process.draw(320, generator(1)).x)
 
 
@@ -57,17 +64,23 @@ def test_a_draw_is_its_codes_times_the_features_plus_noise(process):
     assert sample.x.shape == (1_000, LENGTH, 48) and sample.labels.shape == (1_000, FACTORS)
     noise = sample.x - sample.codes @ process.features
     assert float(noise.std()) == pytest.approx(0.05, rel=0.02) and abs(float(noise.mean())) < 1e-3
-    assert float((sample.codes > 0).float().sum(-1).mean()) == pytest.approx(6.4, abs=0.1)  # 6 * .5 + 34 * .1
+    # 6 * .5 + 34 * .1
+    assert float((sample.codes > 0).float().sum(-1).mean()) == pytest.approx(6.4, abs=0.1)
     for part, spread in ((sample.codes[..., :N_VALUES], 0.15), (sample.codes[..., N_VALUES:], 0.3)):
         assert float(part[part > 0].mean()) == pytest.approx(1, abs=0.01)
         assert float(part[part > 0].std()) == pytest.approx(spread, abs=0.01)
 
 
 def test_marginals_are_balanced_and_only_a_and_b_agree(process):
-    assert torch.equal(process.draw(32, generator()).labels, process.values(2, generator(), rho=0.8))
+    assert torch.equal(
+        process.draw(32, generator()).labels, process.values(2, generator(), rho=0.8)
+    )
     values = process.values(20_000, generator(), rho=0.8)
-    share = torch.stack([(values == v).float().mean(0) for v in range(VALUES + 1)])  # [6 values, 6 factors]
-    torch.testing.assert_close(share, torch.tensor([0.1] * 5 + [0.5])[:, None].expand(6, 6), atol=0.012, rtol=0)
+    # [6 values, 6 factors]
+    share = torch.stack([(values == v).float().mean(0) for v in range(VALUES + 1)])
+    torch.testing.assert_close(
+        share, torch.tensor([0.1] * 5 + [0.5])[:, None].expand(6, 6), atol=0.012, rtol=0
+    )
     assert agreement(values) == pytest.approx(0.8 + 0.2 * AGREE, abs=0.01)
     assert agreement(values, A, 2) == pytest.approx(AGREE, abs=0.015)
     assert agreement(values, 4, 5) == pytest.approx(AGREE, abs=0.015)
@@ -85,7 +98,9 @@ def test_in_the_null_tokens_share_nothing_but_look_the_same(process, null):
     sample = null.draw(48_000, generator())
     values = values_of(sample.codes)  # [B, T, 6]
     assert float((values[:, 0] == values[:, 1]).float().mean()) == pytest.approx(AGREE, abs=0.01)
-    assert float((values == sample.labels.unsqueeze(1)).float().mean()) == pytest.approx(AGREE, abs=0.01)
+    assert float((values == sample.labels.unsqueeze(1)).float().mean()) == pytest.approx(
+        AGREE, abs=0.01
+    )
     assert agreement(values) == pytest.approx(0.8 + 0.2 * AGREE, abs=0.005)
     held = process.draw(48_000, generator())
     frequency = [(s.codes > 0).float().mean((0, 1)) for s in (sample, held)]
@@ -96,7 +111,9 @@ def test_in_the_null_tokens_share_nothing_but_look_the_same(process, null):
 def test_the_balanced_set_is_factorial_and_held_in_the_null_too(process, null):
     for world in (process, null):
         sample = world.balanced(3_000, generator())
-        assert torch.equal(values_of(sample.codes), sample.labels.unsqueeze(1).expand(-1, LENGTH, -1))
+        assert torch.equal(
+            values_of(sample.codes), sample.labels.unsqueeze(1).expand(-1, LENGTH, -1)
+        )
         assert agreement(sample.labels) == pytest.approx(AGREE, abs=0.03)
 
 
@@ -137,7 +154,11 @@ def test_the_worlds_of_the_table_give_both_kinds_of_batches(name):
     tokens, following = next(world.batches("tokens", Cursor()))
     windows, _ = next(world.batches("windows", Cursor()))
     assert isinstance(tokens, Tokens) and isinstance(windows, Windows)
-    assert tokens.x.shape == (512, 48) and windows.x.shape == (32, 16, 48) and following == Cursor(0, 0, 1)
+    assert (
+        tokens.x.shape == (512, 48)
+        and windows.x.shape == (32, 16, 48)
+        and following == Cursor(0, 0, 1)
+    )
     assert torch.equal(tokens.x, windows.flat)
     assert len(world.sample(100, "odd").x) == 7  # whole sequences
 

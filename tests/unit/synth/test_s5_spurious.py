@@ -31,7 +31,9 @@ def test_each_world_is_a_process_with_a_partition_of_its_features(name):
 @pytest.mark.parametrize("name", ENTRIES)
 def test_k_is_one_below_the_mean_number_of_active_features(name):
     codes = made(name).draw(50_000, generator()).codes
-    assert float((codes > 0).sum(1).double().mean()) - 1 == pytest.approx(ENTRIES[name].setup.k, abs=0.04)
+    assert float((codes > 0).sum(1).double().mean()) - 1 == pytest.approx(
+        ENTRIES[name].setup.k, abs=0.04
+    )
 
 
 @pytest.mark.parametrize("name", ENTRIES)
@@ -61,7 +63,9 @@ def test_the_activations_are_the_codes_times_the_features_and_noise():
 def test_amplitudes_and_frequencies():
     sample = made("s5").draw(100_000, generator())
     active = sample.codes[sample.codes > 0]
-    assert float(active.mean()) == pytest.approx(1.0, abs=0.01) and float(active.std()) == pytest.approx(0.2, abs=0.01)
+    assert float(active.mean()) == pytest.approx(1.0, abs=0.01) and float(
+        active.std()
+    ) == pytest.approx(0.2, abs=0.01)
     shares = (sample.codes > 0).double().mean(0)
     assert torch.allclose(shares[:2], torch.tensor(0.3).double(), atol=0.01)
     assert torch.allclose(shares[2:], torch.tensor(0.05).double(), atol=0.005)
@@ -103,18 +107,25 @@ def test_modes_say_how_the_factors_go_together():
     assert torch.equal(share("concordant"), torch.tensor([0.5, 0, 0, 0.5]))
     assert torch.allclose(share("decorrelated"), torch.tensor([0.49, 0.21, 0.21, 0.09]), atol=0.02)
     assert torch.allclose(share("natural"), torch.tensor([0.679, 0.021, 0.021, 0.279]), atol=0.02)
-    with pytest.raises(ValueError, match="mode is 'odd'; it must be natural, decorrelated, balanced or concordant"):
+    with pytest.raises(
+        ValueError, match="mode is 'odd'; it must be natural, decorrelated, balanced or concordant"
+    ):
         process.draw(8, generator(), mode="odd")
 
 
 def test_a_labelled_batch_knows_s_everywhere_and_the_task_in_a_tenth():
     process = made("s5")
-    batch, plain = process.labelled(400, generator()), process.draw(400, generator(), mode="balanced")
+    batch, plain = (
+        process.labelled(400, generator()),
+        process.draw(400, generator(), mode="balanced"),
+    )
     assert torch.equal(batch.x, plain.x)
     assert torch.equal(batch.labels[:, 1], plain.labels[:, 1])
     assert torch.equal(batch.labels[:40, 0], plain.labels[:40, 0])
     assert (batch.labels[40:, 0] == -1).all()
-    assert torch.equal(torch.bincount(2 * batch.labels[:40, 0] + batch.labels[:40, 1]), torch.full((4,), 10))
+    assert torch.equal(
+        torch.bincount(2 * batch.labels[:40, 0] + batch.labels[:40, 1]), torch.full((4,), 10)
+    )
 
 
 def test_the_order_of_a_world_means_nothing_so_it_has_no_windows():

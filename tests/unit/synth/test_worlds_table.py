@@ -9,13 +9,16 @@ from saelab.synth.worlds import WORLDS, build_world, configure, entry_of, parame
 from saelab.types import Cursor, Spec, WorldSource
 from saelab.variants import build, check_spec, settings_of
 
-LARGE = ("synthsaebench-16k", "synthsaebench-2k")  # built as synthsaebench-512, which stands for them
+# built as synthsaebench-512, which stands for them
+LARGE = ("synthsaebench-16k", "synthsaebench-2k")
 SMALL = [name for name in WORLDS if name not in LARGE]
 
 
 def world(name: str, seed: int = 3):
     setup = WORLDS[name].setup
-    return build_world(WorldSource(name, dict(WORLDS[name].settings), setup.steps * setup.batch, setup.batch, seed))
+    return build_world(
+        WorldSource(name, dict(WORLDS[name].settings), setup.steps * setup.batch, setup.batch, seed)
+    )
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -51,7 +54,9 @@ def test_no_sae_starts_at_the_features(name):
     features, setup = world(name).process.features, WORLDS[name].setup
 
     def nearness(seed: int) -> float:
-        start = build(Spec("batch_topk", setup.n_latents, setup.k), features.shape[1], seed).sae.W_dec.detach()
+        start = build(
+            Spec("batch_topk", setup.n_latents, setup.k), features.shape[1], seed
+        ).sae.W_dec.detach()
         return float(match(start, features).cosine.mean())
 
     assert nearness(3) < 1.1 * max(nearness(1003), nearness(2003))
@@ -61,10 +66,16 @@ def test_no_sae_starts_at_the_features(name):
 def test_windows_are_the_tokens_in_order(name):
     one = world(name)
     if "windows" not in one.kinds:
-        with pytest.raises(ValueError, match=f"world '{name}' has no windows: its activations have no order. It has tokens"):
+        with pytest.raises(
+            ValueError,
+            match=f"world '{name}' has no windows: its activations have no order. It has tokens",
+        ):
             next(one.batches("windows", Cursor()))
         return
-    (windows, _), (tokens, _) = next(one.batches("windows", Cursor())), next(one.batches("tokens", Cursor()))
+    (windows, _), (tokens, _) = (
+        next(one.batches("windows", Cursor())),
+        next(one.batches("tokens", Cursor())),
+    )
     assert torch.equal(windows.flat, tokens.flat)
     assert (windows.doc == windows.tokens[:, :1]).all() and (windows.pos.diff(dim=1) > 0).all()
     if one.lm is not None:
@@ -75,7 +86,9 @@ def test_windows_are_the_tokens_in_order(name):
         chances = logits.log_softmax(-1)
         entropy = -(chances.exp() * chances).sum(-1)[:, :-1]
         assert loss.shape == entropy.shape  # labels are the model's own: it is calibrated
-        assert abs(float(loss.mean() - entropy.mean())) < 4 * float(loss.std()) / loss.numel() ** 0.5
+        assert (
+            abs(float(loss.mean() - entropy.mean())) < 4 * float(loss.std()) / loss.numel() ** 0.5
+        )
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -83,10 +96,25 @@ def test_an_entry_can_be_run_and_measured(name):
     entry = WORLDS[name]
     assert entry.head in WORLDS and set(entry.evals) <= set(WORLD_EVALS)
     for variant in ("batch_topk", "matryoshka", "frozen", "jump_relu", "gated", "standard_trimmed"):
-        numbers = {"anneal": entry.setup.anneal, "levels": entry.setup.levels, "inner": entry.setup.inner}
+        numbers = {
+            "anneal": entry.setup.anneal,
+            "levels": entry.setup.levels,
+            "inner": entry.setup.inner,
+        }
         known = settings_of(variant)
-        check_spec(Spec(variant, entry.setup.n_latents, entry.setup.k, {k: v for k, v in numbers.items() if k in known}))
-    one, scores, sae = world(name), {}, build(Spec("matryoshka", entry.setup.n_latents, entry.setup.k), world(name).d_in, 0).sae
+        check_spec(
+            Spec(
+                variant,
+                entry.setup.n_latents,
+                entry.setup.k,
+                {k: v for k, v in numbers.items() if k in known},
+            )
+        )
+    one, scores, sae = (
+        world(name),
+        {},
+        build(Spec("matryoshka", entry.setup.n_latents, entry.setup.k), world(name).d_in, 0).sae,
+    )
     sae.act.calibrate_(sae.pre(one.sample(2048, "stats").flat.x), entry.setup.k)
     for evaluation in ("truth", *entry.evals):
         result = WORLD_EVALS[evaluation].measure(sae, WORLD_EVALS[evaluation].prepare(one))
@@ -99,7 +127,9 @@ def test_an_entry_can_be_run_and_measured(name):
 
 def test_changes_go_to_the_world_or_to_its_setup():
     settings, setup = configure("s1", {"k": 6, "p": 0.1, "steps": 10})
-    assert settings["p"] == 0.1 and (setup.k, setup.steps) == (6, 10) and isinstance(setup.steps, int)
+    assert (
+        settings["p"] == 0.1 and (setup.k, setup.steps) == (6, 10) and isinstance(setup.steps, int)
+    )
     assert parameters("s2_amp1") != parameters("s2")
     assert entry_of("s1").setup.k != 6
 

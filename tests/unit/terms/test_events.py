@@ -19,7 +19,9 @@ def trained(act) -> tuple[SAE, torch.optim.Adam, torch.Tensor]:
     """An SAE after three steps of Adam, so that every moment is non-zero."""
     g = torch.Generator().manual_seed(0)
     sae, x = SAE(D, L, act, generator=g), torch.randn(N, D, generator=g)
-    optimizer = torch.optim.Adam([p for p in sae.parameters() if p.requires_grad], lr=1e-2, fused=True)
+    optimizer = torch.optim.Adam(
+        [p for p in sae.parameters() if p.requires_grad], lr=1e-2, fused=True
+    )
     for _ in range(3):
         ((x - sae(x)).square().sum() + (sae.pre(x) ** 2).sum()).backward()
         optimizer.step()
@@ -32,7 +34,9 @@ def seen(sae, x, dead=(), seed=0) -> Step:
     mask[list(dead)] = True
     pre = sae.pre(x)
     z = sae.act.train_codes(pre, 0.5)
-    return Step(sae, Tokens(x), x, pre, z, sae.decode(z), mask, 0.5, torch.Generator().manual_seed(seed))
+    return Step(
+        sae, Tokens(x), x, pre, z, sae.decode(z), mask, 0.5, torch.Generator().manual_seed(seed)
+    )
 
 
 @pytest.mark.parametrize("act", ACTS)
@@ -68,12 +72,16 @@ def test_resampling_touches_dead_latents_only_and_forgets_their_moments(act):
             continue
         i = axis.get(name, 0)
         alive, dead = torch.tensor(ALIVE), torch.tensor(DEAD)
-        assert torch.equal(parameter.index_select(i, alive), before[name].index_select(i, alive)), name
+        assert torch.equal(parameter.index_select(i, alive), before[name].index_select(i, alive)), (
+            name
+        )
         for key in ("exp_avg", "exp_avg_sq"):
             if parameter in states:
                 moment, old = optimizer.state[parameter][key], states[parameter][key]
                 assert torch.equal(moment.index_select(i, alive), old.index_select(i, alive))
-                assert not moment.index_select(i, dead).any() and old.index_select(i, alive).any(), (name, key)
+                assert (
+                    not moment.index_select(i, dead).any() and old.index_select(i, alive).any()
+                ), (name, key)
     assert all(optimizer.state[p]["step"] == 3 for p in states)
 
 

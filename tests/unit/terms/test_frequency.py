@@ -26,7 +26,9 @@ def seen(sae, x) -> Step:
 def trained(act, steps=3) -> tuple[SAE, torch.optim.Adam, torch.Tensor]:
     g = torch.Generator().manual_seed(0)
     sae, x = SAE(D, L, act, generator=g), torch.randn(N, D, generator=g)
-    optimizer = torch.optim.Adam([p for p in sae.parameters() if p.requires_grad], lr=1e-2, fused=True)
+    optimizer = torch.optim.Adam(
+        [p for p in sae.parameters() if p.requires_grad], lr=1e-2, fused=True
+    )
     train(sae, optimizer, x, steps)
     return sae, optimizer, x
 
@@ -38,7 +40,9 @@ def train(sae, optimizer, x, steps) -> None:
         optimizer.zero_grad()
 
 
-@pytest.mark.parametrize("act", [lambda: TopK(3), lambda: JumpReLU(L, threshold=0.1), lambda: Gated(L)])
+@pytest.mark.parametrize(
+    "act", [lambda: TopK(3), lambda: JumpReLU(L, threshold=0.1), lambda: Gated(L)]
+)
 def test_an_order_permutes_the_codes_and_changes_nothing_else(act):
     sae, optimizer, x = trained(act())
     z, x_hat = sae.encode(x), sae(x)
@@ -49,7 +53,9 @@ def test_an_order_permutes_the_codes_and_changes_nothing_else(act):
     assert sae.W_enc.stride() == layout and optimizer.state[sae.W_enc]["exp_avg"].stride() == layout
 
 
-@pytest.mark.parametrize("act", [lambda: TopK(3), lambda: JumpReLU(L, threshold=0.1), lambda: Gated(L)])
+@pytest.mark.parametrize(
+    "act", [lambda: TopK(3), lambda: JumpReLU(L, threshold=0.1), lambda: Gated(L)]
+)
 def test_training_goes_on_as_if_nothing_had_happened(act):
     """Only with every moment of the optimizer moved along are the steps after it the same."""
     sae, optimizer, x = trained(act())
@@ -58,7 +64,9 @@ def test_training_goes_on_as_if_nothing_had_happened(act):
     other, plain, _ = trained(act(), steps=8)
     reorder(other, plain, ORDER)
     for name, parameter in sae.named_parameters():
-        torch.testing.assert_close(parameter, other.get_parameter(name), rtol=1e-4, atol=1e-5, msg=name)
+        torch.testing.assert_close(
+            parameter, other.get_parameter(name), rtol=1e-4, atol=1e-5, msg=name
+        )
 
 
 def test_sorting_puts_what_fires_most_first():
@@ -73,7 +81,9 @@ def test_sorting_puts_what_fires_most_first():
     assert sorted(order.tolist()) == list(range(L)) and order.tolist() != list(range(L))
     assert torch.equal(term.rate, term.rate.sort(descending=True).values)
     torch.testing.assert_close(term.rate, MEMORY * rates[order])
-    assert torch.equal(sae.W_dec, before.W_dec[order]) and torch.equal(sae.W_enc, before.W_enc[:, order])
+    assert torch.equal(sae.W_dec, before.W_dec[order]) and torch.equal(
+        sae.W_enc, before.W_enc[:, order]
+    )
     assert torch.equal(term.sort(sae, optimizer, step), torch.arange(L))  # sorted already
 
 

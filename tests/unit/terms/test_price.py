@@ -14,8 +14,8 @@ from saelab.terms.base import Objective, Step, Term, Variant
 from saelab.terms.price import Price
 from saelab.terms.reconstruct import mse
 from saelab.terms.sparsity import l1
-from saelab.train import Training
 from saelab.testing.variants import BATCH, SparseSource, variant_checks
+from saelab.train import Training
 from saelab.types import Cursor, Optim, Run, Source, Spec
 from saelab.variants import build
 from saelab.variants.causal_parts import with_price
@@ -41,7 +41,20 @@ def a_step(sae: SAE, *, seed: int = 0) -> Step:
     z = torch.cat([codes, torch.zeros(len(codes), 2)], 1) * scale
     dead = torch.zeros(sae.n_latents, dtype=torch.bool)
     x = batch.flat * scale
-    return Step(sae, batch, x, z, z, z @ sae.W_dec, dead, 0.5, torch.Generator().manual_seed(seed), scale, WORLD.lm, {})
+    return Step(
+        sae,
+        batch,
+        x,
+        z,
+        z,
+        z @ sae.W_dec,
+        dead,
+        0.5,
+        torch.Generator().manual_seed(seed),
+        scale,
+        WORLD.lm,
+        {},
+    )
 
 
 def measured(mix, *, m=400, contexts=8, strength=2.0, times=1):
@@ -57,9 +70,14 @@ def measured(mix, *, m=400, contexts=8, strength=2.0, times=1):
 def test_inert_latents_pay_nearly_all_and_causal_ones_little(kind):
     sae, price = measured({kind: 1})
     causal, inert, silent = price.surcharge.split([64, 64, 2])
-    assert float(inert.median()) > 0.95 and float(causal.mean()) < 0.35 and float(causal.mean()) < float(inert.min())
+    assert (
+        float(inert.median()) > 0.95
+        and float(causal.mean()) < 0.35
+        and float(causal.mean()) < float(inert.min())
+    )
     mean = float(torch.cat([causal, inert]).mean())
-    assert silent.tolist() == pytest.approx([mean, mean])  # never active, never measured: neither favoured nor charged
+    # never active, never measured: neither favoured nor charged
+    assert silent.tolist() == pytest.approx([mean, mean])
     assert float(price(a_step(sae))) == pytest.approx(2 * mean, rel=1e-5)  # 1 - mean NCES
 
 
@@ -81,7 +99,8 @@ def test_latents_are_changed_a_few_at_a_time_and_remembered():
 def test_running_means_weigh_measurements_alike_at_first():
     _, once = measured({"zero": 1})
     _, thrice = measured({"zero": 1}, times=3)
-    assert torch.allclose(once.effect * 3, thrice.effect, rtol=1.0, atol=0)  # other contexts, the same latents
+    # other contexts, the same latents
+    assert torch.allclose(once.effect * 3, thrice.effect, rtol=1.0, atol=0)
     assert float((thrice.nces - once.nces)[:128].abs().median()) < 0.2
 
 
@@ -96,7 +115,8 @@ def test_a_priced_selection_is_batch_topk_when_all_pay_alike():
     codes = priced.train_codes(pre, 0.0)
     assert int((codes[:, :12] > 0).sum()) == 0 and int((codes > 0).sum()) == 600
     priced.calibrate_(pre, 3)
-    assert int((priced(pre)[:, 12:] > 0).sum()) == 600  # at the L0 asked for, with a negative threshold
+    # at the L0 asked for, with a negative threshold
+    assert int((priced(pre)[:, 12:] > 0).sum()) == 600
 
 
 def test_a_negative_code_is_never_bought():
@@ -116,12 +136,19 @@ def test_the_l1_penalty_of_an_inert_latent_grows():
 
 def test_price_zero_is_the_base_bit_for_bit():
     def trained(variant, settings):
-        run = Run(Spec(variant, 64, 4.0, settings), Source(tokens=20 * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5))
+        run = Run(
+            Spec(variant, 64, 4.0, settings),
+            Source(tokens=20 * BATCH, batch=BATCH),
+            Optim(lr=3e-3, warmup=5),
+        )
         training = Training([run], SparseSource())
         list(training)
         return training.state()
 
-    base, mine = trained("batch_topk", {}), trained("causal", {"weight": 0, "price": 0, "refine": 0})
+    base, mine = (
+        trained("batch_topk", {}),
+        trained("causal", {"weight": 0, "price": 0, "refine": 0}),
+    )
     assert base.keys() == mine.keys() and all(torch.equal(base[name], mine[name]) for name in base)
     base, mine = trained("standard", {}), trained("causal_as_stated", {"price": 0})
     assert base.keys() == mine.keys() and all(torch.equal(base[name], mine[name]) for name in base)

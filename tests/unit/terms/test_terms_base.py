@@ -21,7 +21,17 @@ def step_with(l0: float, progress: float = 1.0, value: float = 1.0) -> Step:
     z[: round(l0 * N)] = value
     z = z.reshape(N, L)
     x = torch.zeros(N, D)
-    return Step(SAE(D, L, ReLU()), Tokens(x), x, z, z, x, torch.zeros(L, dtype=torch.bool), progress, torch.Generator())
+    return Step(
+        SAE(D, L, ReLU()),
+        Tokens(x),
+        x,
+        z,
+        z,
+        x,
+        torch.zeros(L, dtype=torch.bool),
+        progress,
+        torch.Generator(),
+    )
 
 
 class Half(nn.Module):
@@ -37,7 +47,11 @@ class Half(nn.Module):
 
 def test_objective_adds_weighted_terms_and_reports_them_unweighted():
     half = Half()
-    objective = Objective(Term("sum", lambda s: s.z.sum(), 2.0), Term("half", half, linear(0, 1)), Term("off", half, 0.0))
+    objective = Objective(
+        Term("sum", lambda s: s.z.sum(), 2.0),
+        Term("half", half, linear(0, 1)),
+        Term("off", half, 0.0),
+    )
     total, values = objective(step_with(1, progress=0.25))
     assert total.item() == pytest.approx(2 * N + 0.25 * 0.5 * N)
     assert {name: value.item() for name, value in values.items()} == {"sum": N, "half": N / 2}
@@ -48,7 +62,10 @@ def test_objective_adds_weighted_terms_and_reports_them_unweighted():
 
 def test_any_name_will_do_for_a_term_that_trains_along():
     objective = Objective(*(Term(name, Half()) for name in ("half", "type", "a.b", "")))
-    assert list(objective(step_with(1))[1]) == ["half", "type", "a.b", ""] and len(list(objective.parameters())) == 4
+    assert (
+        list(objective(step_with(1))[1]) == ["half", "type", "a.b", ""]
+        and len(list(objective.parameters())) == 4
+    )
 
 
 def test_a_schedule_that_is_zero_is_not_computed():
@@ -114,7 +131,9 @@ def test_steered_resumes_from_its_state():
     other.load_state_dict(one.state_dict())
     one(step_with(12))
     other(step_with(12))
-    assert one.coefficient.item() == other.coefficient.item() and one.last.item() == pytest.approx(math.log(12 / 8))
+    assert one.coefficient.item() == other.coefficient.item() and one.last.item() == pytest.approx(
+        math.log(12 / 8)
+    )
 
 
 def test_linear():

@@ -14,9 +14,16 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer
-from saelab.lm import labels as labels_module
-from saelab.text.labels.labelled import HIERARCHY, Concept, at_windows, label_tokens, labelled_windows, stdlib_labels
+from saelab.text.labels import labelled as labels_module
 from saelab.text.labels.files import read_labels
+from saelab.text.labels.labelled import (
+    HIERARCHY,
+    Concept,
+    at_windows,
+    label_tokens,
+    labelled_windows,
+    stdlib_labels,
+)
 from saelab.text.labels.python import FAMILIES, VALUES, python_labels
 from saelab.text.labels.sets import balanced, cells, labelled, spans, split_by_file
 from saelab.text.stdlib import SourceFile, StdlibCorpus
@@ -150,7 +157,9 @@ def test_what_does_not_parse_is_refused_with_the_reason():
 def library(monkeypatch):
     """A library of 12 held-out files, one of which does not parse, with the byte tokenizer."""
     texts = [f"# file {i}\n" + SOURCE.replace("Box", f"Box{i}") for i in range(11)]
-    files = [SourceFile(f"{'test' if i % 2 else 'json'}/m{i}.py", text) for i, text in enumerate(texts)]
+    files = [
+        SourceFile(f"{'test' if i % 2 else 'json'}/m{i}.py", text) for i, text in enumerate(texts)
+    ]
     files += [SourceFile("old.py", "print 'two'\n" * 9)]
     corpus = StdlibCorpus((), tuple(files), {})
     monkeypatch.setattr("saelab.text.corpora.stdlib_corpus", lambda: corpus)
@@ -211,16 +220,23 @@ def test_a_token_takes_its_first_solid_character(library):
 
 
 def rows_of(tmp_path, suffix):
-    rows = {"body": ["good film", "bad, film", " ", "so\nso"], "mood": ["pos", "neg", "neg", None], "stars": [5, 1, 1, 3]}
+    rows = {
+        "body": ["good film", "bad, film", " ", "so\nso"],
+        "mood": ["pos", "neg", "neg", None],
+        "stars": [5, 1, 1, 3],
+    }
     path = tmp_path / f"a{suffix}"
     if suffix == ".parquet":
         pq.write_table(pa.table(rows), path)
     elif suffix == ".jsonl":
-        path.write_text("".join(json.dumps({k: v[i] for k, v in rows.items()}) + "\n" for i in range(4)))
+        path.write_text(
+            "".join(json.dumps({k: v[i] for k, v in rows.items()}) + "\n" for i in range(4))
+        )
     else:
         mark = "," if suffix == ".csv" else "\t"
         lines = [mark.join(rows)] + [
-            mark.join([f'"{rows["body"][i]}"', rows["mood"][i] or "", str(rows["stars"][i])]) for i in range(4)
+            mark.join([f'"{rows["body"][i]}"', rows["mood"][i] or "", str(rows["stars"][i])])
+            for i in range(4)
         ]
         path.write_text("\n".join(lines) + "\n")
     return path
@@ -229,7 +245,10 @@ def rows_of(tmp_path, suffix):
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".parquet"])
 def test_labels_from_files(tmp_path, suffix):
     corpus = read_labels(rows_of(tmp_path, suffix), text="body", labels=["mood", "stars"])
-    assert [(f.name, f.values) for f in corpus.families] == [("mood", ("neg", "pos")), ("stars", ("1", "3", "5"))]
+    assert [(f.name, f.values) for f in corpus.families] == [
+        ("mood", ("neg", "pos")),
+        ("stars", ("1", "3", "5")),
+    ]
     assert [t.text for t in corpus.texts] == ["good film", "bad, film", "so\nso"]
     labels = label_tokens(corpus, TOKENIZER)
     assert labels.counts("mood") == {"neg": 9, "pos": 9}
@@ -262,7 +281,9 @@ def test_rows_of_one_file_stay_together(tmp_path):
     labels = label_tokens(read_labels(path, text="text", labels=["label"], file="book"), TOKENIZER)
     assert labels.file.unique().tolist() == [0, 1, 2]
     train = split_by_file(labels.file, seed=3)
-    assert all(len(train[labels.file == f].unique()) == 1 for f in range(3)) and 0 < train.sum() < len(train)
+    assert all(
+        len(train[labels.file == f].unique()) == 1 for f in range(3)
+    ) and 0 < train.sum() < len(train)
     with pytest.raises(ValueError, match="1 file cannot be split"):
         split_by_file(torch.zeros(5))
 
@@ -271,17 +292,23 @@ def test_split_shares_the_tokens():
     file = torch.arange(40).repeat_interleave(torch.arange(1, 41))
     train = split_by_file(file, seed=0)
     assert 0.4 < train.float().mean() < 0.6
-    assert torch.equal(train, split_by_file(file, seed=0)) and not torch.equal(train, split_by_file(file, seed=1))
+    assert torch.equal(train, split_by_file(file, seed=0)) and not torch.equal(
+        train, split_by_file(file, seed=1)
+    )
 
 
 def tokens_with(values: list[list[int]], doc: list[int]) -> labels_module.TokenLabels:
     families = tuple(labels_module.Family(name, ("no", "yes")) for name in "ab")
     array = torch.from_numpy(np.array(values, np.int16))
-    return labels_module.TokenLabels(families, array, torch.arange(len(doc)), torch.tensor(doc), ("x", "y"), {})
+    return labels_module.TokenLabels(
+        families, array, torch.arange(len(doc)), torch.tensor(doc), ("x", "y"), {}
+    )
 
 
 def test_spans_cells_and_pairs():
-    labels = tokens_with([[1, 0], [1, 1], [0, 1], [0, 1], [0, -1], [-1, 0], [1, 0]], [0, 0, 0, 0, 1, 1, 1])
+    labels = tokens_with(
+        [[1, 0], [1, 1], [0, 1], [0, 1], [0, -1], [-1, 0], [1, 0]], [0, 0, 0, 0, 1, 1, 1]
+    )
     found = spans(labels, "a")
     assert torch.stack([found.start, found.end, found.value, found.doc]).T.tolist() == [
         [0, 2, 1, 0],
@@ -300,12 +327,19 @@ def test_spans_cells_and_pairs():
         balanced(labels.of("a"), labels.of("b"))
     a, b = torch.tensor([0, 0, 0, 1, 1, 1, 1, -1]), torch.tensor([0, 0, 1, 0, 1, 1, 1, 1])
     chosen = balanced(a, b)
-    assert sorted(zip(a[chosen].tolist(), b[chosen].tolist(), strict=True)) == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    assert sorted(zip(a[chosen].tolist(), b[chosen].tolist(), strict=True)) == [
+        (0, 0),
+        (0, 1),
+        (1, 0),
+        (1, 1),
+    ]
 
 
 def test_every_function_of_a_library_file_is_named_once():
     text = inspect.getsource(ast)
-    functions = sum(isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(ast.parse(text)))
+    functions = sum(
+        isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef) for n in ast.walk(ast.parse(text))
+    )
     role = python_labels(text)[:, FAMILIES.index("role")] == VALUES["role"].index("function_name")
     starts = role & ~np.concatenate([[False], role[:-1]])
     assert starts.sum() == functions > 100

@@ -14,7 +14,13 @@ TOKENIZER = byte_tokenizer()
 
 
 def source(path, **fields) -> Source:
-    fields = {"context": 16, "tokens": 1 << 20, "batch": 64, "buffer": 512, "eval_windows": 1000} | fields
+    fields = {
+        "context": 16,
+        "tokens": 1 << 20,
+        "batch": 64,
+        "buffer": 512,
+        "eval_windows": 1000,
+    } | fields
     return Source(corpus=str(path), **fields)
 
 
@@ -24,7 +30,9 @@ def texts(path, **fields) -> list[str]:
 
 def test_marks_separate_documents_of_a_text_file(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_text("one\n\nstill one\n<|endoftext|>\ntwo<|endoftext|>three<|endoftext|>\n \n<|endoftext|>four")
+    path.write_text(
+        "one\n\nstill one\n<|endoftext|>\ntwo<|endoftext|>three<|endoftext|>\n \n<|endoftext|>four"
+    )
     assert [t.strip() for t in texts(path)] == ["one\n\nstill one", "two", "three", "four"]
 
 
@@ -34,7 +42,9 @@ def test_a_text_file_without_marks_is_cut_at_blank_lines(tmp_path):
     path.write_text((paragraph + "\n") * 5 + paragraph * 20)
     pieces = texts(path)
     assert "".join(pieces) == path.read_text()
-    assert [len(p) for p in pieces] == [3003, 8002 - 0, 8000, 6000] or sum(map(len, pieces)) == 25_005
+    assert [len(p) for p in pieces] == [3003, 8002 - 0, 8000, 6000] or sum(
+        map(len, pieces)
+    ) == 25_005
     assert pieces[0].endswith("\n\n")
     assert all(len(p) <= 9_000 for p in pieces)
 
@@ -42,7 +52,9 @@ def test_a_text_file_without_marks_is_cut_at_blank_lines(tmp_path):
 def test_jsonl_and_parquet_rows_are_documents(tmp_path):
     rows = ["first", "  ", "second\nline", "dritte Zeile ü"]
     lines = tmp_path / "a.jsonl"
-    lines.write_text("\n".join(json.dumps({"body": row}) for row in rows) + "\n\n", encoding="utf-8")
+    lines.write_text(
+        "\n".join(json.dumps({"body": row}) for row in rows) + "\n\n", encoding="utf-8"
+    )
     table = tmp_path / "a.parquet"
     pq.write_table(pa.table({"body": rows}), table)
     expected = [rows[0], *rows[2:]]
@@ -80,14 +92,18 @@ def _joined(windows) -> list[int]:
 
 def test_windows_hold_the_text_in_order_with_documents_and_positions(tmp_path):
     path = tmp_path / "a.txt"
-    path.write_text("<|endoftext|>".join(f"doc{i:02d} " + "abcdefghij"[: 3 + i % 7] for i in range(60)))
+    path.write_text(
+        "<|endoftext|>".join(f"doc{i:02d} " + "abcdefghij"[: 3 + i % 7] for i in range(60))
+    )
     windows = load_windows(source(path), TOKENIZER, "train")
     assert windows.tokens.shape[1] == 16
     assert windows.start == "bos"
     assert (windows.tokens[:, 0] == 0).all()
-    assert not (windows.tokens[:, 1] == 0).any()  # a separator at the start of a window is not doubled
+    # a separator at the start of a window is not doubled
+    assert not (windows.tokens[:, 1] == 0).any()
     assert torch.equal(windows.pos, torch.arange(16).expand_as(windows.pos))
-    assert torch.equal(windows.keep, (windows.tokens != 0) & (windows.tokens != 1))  # BOS id 0 and EOS
+    # BOS id 0 and EOS
+    assert torch.equal(windows.keep, (windows.tokens != 0) & (windows.tokens != 1))
     assert windows.dropped["bos"] == pytest.approx(1 - windows.keep.float().mean().item())
     for doc in range(5):  # a document's tokens are its text
         kept = windows.tokens[(windows.doc == doc) & windows.keep].tolist()
@@ -95,7 +111,8 @@ def test_windows_hold_the_text_in_order_with_documents_and_positions(tmp_path):
     bos = (windows.tokens == 0) & (windows.pos > 0) & (windows.pos < 15)
     rows, columns = bos.nonzero(as_tuple=True)
     assert len(rows) > 10
-    assert torch.equal(windows.doc[rows, columns], windows.doc[rows, columns + 1])  # BOS belongs to what it opens
+    # BOS belongs to what it opens
+    assert torch.equal(windows.doc[rows, columns], windows.doc[rows, columns + 1])
     assert (windows.doc[rows, columns] == windows.doc[rows, columns - 1] + 1).all()
     assert torch.equal(windows.doc[:, 0], windows.doc[:, 1])
 
@@ -119,7 +136,9 @@ def test_a_small_text_holds_out_its_last_twentieth(tmp_path):
 
 def test_a_large_text_is_split_by_document(tmp_path):
     path = tmp_path / "a.jsonl"
-    path.write_text("".join(json.dumps({"text": f"document number {i:04d}"}) + "\n" for i in range(400)))
+    path.write_text(
+        "".join(json.dumps({"text": f"document number {i:04d}"}) + "\n" for i in range(400))
+    )
     train, held = (load_windows(source(path), TOKENIZER, split) for split in ("train", "held_out"))
     assert train.n_documents + held.n_documents == 400
     assert 8 <= held.n_documents <= 35
@@ -175,6 +194,8 @@ def test_the_embedded_corpus_keeps_its_splits_and_names():
     assert not set(train.names) & set(held.names)
     assert all(name.endswith(".py") for name in held.names)
     assert len(held) == 40
-    other = load_windows(Source(tokens=20_000, context=64, eval_windows=40, seed=1), TOKENIZER, "held_out")
+    other = load_windows(
+        Source(tokens=20_000, context=64, eval_windows=40, seed=1), TOKENIZER, "held_out"
+    )
     assert torch.equal(other.tokens, held.tokens)  # every run is evaluated on the same text
     assert load_windows(here, TOKENIZER, "train").hash == train.hash

@@ -36,7 +36,11 @@ def test_problems_are_named(change, words):
 
 def test_all_problems_are_told_at_once():
     health = check(RUN, Measured(steps=0, l0=0.0, explained_variance=-1.0, dead=1.0))
-    assert [problem.split(":")[0] for problem in health.problems] == ["NoSteps", "NothingActive", "NoBetterThanMean"]
+    assert [problem.split(":")[0] for problem in health.problems] == [
+        "NoSteps",
+        "NothingActive",
+        "NoBetterThanMean",
+    ]
     assert len(health.warnings) == 1  # dead; an L0 of 0 is no matter of per cent
 
 
@@ -47,7 +51,9 @@ def test_a_high_dead_share_warns(dead, warned):
     assert not warned or f"{dead:.0%} of the latents are dead" in health.warnings[0]
 
 
-@pytest.mark.parametrize(("l0", "warned"), [(33.5, False), (33.7, True), (30.5, False), (30.3, True)])
+@pytest.mark.parametrize(
+    ("l0", "warned"), [(33.5, False), (33.7, True), (30.5, False), (30.3, True)]
+)
 def test_a_missed_l0_warns(l0, warned):
     health = check(RUN, replace(GOOD, l0=l0))
     assert health.healthy and bool(health.warnings) is warned

@@ -7,16 +7,29 @@ import pytest
 import torch
 
 from saelab.terms.base import Event, Need, Objective, Term
+from saelab.testing.variants import BATCH, SparseSource
 from saelab.train import NonFiniteTraining, Training
 from saelab.train import loop as loop_module
-from saelab.testing.variants import BATCH, SparseSource
 from saelab.types import Cursor, InputStats, Optim, Run, Source, Spec, Tokens
 from saelab.variants import VARIANTS, build
 
 
-def a_run(variant="topk", *, steps=30, seed=0, n_latents=64, settings: Mapping[str, float] | None = None, **optim) -> Run:
+def a_run(
+    variant="topk",
+    *,
+    steps=30,
+    seed=0,
+    n_latents=64,
+    settings: Mapping[str, float] | None = None,
+    **optim,
+) -> Run:
     spec = Spec(variant, n_latents, 4.0, settings or {})
-    return Run(spec, Source(tokens=steps * BATCH, batch=BATCH), Optim(**({"lr": 3e-3, "warmup": 5} | optim)), seed)
+    return Run(
+        spec,
+        Source(tokens=steps * BATCH, batch=BATCH),
+        Optim(**({"lr": 3e-3, "warmup": 5} | optim)),
+        seed,
+    )
 
 
 def finished(training: Training) -> Training:
@@ -43,22 +56,30 @@ class BrokenSource(SparseSource):
 
     def batches(self, kind, start):
         for batch, following in super().batches(kind, start):
-            yield (Tokens(batch.flat * float("nan")) if following.batch > self.since else batch), following
+            yield (
+                (Tokens(batch.flat * float("nan")) if following.batch > self.since else batch),
+                following,
+            )
 
 
-# Refusals ------------------------------------------------------------------------------------------------------------
+# Refusals -----------------------------------------------------------------------------------------
 
 
 def test_the_published_failure_is_refused():
     run = Run(Spec("topk", 64, 4), Source(tokens=1_000, batch=2_048))
-    with pytest.raises(ValueError, match="1,000 tokens are fewer than one batch of 2,048: 0 training steps; raise tokens or"):
+    with pytest.raises(
+        ValueError,
+        match="1,000 tokens are fewer than one batch of 2,048: 0 training steps; raise tokens or",
+    ):
         Training([run], SparseSource())
 
 
 def test_runs_of_different_sources_are_refused():
     one, other = a_run(steps=30), a_run(steps=31)
     for runs in ([one, other], []):
-        with pytest.raises(ValueError, match="must share one Source, and there must be at least one"):
+        with pytest.raises(
+            ValueError, match="must share one Source, and there must be at least one"
+        ):
             Training(runs, SparseSource())
 
 
@@ -71,14 +92,17 @@ def test_a_state_of_other_runs_is_refused():
         Training([a_run("standard", steps=2)] * 2, SparseSource()).load(state)
 
 
-# Unhealthy runs ------------------------------------------------------------------------------------------------------
+# Unhealthy runs -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_zero_initialised_sae_ends_unhealthy(variant):
     result = finished(Training([a_run(variant)], SparseSource(), build=zeroed)).results()[0]
     assert not result.health.healthy
-    assert [p.split(":")[0] for p in result.health.problems] == ["NothingActive", "NoBetterThanMean"]
+    assert [p.split(":")[0] for p in result.health.problems] == [
+        "NothingActive",
+        "NoBetterThanMean",
+    ]
     assert result.measured.l0 == 0 and result.measured.dead == 1.0
     assert "100% of the latents are dead" in result.health.warnings[0]
 
@@ -88,9 +112,14 @@ def test_a_run_that_is_judged_before_its_first_step():
     assert any(problem.startswith("NoSteps") for problem in result.health.problems)
 
 
-@pytest.mark.parametrize("variant", [v for v in VARIANTS if not build(Spec(v, 64, 4.0), 16, 0).needs])
+@pytest.mark.parametrize(
+    "variant", [v for v in VARIANTS if not build(Spec(v, 64, 4.0), 16, 0).needs]
+)
 def test_nan_activations_stop_the_run_and_name_it(variant):
-    with pytest.raises(NonFiniteTraining, match=rf"^{variant}, seed 3: the loss became nan at step 1; lower the learning"):
+    with pytest.raises(
+        NonFiniteTraining,
+        match=rf"^{variant}, seed 3: the loss became nan at step 1; lower the learning",
+    ):
         finished(Training([a_run(variant, seed=3)], BrokenSource(0)))
 
 
@@ -99,7 +128,9 @@ def test_nan_activations_are_refused_by_what_is_needed_of_the_stream():
         def draw(self, n, generator):
             return super().draw(n, generator) * (float("nan") if hasattr(self, "lm") else 1.0)
 
-    with pytest.raises(ValueError, match=r"predictions from the activations at blocks\.0\.hook_resid_post are NaN"):
+    with pytest.raises(
+        ValueError, match=r"predictions from the activations at blocks\.0\.hook_resid_post are NaN"
+    ):
         finished(Training([a_run("causal")], Broken()))
 
 
@@ -118,7 +149,9 @@ def test_a_weight_that_is_no_longer_finite_is_named():
 
         return replace(build(spec, d_in, seed, hook), events=(Event((0.5,), poison),))
 
-    with pytest.raises(NonFiniteTraining, match="topk, seed 0: b_enc is no longer finite at step 15") as error:
+    with pytest.raises(
+        NonFiniteTraining, match="topk, seed 0: b_enc is no longer finite at step 15"
+    ) as error:
         finished(Training([a_run()], SparseSource(), build=poisoned))
     assert error.value.run == 0
 
@@ -131,10 +164,12 @@ def test_constant_activations_are_undefined_not_good():
     source = Constant()
     source.stats = InputStats(torch.ones(16), 0.25, 10)
     result = finished(Training([a_run()], source)).results()[0]
-    assert [p.split(":")[0] for p in result.health.problems if "Variance" in p] == ["UndefinedVariance"]
+    assert [p.split(":")[0] for p in result.health.problems if "Variance" in p] == [
+        "UndefinedVariance"
+    ]
 
 
-# What a variant needs of the stream --------------------------------------------------------------------------------
+# What a variant needs of the stream ---------------------------------------------------------------
 
 
 def with_needs(*needs: Need, lm: bool = False):
@@ -155,7 +190,9 @@ def test_a_need_is_computed_once_for_all_runs_that_name_it():
     def watched(spec, d_in, seed, hook):
         variant = build(spec, d_in, seed, hook)
         return replace(
-            variant, objective=Objective(*variant.objective.terms, Term("look", look)), needs=(Need("count", count),)
+            variant,
+            objective=Objective(*variant.objective.terms, Term("look", look)),
+            needs=(Need("count", count),),
         )
 
     source = SparseSource()
@@ -173,7 +210,10 @@ def test_a_model_that_the_source_lacks_is_refused_before_training():
 
     need = Need("never", lambda source: {}, lm=True)
     for asks in (with_needs(need), with_needs(lm=True)):
-        with pytest.raises(ValueError, match=r"^topk asks the model behind the activations .*these have none; train it on a"):
+        with pytest.raises(
+            ValueError,
+            match=r"^topk asks the model behind the activations .*these have none; train it on a",
+        ):
             Training([a_run()], Mute(), build=asks)
     finished(Training([a_run(steps=1)], Mute(), build=with_needs(replace(need, lm=False))))
 
@@ -186,27 +226,37 @@ def test_a_variant_that_runs_the_model_is_given_it():
         return step.x_hat.sum() * 0
 
     def asks(spec, d_in, seed, hook):
-        return replace(build(spec, d_in, seed, hook), objective=Objective(Term("look", look)), lm=seed == 1)
+        return replace(
+            build(spec, d_in, seed, hook), objective=Objective(Term("look", look)), lm=seed == 1
+        )
 
     source = SparseSource()
     finished(Training([a_run(steps=1), a_run(steps=1, seed=1)], source, build=asks))
     assert seen == [None, source.lm]
 
 
-# Steps, records, events ----------------------------------------------------------------------------------------------
+# Steps, records, events ---------------------------------------------------------------------------
 
 
 def test_every_step_yields_and_the_last_one_is_recorded():
     training = Training([a_run(steps=450), a_run("standard", steps=450, seed=5)], SparseSource())
     seen = list(training)
-    assert [progress.step for progress in seen] == list(range(1, 451)) and training.step == training.steps == 450
+    assert [progress.step for progress in seen] == list(
+        range(1, 451)
+    ) and training.step == training.steps == 450
     recorded = [progress for progress in seen if progress.records]
-    assert [progress.step for progress in recorded] == list(range(2, 451, 2))  # every 450 // 200 steps
+    # every 450 // 200 steps
+    assert [progress.step for progress in recorded] == list(range(2, 451, 2))
     last = recorded[-1].records
-    assert [(r.run, r.step, r.tokens) for r in last] == [(0, 450, 450 * BATCH), (1, 450, 450 * BATCH)]
+    assert [(r.run, r.step, r.tokens) for r in last] == [
+        (0, 450, 450 * BATCH),
+        (1, 450, 450 * BATCH),
+    ]
     assert last[0].coefficient is None and last[1].coefficient > 0
     assert set(last[0].losses) == {"mse", "aux"} and set(last[1].losses) == {"mse", "sparsity"}
-    assert last[0].loss == pytest.approx(last[0].losses["mse"] + last[0].losses["aux"] / 32, rel=1e-5)
+    assert last[0].loss == pytest.approx(
+        last[0].losses["mse"] + last[0].losses["aux"] / 32, rel=1e-5
+    )
     assert last[0].lr == pytest.approx(3e-3 / 135, rel=1e-6)
     assert list(training) == []  # finished is finished
 
@@ -218,7 +268,9 @@ def test_explained_variance_of_a_record_is_against_the_streams_mean():
     x = next(source.batches("tokens", Cursor()))[0].flat * source.stats.scale
     with torch.no_grad():
         x_hat = member.sae.decode(member.sae.act.train_codes(member.sae.pre(x), 0.0))
-    expected = 1 - (x - x_hat).square().sum() / (x - source.stats.mean * source.stats.scale).square().sum()
+    expected = (
+        1 - (x - x_hat).square().sum() / (x - source.stats.mean * source.stats.scale).square().sum()
+    )
     record = next(iter(training)).records[0]
     assert record.explained_variance == pytest.approx(expected.item(), rel=1e-4)
     assert record.l0 == 4.0
@@ -228,7 +280,10 @@ def test_events_happen_once_at_their_fraction():
     calls = []
 
     def noted(spec, d_in, seed, hook):
-        event = Event((0.0, 0.15, 0.5, 1.0), lambda sae, optimizer, step: calls.append(round(step.progress * 40) + 1))
+        event = Event(
+            (0.0, 0.15, 0.5, 1.0),
+            lambda sae, optimizer, step: calls.append(round(step.progress * 40) + 1),
+        )
         return replace(build(spec, d_in, seed, hook), events=(event,))
 
     finished(Training([a_run(steps=40)], SparseSource(), build=noted))
@@ -245,7 +300,9 @@ def test_windows_are_read_by_all_when_one_asks_for_them():
             for batch, following in super().batches(kind, start):
                 if kind == "windows":
                     first = batch.pos == 0
-                    batch = replace(batch, x=batch.x.masked_fill(first.unsqueeze(-1), 1e6), keep=~first)
+                    batch = replace(
+                        batch, x=batch.x.masked_fill(first.unsqueeze(-1), 1e6), keep=~first
+                    )
                 yield batch, following
 
     source = WithBos()
@@ -264,16 +321,21 @@ def test_windows_are_read_by_all_when_one_asks_for_them():
     training = Training([a_run(steps=3, seed=0), a_run(steps=3, seed=1)], source, build=windowed)
     finished(training)
     assert training.kind == "windows" and shapes == [(BATCH // 16 * 15, 16)] * 2
-    assert all(m.sae.b_dec.detach().abs().max() < 10 for m in training.members)  # the masked positions were not learned from
+    # the masked positions were not learned from
+    assert all(m.sae.b_dec.detach().abs().max() < 10 for m in training.members)
 
 
 def test_reading_windows_does_not_change_what_is_trained():
     by_kind = []
     for kind in ("tokens", "windows", "both"):
         run = a_run(steps=5)
-        training = Training([run], SparseSource(), build=lambda *a, kind=kind: replace(build(*a), batch=kind))
+        training = Training(
+            [run], SparseSource(), build=lambda *a, kind=kind: replace(build(*a), batch=kind)
+        )
         by_kind.append(finished(training).members[0].sae.state_dict())
-    assert all(torch.equal(by_kind[0][name], other[name]) for other in by_kind[1:] for name in other)
+    assert all(
+        torch.equal(by_kind[0][name], other[name]) for other in by_kind[1:] for name in other
+    )
 
 
 def test_order_is_refused_where_there_is_none():
@@ -282,7 +344,9 @@ def test_order_is_refused_where_there_is_none():
 
     def unordered(*arguments):
         variant = build(*arguments)
-        return replace(variant, objective=Objective(*variant.objective.terms, Term("ordered", ordered)))
+        return replace(
+            variant, objective=Objective(*variant.objective.terms, Term("ordered", ordered))
+        )
 
     with pytest.raises(TypeError, match='batch="windows"'):
         finished(Training([a_run(steps=1)], SparseSource(), build=unordered))
@@ -295,7 +359,7 @@ def test_bf16_keeps_fp32_weights_and_learns():
     assert training.results()[0].measured.explained_variance > 0.4
 
 
-# The end -------------------------------------------------------------------------------------------------------------
+# The end ------------------------------------------------------------------------------------------
 
 
 def test_results_are_in_the_models_units():
@@ -306,8 +370,11 @@ def test_results_are_in_the_models_units():
     scaled = member.sae(x * member.scale) / member.scale
     torch.testing.assert_close(result.sae(x), scaled.detach(), rtol=1e-4, atol=1e-4)
     spread = (x - x.mean(0)).square().sum()
-    assert 1 - (x - result.sae(x)).square().sum() / spread == pytest.approx(result.measured.explained_variance, abs=0.05)
-    assert member.sae.W_dec.requires_grad and not result.sae.W_dec.requires_grad  # the one in training is left as it was
+    assert 1 - (x - result.sae(x)).square().sum() / spread == pytest.approx(
+        result.measured.explained_variance, abs=0.05
+    )
+    # the one in training is left as it was
+    assert member.sae.W_dec.requires_grad and not result.sae.W_dec.requires_grad
 
 
 def test_dead_means_quiet_in_training_and_silent_afterwards():
@@ -318,7 +385,8 @@ def test_dead_means_quiet_in_training_and_silent_afterwards():
     member.quiet.zero_()
     assert training.results()[0].measured.dead == 0  # but fired lately
     member.quiet.fill_(member.dead_after)
-    assert training.results()[0].measured.dead == 0.25  # the others fire now although they were quiet
+    # the others fire now although they were quiet
+    assert training.results()[0].measured.dead == 0.25
     member.quiet[8:] = 0
     assert training.results()[0].measured.dead == 0.125
 
@@ -331,7 +399,12 @@ def test_an_event_gives_latents_a_new_chance():
                 variant.sae.b_enc[:3] = -100.0
             return replace(variant, events=(Event(at, lambda sae, optimizer, step: None),))
 
-        return finished(Training([a_run(steps=20)], SparseSource(), build=evented)).members[0].quiet[:3].tolist()
+        return (
+            finished(Training([a_run(steps=20)], SparseSource(), build=evented))
+            .members[0]
+            .quiet[:3]
+            .tolist()
+        )
 
     assert quiet_after() == [20 * BATCH] * 3 and quiet_after(0.25, 0.5) == [10 * BATCH] * 3
 
@@ -344,7 +417,11 @@ def test_quiet_counts_activations_since_a_latent_fired():
     steps = iter(training)
     for _ in range(2):
         next(steps)
-    assert member.quiet[:3].tolist() == [2 * BATCH] * 3 and member.dead_after == 3 * BATCH and not member.dead.any()
+    assert (
+        member.quiet[:3].tolist() == [2 * BATCH] * 3
+        and member.dead_after == 3 * BATCH
+        and not member.dead.any()
+    )
     next(steps)
     assert member.dead[:3].all() and member.quiet.min() == 0
 
@@ -355,7 +432,10 @@ def test_calibration_does_not_depend_on_the_group(monkeypatch):
     together = finished(Training([narrow, wide], SparseSource())).results()
     for run, result in zip((narrow, wide), together, strict=True):
         alone = finished(Training([run], SparseSource())).results()[0]
-        assert torch.equal(alone.sae.act.threshold, result.sae.act.threshold) and alone.measured == result.measured
+        assert (
+            torch.equal(alone.sae.act.threshold, result.sae.act.threshold)
+            and alone.measured == result.measured
+        )
 
 
 def test_a_state_is_a_copy():

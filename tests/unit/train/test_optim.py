@@ -28,12 +28,19 @@ def test_lr_factor_warms_up_stays_and_decays():
 def test_lr_factor_starts_anew():
     optim = Optim(warmup=10, decay=0.5)
     factors = [lr_factor(optim, step, 100, 0.2) for step in range(100)]
-    assert factors[:80] == [lr_factor(optim, step, 80) for step in range(80)]  # as if the rest did not exist
+    # as if the rest did not exist
+    assert factors[:80] == [lr_factor(optim, step, 80) for step in range(80)]
     assert factors[79] == pytest.approx(1 / 40)
     assert factors[80:] == [lr_factor(optim, step, 20) for step in range(20)]
     assert factors[80] == 0.1 and factors[89] == 1.0 and factors[99] == pytest.approx(1 / 10)
-    assert lr_factor(optim, 89, 100, 0.2, 0.25) == 0.25 and lr_factor(optim, 40, 100, 0.2, 0.25) == 1
-    assert (first_of_last(100, 0.2), first_of_last(100, 0.0), first_of_last(9, 0.25)) == (80, 100, 7)
+    assert (
+        lr_factor(optim, 89, 100, 0.2, 0.25) == 0.25 and lr_factor(optim, 40, 100, 0.2, 0.25) == 1
+    )
+    assert (first_of_last(100, 0.2), first_of_last(100, 0.0), first_of_last(9, 0.25)) == (
+        80,
+        100,
+        7,
+    )
 
 
 def test_lr_factor_without_warm_up_or_decay():
@@ -42,7 +49,9 @@ def test_lr_factor_without_warm_up_or_decay():
 
 def test_warm_up_and_decay_may_overlap():
     optim = Optim(warmup=100, decay=1.0)
-    assert lr_factor(optim, 9, 20) == pytest.approx(0.1) and lr_factor(optim, 19, 20) == pytest.approx(1 / 20)
+    assert lr_factor(optim, 9, 20) == pytest.approx(0.1) and lr_factor(
+        optim, 19, 20
+    ) == pytest.approx(1 / 20)
 
 
 def a_run(**optim) -> Run:
@@ -73,9 +82,13 @@ class Part(nn.Module):
 
 
 def test_one_group_per_part_that_has_parameters():
-    optimizer = build_optimizer([Part(frozen=True), nn.ReLU(), Part()], a_run(beta1=0.5, beta2=0.9, lr=0.3))
+    optimizer = build_optimizer(
+        [Part(frozen=True), nn.ReLU(), Part()], a_run(beta1=0.5, beta2=0.9, lr=0.3)
+    )
     assert [len(group["params"]) for group in optimizer.param_groups] == [1, 2]
-    assert optimizer.param_groups[0]["betas"] == (0.5, 0.9) and optimizer.param_groups[1]["lr"] == 0.3
+    assert (
+        optimizer.param_groups[0]["betas"] == (0.5, 0.9) and optimizer.param_groups[1]["lr"] == 0.3
+    )
 
 
 def test_gradients_are_clipped_per_group():
@@ -84,14 +97,17 @@ def test_gradients_are_clipped_per_group():
     parts[0].free.grad, parts[1].free.grad = torch.full((3, 2), 100.0), torch.full((3, 2), 0.01)
     take_step(optimizer, 0.1, 1.0)
     assert parts[0].free.grad.norm() == pytest.approx(1.0, rel=1e-4)
-    assert torch.equal(parts[1].free.grad, torch.full((3, 2), 0.01))  # the neighbour's size does not matter
+    # the neighbour's size does not matter
+    assert torch.equal(parts[1].free.grad, torch.full((3, 2), 0.01))
     torch.testing.assert_close(parts[1].free, torch.full((3, 2), -0.1), rtol=1e-4, atol=0)
     assert optimizer.param_groups[0]["lr"] == 0.1
 
 
 @pytest.mark.parametrize("layout", ["rows", "columns"])
 def test_a_loaded_optimizer_goes_on_as_if_never_stopped(layout):
-    """Also when the parameter is transposed in memory and the tensors come from a file, which has no such thing."""
+    """Also when the parameter is transposed in memory and the tensors come from a file, which has
+    no such thing.
+    """
 
     def part():
         part = Part()
@@ -102,7 +118,10 @@ def test_a_loaded_optimizer_goes_on_as_if_never_stopped(layout):
     def train(part, optimizer, steps):
         for step in steps:
             g = torch.Generator().manual_seed(step)
-            part.free.grad, part.other.grad = torch.randn(3, 2, generator=g), torch.randn(2, generator=g)
+            part.free.grad, part.other.grad = (
+                torch.randn(3, 2, generator=g),
+                torch.randn(2, generator=g),
+            )
             take_step(optimizer, 0.1, 1.0)
 
     whole, stopped, resumed = part(), part(), part()
@@ -110,8 +129,13 @@ def test_a_loaded_optimizer_goes_on_as_if_never_stopped(layout):
     train(whole, first, range(6))
     train(stopped, second, range(3))
     resumed.load_state_dict({name: t.clone() for name, t in stopped.state_dict().items()})
-    tensors = {name: t.clone(memory_format=torch.contiguous_format) for name, t in optimizer_tensors(second).items()}
-    assert sorted(tensors) == [f"{i}.{key}" for i in range(2) for key in ("exp_avg", "exp_avg_sq", "step")]
+    tensors = {
+        name: t.clone(memory_format=torch.contiguous_format)
+        for name, t in optimizer_tensors(second).items()
+    }
+    assert sorted(tensors) == [
+        f"{i}.{key}" for i in range(2) for key in ("exp_avg", "exp_avg_sq", "step")
+    ]
     load_optimizer(third, tensors)
     train(resumed, third, range(3, 6))
     assert torch.equal(whole.free, resumed.free) and torch.equal(whole.other, resumed.other)

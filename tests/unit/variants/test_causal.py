@@ -6,10 +6,10 @@ import torch
 from helpers import byte_tokenizer, tiny_corpus, tiny_model
 from saelab.ground.stream import ActivationStream
 from saelab.lm.model import wrap
-from saelab.text.windows import load_windows
 from saelab.terms.base import Objective
-from saelab.train import Training
 from saelab.testing.variants import BATCH, SparseSource, Subject
+from saelab.text.windows import load_windows
+from saelab.train import Training
 from saelab.types import Optim, Run, Source, Spec, value_at
 from saelab.variants import build
 from saelab.variants.baselines import batch_topk
@@ -17,7 +17,11 @@ from saelab.variants.causal_parts import with_kl, with_metric
 
 
 def trained(variant, **settings):
-    run = Run(Spec(variant, 64, 4.0, settings), Source(tokens=30 * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5))
+    run = Run(
+        Spec(variant, 64, 4.0, settings),
+        Source(tokens=30 * BATCH, batch=BATCH),
+        Optim(lr=3e-3, warmup=5),
+    )
     training = Training([run], SparseSource())
     list(training)
     return training.state()
@@ -42,7 +46,11 @@ def test_weight_zero_is_the_base_bit_for_bit(variant, settings):
 
 def test_a_finetune_is_the_base_until_it_starts():
     runs = [
-        Run(Spec(variant, 64, 4.0), Source(tokens=40 * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=5, decay=0.0))
+        Run(
+            Spec(variant, 64, 4.0),
+            Source(tokens=40 * BATCH, batch=BATCH),
+            Optim(lr=3e-3, warmup=5, decay=0.0),
+        )
         for variant in ("batch_topk", "kl_finetune_25")
     ]
     training = Training(runs, SparseSource())
@@ -53,11 +61,21 @@ def test_a_finetune_is_the_base_until_it_starts():
 
 def test_the_model_is_asked_only_by_those_that_run_it():
     asked = {}
-    for name, settings in [("causal", {}), ("causal", {"per_token": 1.0}), ("causal", {"finetune": 0.1}), ("end_to_end", {})]:
+    for name, settings in [
+        ("causal", {}),
+        ("causal", {"per_token": 1.0}),
+        ("causal", {"finetune": 0.1}),
+        ("end_to_end", {}),
+    ]:
         variant = build(Spec(name, 64, 4.0, settings), 16, 0)
         assert variant.needs and (variant.batch == "both") == variant.lm
         asked[name, *settings] = variant.lm
-    assert asked == {("causal",): False, ("causal", "per_token"): True, ("causal", "finetune"): True, ("end_to_end",): True}
+    assert asked == {
+        ("causal",): False,
+        ("causal", "per_token"): True,
+        ("causal", "finetune"): True,
+        ("end_to_end",): True,
+    }
 
 
 def test_weights_follow_their_schedules():
@@ -65,10 +83,16 @@ def test_weights_follow_their_schedules():
         terms = build(Spec(variant, 64, 4.0, settings), 16, 0).objective.terms
         return value_at(next(t.weight for t in terms if t.name == term), progress)
 
-    assert [weight("causal", "metric", p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx([0, 1, 2, 2])
-    assert [weight("kl_finetune_25", "kl", p) for p in (0.0, 0.75, 0.775, 0.8, 1.0)] == pytest.approx([0, 0, 0.5, 1, 1])
+    assert [weight("causal", "metric", p) for p in (0.0, 0.1, 0.2, 1.0)] == pytest.approx(
+        [0, 1, 2, 2]
+    )
+    assert [
+        weight("kl_finetune_25", "kl", p) for p in (0.0, 0.75, 0.775, 0.8, 1.0)
+    ] == pytest.approx([0, 0, 0.5, 1, 1])
     assert [weight("kl_finetune_5", "kl", p) for p in (0.94, 0.96)] == [0, 1]
-    anchored = [weight("causal", term, 0.9, finetune=0.2, finetune_weight=3.0) for term in ("metric", "kl")]
+    anchored = [
+        weight("causal", term, 0.9, finetune=0.2, finetune_weight=3.0) for term in ("metric", "kl")
+    ]
     assert anchored == [2, 3]  # the metric stays as an anchor
     assert build(Spec("kl_finetune_5", 64, 4.0), 16, 0).restart == 0.05
     assert build(Spec("kl_finetune_25", 64, 4.0, {"restart": 0.0}), 16, 0).restart == 0
@@ -77,13 +101,25 @@ def test_weights_follow_their_schedules():
 def test_parts_join_any_base():
     base = batch_topk(16, 64, l0=4.0)
     both = with_kl(with_metric(base, 2.0, clusters=2), 1.0)
-    assert isinstance(both.objective, Objective) and [t.name for t in both.objective.terms] == ["mse", "aux", "metric", "kl"]
-    assert both.sae is base.sae and len(both.needs) == 2 and with_kl(base, 0) is base and with_metric(base, 0) is base
+    assert isinstance(both.objective, Objective) and [t.name for t in both.objective.terms] == [
+        "mse",
+        "aux",
+        "metric",
+        "kl",
+    ]
+    assert (
+        both.sae is base.sae
+        and len(both.needs) == 2
+        and with_kl(base, 0) is base
+        and with_metric(base, 0) is base
+    )
     on_frontier = build(Spec("causal_on_frontier", 64, 4.0), 16, 0)
     assert on_frontier.events and on_frontier.objective.terms[-1].name == "metric"
 
 
-@pytest.mark.parametrize("base", ["topk", "batch_topk", "matryoshka", "jump_relu", "frontier", "standard"])
+@pytest.mark.parametrize(
+    "base", ["topk", "batch_topk", "matryoshka", "jump_relu", "frontier", "standard"]
+)
 def test_the_metric_and_kl_train_on_every_base(base):
     def joined(spec, d_in, seed, hook):
         return with_kl(with_metric(build(spec, d_in, seed, hook), 4.0, rows=500), 1.0, share=0.5)
@@ -98,7 +134,15 @@ def test_the_metric_and_kl_train_on_every_base(base):
 def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
     lm = wrap(tiny_model(arch).requires_grad_(False), byte_tokenizer(), "tiny")
     corpus = tiny_corpus(tmp_path / "a.txt")
-    source = Source(corpus=str(corpus), context=32, batch=128, buffer=1_000, lm_batch=8, tokens=8 * 128, model="tiny")
+    source = Source(
+        corpus=str(corpus),
+        context=32,
+        batch=128,
+        buffer=1_000,
+        lm_batch=8,
+        tokens=8 * 128,
+        model="tiny",
+    )
     small = {"rows": 300.0, "ramp": 0.0}
     specs = [
         Spec("causal", 64, 4.0, small | {"clusters": 2.0, "finetune": 0.3}, "clusters"),
@@ -115,15 +159,21 @@ def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
         stream = ActivationStream(lm, load_windows(source, lm, "train"), source)
         return Training([Run(spec, source, Optim(lr=3e-3, warmup=2)) for spec in specs], stream)
 
-    alone = Training([Run(Spec("batch_topk", 64, 4.0), source, Optim(lr=3e-3, warmup=2))], training().source)
+    alone = Training(
+        [Run(Spec("batch_topk", 64, 4.0), source, Optim(lr=3e-3, warmup=2))], training().source
+    )
     list(alone)
     whole, resumed = training(), training()
     states = [whole.state() for _ in whole]
     resumed.load(states[4])
     list(resumed)
     assert all(torch.equal(value, resumed.state()[name]) for name, value in states[-1].items())
-    beside = whole.members[-1].sae.state_dict()  # a run's numbers do not depend on who trains beside it
-    assert all(torch.equal(tensor, beside[name]) for name, tensor in alone.members[0].sae.state_dict().items())
+    # a run's numbers do not depend on who trains beside it
+    beside = whole.members[-1].sae.state_dict()
+    assert all(
+        torch.equal(tensor, beside[name])
+        for name, tensor in alone.members[0].sae.state_dict().items()
+    )
     assert all(result.measured.explained_variance > -1 for result in whole.results())
     assert all(parameter.grad is None for parameter in lm.model.parameters())
 
@@ -155,7 +205,9 @@ def test_a_share_is_named_as_it_was_given():
 
 
 def test_a_late_kl_phase_starts_gently():
-    """With the moments of the loss before, Adam's first steps on KL would be so large that the SAE is lost."""
+    """With the moments of the loss before, Adam's first steps on KL would be so large that the SAE
+    is lost.
+    """
     subject = Subject("kl_finetune_25", build, {"weight": 16.0})
     training = subject.training(subject.run(80))
     found = [record.explained_variance for progress in training for record in progress.records]

@@ -1,4 +1,6 @@
-"""The frontier recipe: levels by width, each part off is the base bit for bit, detached and tilted losses by hand."""
+"""The frontier recipe: levels by width, each part off is the base bit for bit, detached and tilted
+losses by hand.
+"""
 
 import math
 
@@ -10,8 +12,8 @@ from saelab.sae.activations import BatchTopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.reconstruct import mse, prefix_mse, tilted_mean
-from saelab.train import Training
 from saelab.testing.variants import BATCH, SparseSource, variant_checks
+from saelab.train import Training
 from saelab.types import Optim, Run, Source, Spec, Tokens
 from saelab.variants import build, settings_of
 from saelab.variants.frontier import level_widths
@@ -55,12 +57,16 @@ def test_level_widths(n, widths):
     assert [j for block in blocks.values() for j in block] == list(range(n))
 
 
-# Off is the base -----------------------------------------------------------------------------------------------------
+# Off is the base ----------------------------------------------------------------------------------
 
 
 def after(variant, settings, steps=60) -> tuple[dict, dict]:
     """The whole state of a training and the finished SAE."""
-    run = Run(Spec(variant, 64, 4, settings), Source(tokens=steps * BATCH, batch=BATCH), Optim(lr=3e-3, warmup=20))
+    run = Run(
+        Spec(variant, 64, 4, settings),
+        Source(tokens=steps * BATCH, batch=BATCH),
+        Optim(lr=3e-3, warmup=20),
+    )
     training = Training([run], SparseSource())
     list(training)
     return training.state(), training.results()[0].sae.state_dict()
@@ -74,26 +80,37 @@ def after(variant, settings, steps=60) -> tuple[dict, dict]:
         ({"depth": 2}, "matryoshka", {"inner": 32}),
         ({"k_start": 3, "k_until": 0.4}, "batch_topk", {"anneal": 3}),
         ({"aux": 0}, "batch_topk", {"aux": 0}),
-        ({"inner_weight": 0.5, "detach": 1}, "batch_topk", {}),  # without levels neither has anything to do
+        # without levels neither has anything to do
+        ({"inner_weight": 0.5, "detach": 1}, "batch_topk", {}),
     ],
 )
 def test_switched_off_it_is_the_base_bit_for_bit(settings, base, base_settings):
-    for mine, theirs in zip(after("frontier", OFF | settings), after(base, base_settings), strict=True):
+    for mine, theirs in zip(
+        after("frontier", OFF | settings), after(base, base_settings), strict=True
+    ):
         assert mine.keys() == theirs.keys()
         assert all(torch.equal(mine[name], theirs[name]) for name in mine)
 
 
 def test_a_world_does_not_overrule_the_recipe():
-    """Worlds set `anneal`, `levels` and `inner` of variants that have them; the recipe's numbers are its own."""
+    """Worlds set `anneal`, `levels` and `inner` of variants that have them; the recipe's numbers
+    are its own.
+    """
     assert not {"anneal", "levels", "inner"} & settings_of("frontier").keys()
     assert [run.spec.settings for run in plan_of(Table("s2", ("frontier",), (0,))).runs] == [{}]
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{"leave_one_out": 0.33}, {"leave_one_out": 0.33, "refine": 0, "sorts": 0}, {"detach": 0, "sorts": 60, "aux": 0}],
+    [
+        {"leave_one_out": 0.33},
+        {"leave_one_out": 0.33, "refine": 0, "sorts": 0},
+        {"detach": 0, "sorts": 60, "aux": 0},
+    ],
 )
-@pytest.mark.parametrize("check", ["codes", "unit_rows", "resume", "round_trip", "fold", "l0", "lock_step"])
+@pytest.mark.parametrize(
+    "check", ["codes", "unit_rows", "resume", "round_trip", "fold", "l0", "lock_step"]
+)
 def test_other_numbers_pass_the_battery_too(check, settings):
     dict(variant_checks("frontier", settings=settings))[check]()
 
@@ -107,8 +124,14 @@ def test_trained_at_the_l0_that_leaving_one_out_reduces_to_the_one_asked_for():
 
 
 def test_counters_move_along_with_their_latents():
-    """Every sort must keep each latent's count of silent activations: they only grow or start anew, whoever moves."""
-    run = Run(Spec("frontier", 64, 4, {"resamples": 0, "sorts": 30}), Source(tokens=31 * BATCH, batch=BATCH), Optim(lr=3e-3))
+    """Every sort must keep each latent's count of silent activations: they only grow or start anew,
+    whoever moves.
+    """
+    run = Run(
+        Spec("frontier", 64, 4, {"resamples": 0, "sorts": 30}),
+        Source(tokens=31 * BATCH, batch=BATCH),
+        Optim(lr=3e-3),
+    )
     training = Training([run], SparseSource())
     member, moved = training.members[0], 0
     before = member.sae.W_dec.detach().clone(), member.quiet.clone()
@@ -123,21 +146,36 @@ def test_counters_move_along_with_their_latents():
     assert moved > 50
 
 
-# The loss by hand ----------------------------------------------------------------------------------------------------
+# The loss by hand ---------------------------------------------------------------------------------
 
 
 def a_step(dtype=torch.float64) -> Step:
     g = torch.Generator().manual_seed(0)
-    sae, x = SAE(5, 12, BatchTopK(3), generator=g).to(dtype), torch.randn(40, 5, generator=g).to(dtype)
+    sae, x = (
+        SAE(5, 12, BatchTopK(3), generator=g).to(dtype),
+        torch.randn(40, 5, generator=g).to(dtype),
+    )
     with torch.no_grad():
         sae.b_dec.add_(0.3)
     pre, z = sae.codes(x, 0.5)
-    return Step(sae, Tokens(x), x, pre, z, sae.decode(z), torch.zeros(12, dtype=torch.bool), 0.5, torch.Generator())
+    return Step(
+        sae,
+        Tokens(x),
+        x,
+        pre,
+        z,
+        sae.decode(z),
+        torch.zeros(12, dtype=torch.bool),
+        0.5,
+        torch.Generator(),
+    )
 
 
 def gradients(step: Step, loss: torch.Tensor) -> dict[str, torch.Tensor]:
     names = ("W_enc", "W_dec", "b_enc", "b_dec")
-    found = torch.autograd.grad(loss, [step.sae.get_parameter(name) for name in names], retain_graph=True)
+    found = torch.autograd.grad(
+        loss, [step.sae.get_parameter(name) for name in names], retain_graph=True
+    )
     return dict(zip(names, found, strict=True))
 
 
@@ -163,11 +201,14 @@ def test_a_detached_level_trains_its_own_latents_and_the_bias():
     inner = gradients(step, prefix_mse((4,))(step))
     joint = gradients(step, mse(step))
     for name, axis in (("W_enc", 1), ("W_dec", 0), ("b_enc", 0)):
-        first, rest = (t.split([4, 8], dim=axis)[i] for t, i in ((whole[name], 0), (whole[name], 1)))
+        first, rest = (
+            t.split([4, 8], dim=axis)[i] for t, i in ((whole[name], 0), (whole[name], 1))
+        )
         torch.testing.assert_close(first, inner[name].split([4, 8], dim=axis)[0], msg=name)
         torch.testing.assert_close(rest, joint[name].split([4, 8], dim=axis)[1], msg=name)
         assert joint[name].split([4, 8], dim=axis)[0].abs().sum() > 0
-    # the part of b_dec's gradient that comes through the codes is a level's own too, so it is only checked to be there
+    # the part of b_dec's gradient that comes through the codes is a level's own too, so it is only
+    # checked to be there
     assert whole["b_dec"].abs().sum() > 0
 
 
@@ -179,7 +220,8 @@ def test_tilted_mean_is_the_formula_between_mean_and_maximum():
     assert torch.equal(tilted_mean(errors, 0), errors.mean())
     assert tilted_mean(errors, 1e-9).item() == pytest.approx(0.5, rel=1e-8)
     assert tilted_mean(errors, 1e6).item() == pytest.approx(1.3, rel=1e-4)  # and nothing overflows
-    assert tilted_mean(errors.float(), 1e-6).item() == pytest.approx(0.5, rel=1e-5)  # nor loses its digits
+    # nor loses its digits
+    assert tilted_mean(errors.float(), 1e-6).item() == pytest.approx(0.5, rel=1e-5)
 
 
 def test_the_tilt_weighs_badly_reconstructed_positions():

@@ -1,0 +1,1 @@
+"""What several evaluations share: matching with true features, other readings of an SAE."""

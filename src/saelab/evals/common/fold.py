@@ -1,4 +1,6 @@
-"""Decoder norms folded into the codes, so that codes of different dictionaries are in the same unit."""
+"""Decoder norms folded into the codes, so that codes of different dictionaries are in the same
+unit.
+"""
 
 from dataclasses import dataclass
 
@@ -9,7 +11,9 @@ from saelab.types import Dictionary, Hook
 
 @dataclass
 class Folded:
-    """A dictionary with unit directions: z' = z * |W_dec|, W_dec' = W_dec / |W_dec|, the same reconstruction."""
+    """A dictionary with unit directions: z' = z * |W_dec|, W_dec' = W_dec / |W_dec|, the same
+    reconstruction.
+    """
 
     inner: Dictionary
     norms: Tensor  # [L], 1 where a direction is zero
@@ -36,5 +40,7 @@ def decoder_norms(dictionary: Dictionary) -> Tensor:
 
 
 def fold_decoder_norms(dictionary: Dictionary) -> Folded:
-    """The same dictionary with unit directions; do this before anything that depends on the scale of the codes."""
+    """The same dictionary with unit directions; do this before anything that depends on the scale
+    of the codes.
+    """
     return Folded(dictionary, decoder_norms(dictionary), dictionary.hook)

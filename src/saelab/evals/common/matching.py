@@ -33,11 +33,12 @@ def cosines(directions: Tensor, features: Tensor) -> Tensor:
 
 
 def match(directions: Tensor, features: Tensor) -> Matched:
-    """The one-to-one matching of latents `[L, D]` and features `[F, D]` with the largest sum of |cosine|.
+    """The one-to-one matching of latents `[L, D]` and features `[F, D]` with the largest sum of
+    |cosine|.
 
-    min(L, F) features are matched, the others have cosine 0 and latent -1. The mean over the matched ones is the MCC of
-    nonlinear ICA (Hyvarinen & Morioka 2016) with directions in place of activations. Raises `ValueError` where the widths
-    differ or a direction is not finite.
+    min(L, F) features are matched, the others have cosine 0 and latent -1. The mean over the
+    matched ones is the MCC of nonlinear ICA (Hyvarinen & Morioka 2016) with directions in place of
+    activations. Raises `ValueError` where the widths differ or a direction is not finite.
     """
     from scipy.optimize import linear_sum_assignment
 

@@ -1,4 +1,6 @@
-"""A dictionary whose codes are selected over the batch it is given, as in training, instead of by its threshold."""
+"""A dictionary whose codes are selected over the batch it is given, as in training, instead of by
+its threshold.
+"""
 
 from dataclasses import dataclass
 
@@ -13,7 +15,8 @@ from saelab.types import Dictionary, Hook
 class BatchSelected:
     """An SAE read with batch selection: the k * N largest entries of the N activations of one call.
 
-    The threshold is set on the training distribution; where an evaluation shifts it, the two readings differ.
+    The threshold is set on the training distribution; where an evaluation shifts it, the two
+    readings differ.
     """
 
     sae: SAE
@@ -39,7 +42,9 @@ class BatchSelected:
 
 
 def batch_selected(dictionary: Dictionary) -> BatchSelected | None:
-    """The dictionary under batch selection; None where its training does not select over the batch."""
+    """The dictionary under batch selection; None where its training does not select over the
+    batch.
+    """
     if isinstance(dictionary, SAE) and isinstance(dictionary.act, BatchTopK):
         return BatchSelected(dictionary, dictionary.hook)
     return None

@@ -1,4 +1,6 @@
-"""The result of an evaluation on a synthetic world: scores of one SAE, and what the report draws."""
+"""The result of an evaluation on a synthetic world: scores of one SAE, and what the report
+draws.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,7 +12,9 @@ from saelab.types import Better, Score
 
 @dataclass(frozen=True)
 class WorldResult:
-    """What a world evaluation returns. `details`: plain values for pictures, not needed by any table."""
+    """What a world evaluation returns. `details`: plain values for pictures, not needed by any
+    table.
+    """
 
     eval: str
     scores: Mapping[str, Score]
@@ -28,7 +32,9 @@ class WorldResult:
 
 
 def exact(value: float, n: int, better: Better = "neither") -> Score:
-    """A number measured on n activations of one world: its interval is over seeds. What is not a number is `undefined`."""
+    """A number measured on n activations of one world: its interval is over seeds. What is not a
+    number is `undefined`.
+    """
     return Score(float(value), n=n, better=better)
 
 

@@ -1,0 +1,1 @@
+"""Composition: parents, children and the edges between them."""

@@ -1,4 +1,5 @@
-"""Which latents are read as parents of which: from firing alone, from the codes, and from the dictionary's own tree.
+"""Which latents are read as parents of which: from firing alone, from the codes, and from the
+dictionary's own tree.
 
 Graphs are `[L, L]` tables of bool: entry (i, j) says that latent i is a parent of latent j.
 """
@@ -8,7 +9,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-EDGE = 0.05  # an edge's least weight, and its least share of its parent's weights; fixed, so that no label chooses it
+# an edge's least weight, and its least share of its parent's weights; fixed, so that no label
+# chooses it
+EDGE = 0.05
 RARE = 1e-4  # a latent that fires less often has no parent
 PENALTY = 2e-3  # l1 of the read-out, on codes of unit scale
 THRESHOLDS = tuple(i / 100 for i in range(10, 100, 5))  # of lift
@@ -24,13 +27,17 @@ class Coverage:
 
 
 def f1(graph: Tensor, truth: Tensor, n_true: int) -> float:
-    """F1 of a graph's edges: `truth [L, L]` has the true edges both ends of which have a latent, of `n_true` that there are."""
+    """F1 of a graph's edges: `truth [L, L]` has the true edges both ends of which have a latent, of
+    `n_true` that there are.
+    """
     hits, found = int((graph & truth).sum()), int(graph.sum())
     return 2 * hits / (found + n_true) if hits else 0.0
 
 
 def lifts(firing: Tensor) -> Tensor:
-    """(P(i fires | j fires) - P(i)) / (1 - P(i)) `[L, L]` of `firing [N, L]`; -1 where i is not the more frequent one."""
+    """(P(i fires | j fires) - P(i)) / (1 - P(i)) `[L, L]` of `firing [N, L]`; -1 where i is not the
+    more frequent one.
+    """
     on = firing.float()
     rate = on.mean(0)
     given = (on.T @ on) / len(on) / rate.clamp_min(1e-9)  # [i, j]
@@ -40,10 +47,12 @@ def lifts(firing: Tensor) -> Tensor:
 
 
 def best_coverage(firing: Tensor, truth: Tensor, n_true: int) -> Coverage:
-    """The graph of largest F1 among those that link i to j where lift is above a threshold (.10, .15, ..., .95).
+    """The graph of largest F1 among those that link i to j where lift is above a threshold (.10,
+    .15, ..., .95).
 
-    Either all such i are parents of j or only the one of largest lift. Threshold and rule are chosen **on the truth**, so
-    this flatters every dictionary: it says what the codes hold, not what could be read from them without labels.
+    Either all such i are parents of j or only the one of largest lift. Threshold and rule are
+    chosen **on the truth**, so this flatters every dictionary: it says what the codes hold, not
+    what could be read from them without labels.
     """
     lift = lifts(firing)
     largest = lift == lift.amax(0)
@@ -57,23 +66,26 @@ def best_coverage(firing: Tensor, truth: Tensor, n_true: int) -> Coverage:
 
 
 def tree_edges(weights: Tensor, n_latents: int) -> Tensor:
-    """Edges of a weight table `[coarse, fine]`, the first and the other latents: weight and share of its row above .05.
+    """Edges of a weight table `[coarse, fine]`, the first and the other latents: weight and share
+    of its row above .05.
 
     Raises `ValueError` where the table does not fit the dictionary.
     """
     coarse, fine = weights.shape
     if coarse + fine != n_latents:
         raise ValueError(
-            f"the dictionary's tree is [{coarse}, {fine}] and it has {n_latents} latents; coarse and fine ones must be all"
+            f"the dictionary's tree is [{coarse}, {fine}] and it has {n_latents} latents; coarse "
+            "and fine ones must be all"
         )
     return placed(weights, torch.arange(coarse), torch.arange(coarse, n_latents), n_latents)
 
 
 def lasso_edges(z: Tensor, first: range) -> Tensor:
-    """Edges read from codes `z [N, L]` without labels: each latent of the first block, from all latents outside of it.
+    """Edges read from codes `z [N, L]` without labels: each latent of the first block, from all
+    latents outside of it.
 
-    W = argmin over W >= 0 of mean |z_first / sd - W (z_rest / rms)|^2 / 2 + .002 |W|_1, in the codes' units again, cut as
-    `tree_edges` cuts.
+    W = argmin over W >= 0 of mean |z_first / sd - W (z_rest / rms)|^2 / 2 + .002 |W|_1, in the
+    codes' units again, cut as `tree_edges` cuts.
     """
     inside = torch.zeros(z.shape[1], dtype=torch.bool)
     inside[first.start : first.stop] = True
@@ -84,8 +96,12 @@ def lasso_edges(z: Tensor, first: range) -> Tensor:
     return placed(weights * sd.unsqueeze(1) / rms, parents, children, z.shape[1])
 
 
-def nonnegative_lasso(inputs: Tensor, targets: Tensor, *, penalty: float = PENALTY, steps: int = 300) -> Tensor:
-    """Non-negative weights `[P, C]` of targets `[N, P]` on inputs `[N, C]`, by proximal gradient steps (ISTA)."""
+def nonnegative_lasso(
+    inputs: Tensor, targets: Tensor, *, penalty: float = PENALTY, steps: int = 300
+) -> Tensor:
+    """Non-negative weights `[P, C]` of targets `[N, P]` on inputs `[N, C]`, by proximal gradient
+    steps (ISTA).
+    """
     gram, cross = inputs.T @ inputs / len(inputs), targets.T @ inputs / len(inputs)
     rate = 1 / torch.linalg.eigvalsh(gram)[-1].clamp_min(1e-9)
     weights = torch.zeros_like(cross)

@@ -1,10 +1,13 @@
-"""Parents, children and the edges between them: is a parent still found where its child fires, and is the tree?
+"""Parents, children and the edges between them: is a parent still found where its child fires, and
+is the tree?
 
-Absorption (Chanin et al. 2024, 2409.14507) is a parent's latent going silent where a child's fires, because the child's latent
-has taken over the parent's direction. On a world with a true tree it is counted directly.
+Absorption (Chanin et al. 2024, 2409.14507) is a parent's latent going silent where a child's fires,
+because the child's latent has taken over the parent's direction. On a world with a true tree it is
+counted directly.
 
-Scores: `parent_fn`, `absorption_excess`, `parent_precision` (absorption); `coverage_f1`, `edge_f1`, `edge_f1_lasso` (edges);
-`placement`, `promotions` (which features the first block holds); `removal`, `collateral`, also with `_64` (ablation of a tree).
+Scores: `parent_fn`, `absorption_excess`, `parent_precision` (absorption); `coverage_f1`, `edge_f1`,
+`edge_f1_lasso` (edges); `placement`, `promotions` (which features the first block holds);
+`removal`, `collateral`, also with `_64` (ablation of a tree).
 """
 
 from collections.abc import Mapping
@@ -14,10 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.composition.edges import Coverage, best_coverage, f1, lasso_edges, tree_edges
-from saelab.evals.composition.removal import Target, removal
 from saelab.evals.common.matching import Matched, cosines, match
 from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.composition.edges import Coverage, best_coverage, f1, lasso_edges, tree_edges
+from saelab.evals.composition.removal import Target, removal
 from saelab.synth.world import World
 from saelab.synth.worlds.s2_tree import TreeProcess
 from saelab.types import Dictionary, Score
@@ -39,20 +42,27 @@ class CompositionData:
 
 
 def prepare(world: World) -> CompositionData:
-    """Draws the held-out activations and the labelled ones. Raises `TypeError` for a world without a tree."""
+    """Draws the held-out activations and the labelled ones. Raises `TypeError` for a world without
+    a tree.
+    """
     process = world.process
     if not isinstance(process, TreeProcess):
         raise TypeError(
-            f"world {world.name!r} is a {type(process).__name__} and has no tree; composition reads the s2 worlds (TreeProcess)"
+            f"world {world.name!r} is a {type(process).__name__} and has no tree; composition "
+            "reads the s2 worlds (TreeProcess)"
         )
     sample = world.sample(ACTIVATIONS, "composition")
     generator = world.generator("composition labels")
-    targets = [tree_target(sample.codes, process, parent, generator) for parent in range(process.n_parents)]
+    targets = [
+        tree_target(sample.codes, process, parent, generator) for parent in range(process.n_parents)
+    ]
     usable = tuple(target for target in targets if len(target.labelled) and len(target.codes))
     return CompositionData(sample.x, sample.codes > 0, process, usable)
 
 
-def tree_target(codes: Tensor, process: TreeProcess, parent: int, generator: torch.Generator) -> Target:
+def tree_target(
+    codes: Tensor, process: TreeProcess, parent: int, generator: torch.Generator
+) -> Target:
     """A parent's tree, with up to 64 labelled activations of the first half of `codes [N, F]`."""
     half = len(codes) // 2
     members = [parent, *process.children(parent)]
@@ -64,7 +74,9 @@ def tree_target(codes: Tensor, process: TreeProcess, parent: int, generator: tor
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: CompositionData) -> WorldResult:
-    """Scores any SAE; what needs blocks, a tree or promotions is undefined where the dictionary has none."""
+    """Scores any SAE; what needs blocks, a tree or promotions is undefined where the dictionary has
+    none.
+    """
     z = dictionary.encode(data.x)  # [N, L]
     firing, process = z > 0, data.process
     matched = match(dictionary.directions, process.features)
@@ -73,7 +85,9 @@ def measure(dictionary: Dictionary, data: CompositionData) -> WorldResult:
     tree = getattr(dictionary, "tree", None)
     read = None if tree is None else tree_edges(tree.detach(), z.shape[1])
     coverage = best_coverage(firing, truth, n_true)
-    scores = absorption(firing, matched, data) | {"coverage_f1": exact(coverage.f1, len(z), "higher")}
+    scores = absorption(firing, matched, data) | {
+        "coverage_f1": exact(coverage.f1, len(z), "higher")
+    }
     if read is None:
         scores["edge_f1"] = undefined("the dictionary has no tree of its own", "higher")
     else:
@@ -83,7 +97,9 @@ def measure(dictionary: Dictionary, data: CompositionData) -> WorldResult:
 
 
 def true_graph(matched: Matched, process: TreeProcess, n_latents: int) -> Tensor:
-    """The true edges `[L, L]` between matched latents; an edge without a latent at both ends is left out."""
+    """The true edges `[L, L]` between matched latents; an edge without a latent at both ends is
+    left out.
+    """
     graph = torch.zeros(n_latents, n_latents, dtype=torch.bool)
     for parent in range(process.n_parents):
         family = matched.latent[list(process.children(parent))]
@@ -93,11 +109,13 @@ def true_graph(matched: Matched, process: TreeProcess, n_latents: int) -> Tensor
 
 
 def absorption(firing: Tensor, matched: Matched, data: CompositionData) -> dict[str, Score]:
-    """How often parents' latents are silent where their parent is on, and how often they are right where they fire.
+    """How often parents' latents are silent where their parent is on, and how often they are right
+    where they fire.
 
-    `parent_fn`: share of (activation, parent) with the parent and a child of it on where the parent's latent is silent.
-    `absorption_excess`: that minus the same share where the parent is on without a child, in [-1, 1]: what shrinkage and a
-    tight budget cost is in both. `parent_precision`: P(parent on | its latent fires), mean over parents, 0 for a latent that
+    `parent_fn`: share of (activation, parent) with the parent and a child of it on where the
+    parent's latent is silent. `absorption_excess`: that minus the same share where the parent is on
+    without a child, in [-1, 1]: what shrinkage and a tight budget cost is in both.
+    `parent_precision`: P(parent on | its latent fires), mean over parents, 0 for a latent that
     never fires. A parent without a latent is always silent.
     """
     latents = matched.latent[: data.process.n_parents]
@@ -113,31 +131,44 @@ def absorption(firing: Tensor, matched: Matched, data: CompositionData) -> dict[
     if missed[0] is not None and missed[1] is not None:
         excess = exact(missed[0] - missed[1], min(n, int(without.sum())), "lower")
     return {
-        "parent_fn": undefined(nowhere + "with a child", "lower") if missed[0] is None else exact(missed[0], n, "lower"),
+        "parent_fn": undefined(nowhere + "with a child", "lower")
+        if missed[0] is None
+        else exact(missed[0], n, "lower"),
         "absorption_excess": excess,
         "parent_precision": exact(float(precision), int(fires.sum()), "higher"),
     }
 
 
 def silent_share(fires: Tensor, where: Tensor) -> float | None:
-    """Share of the places `where [N, P]` at which `fires [N, P]` is False; None where there is no such place."""
+    """Share of the places `where [N, P]` at which `fires [N, P]` is False; None where there is no
+    such place.
+    """
     return float((~fires & where).sum() / where.sum()) if where.any() else None
 
 
-def first_block(dictionary: Dictionary, z: Tensor, truth: Tensor, data: CompositionData) -> dict[str, Score]:
-    """What the first block holds, and the edges from it to the rest that are read from the codes without labels.
+def first_block(
+    dictionary: Dictionary, z: Tensor, truth: Tensor, data: CompositionData
+) -> dict[str, Score]:
+    """What the first block holds, and the edges from it to the rest that are read from the codes
+    without labels.
 
-    `placement`: share of its latents that point along a parent (|cosine| above .7, and no other feature is closer).
-    `edge_f1_lasso`: see `composition_edges.lasso_edges`. `promotions`: how many latents training moved into the block.
+    `placement`: share of its latents that point along a parent (|cosine| above .7, and no other
+    feature is closer). `edge_f1_lasso`: see `composition_edges.lasso_edges`. `promotions`: how many
+    latents training moved into the block.
     """
     blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
     count = getattr(dictionary, "promotions", None)
     without = undefined("the dictionary keeps no count of promotions")
     scores = {"promotions": without if count is None else exact(count, 1)}
     if len(blocks) < 2:
-        return scores | {"placement": undefined(FLAT, "higher"), "edge_f1_lasso": undefined(FLAT, "higher")}
+        return scores | {
+            "placement": undefined(FLAT, "higher"),
+            "edge_f1_lasso": undefined(FLAT, "higher"),
+        }
     first, process = next(iter(blocks.values())), data.process
-    closest = cosines(dictionary.directions[first.start : first.stop], process.features).abs().max(1)
+    closest = (
+        cosines(dictionary.directions[first.start : first.stop], process.features).abs().max(1)
+    )
     parents = (closest.indices < process.n_parents) & (closest.values > ALIKE)
     edges = f1(lasso_edges(z, first), truth, process.n_parents * process.n_children)
     return scores | {
@@ -147,25 +178,39 @@ def first_block(dictionary: Dictionary, z: Tensor, truth: Tensor, data: Composit
 
 
 def removals(z: Tensor, dictionary: Dictionary, data: CompositionData) -> dict[str, Score]:
-    """`removal` and `collateral` (see `composition_removal.removal`) with 8 labelled activations, and with 64 (`_64`)."""
+    """`removal` and `collateral` (see `composition_removal.removal`) with 8 labelled activations,
+    and with 64 (`_64`).
+    """
     scores: dict[str, Score] = {}
     tree = getattr(dictionary, "tree", None)
     for suffix, labels in (("", FEW), (f"_{MANY}", MANY)):
         if not data.targets:
             reason = "no parent is in both halves of the held-out activations"
-            scores |= {f"removal{suffix}": undefined(reason, "higher"), f"collateral{suffix}": undefined(reason, "lower")}
+            scores |= {
+                f"removal{suffix}": undefined(reason, "higher"),
+                f"collateral{suffix}": undefined(reason, "lower"),
+            }
             continue
-        result = removal(z, dictionary.directions, data.targets, labels=labels, tree=None if tree is None else tree.detach())
+        result = removal(
+            z,
+            dictionary.directions,
+            data.targets,
+            labels=labels,
+            tree=None if tree is None else tree.detach(),
+        )
         scores[f"removal{suffix}"] = exact(result.removed, len(data.targets), "higher")
         scores[f"collateral{suffix}"] = exact(result.collateral, len(data.targets), "lower")
     return scores
 
 
-def recovered_tree(matched: Matched, process: TreeProcess, coverage: Coverage, read: Tensor | None) -> dict[str, Any]:
+def recovered_tree(
+    matched: Matched, process: TreeProcess, coverage: Coverage, read: Tensor | None
+) -> dict[str, Any]:
     """The true tree with what was found of it, for the picture.
 
-    Per parent and child the |cosine| of its latent; per child whether its edge is in the best coverage graph (`found`) and
-    in the dictionary's own tree (`found_in_tree`, where it has one). `threshold`: the best coverage graph's.
+    Per parent and child the |cosine| of its latent; per child whether its edge is in the best
+    coverage graph (`found`) and in the dictionary's own tree (`found_in_tree`, where it has one).
+    `threshold`: the best coverage graph's.
     """
 
     def has(graph: Tensor, parent: int, child: int) -> bool:
@@ -173,7 +218,11 @@ def recovered_tree(matched: Matched, process: TreeProcess, coverage: Coverage, r
         return bool((ends >= 0).all() and graph[ends[0], ends[1]])
 
     def describe(parent: int, child: int) -> dict[str, Any]:
-        found = {"child": child, "cosine": float(matched.cosine[child]), "found": has(coverage.graph, parent, child)}
+        found = {
+            "child": child,
+            "cosine": float(matched.cosine[child]),
+            "found": has(coverage.graph, parent, child),
+        }
         return found if read is None else found | {"found_in_tree": has(read, parent, child)}
 
     parents = [

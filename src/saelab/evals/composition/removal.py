@@ -1,4 +1,6 @@
-"""Can one tree of features be removed, knowing a few activations that it is in, and nothing else with it?"""
+"""Can one tree of features be removed, knowing a few activations that it is in, and nothing else
+with it?
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -27,15 +29,24 @@ class Removal:
     collateral: float
 
 
-def removal(z: Tensor, directions: Tensor, targets: Sequence[Target], *, labels: int, tree: Tensor | None = None) -> Removal:
-    """What goes when the latents that stand out on `labels` labelled activations are set to 0, over the targets.
+def removal(
+    z: Tensor,
+    directions: Tensor,
+    targets: Sequence[Target],
+    *,
+    labels: int,
+    tree: Tensor | None = None,
+) -> Removal:
+    """What goes when the latents that stand out on `labels` labelled activations are set to 0, over
+    the targets.
 
-    With t the contribution of the tree's features to x and a that of the ablated latents (codes `z [N, L]`, decoder rows
-    `[L, D]`), `removed` = 1 - E|a - t|^2 / E|t|^2 where the parent is present, and `collateral` = (E|a|^2 where it is not
-    + E|a outside the span of the tree's features|^2 where it is) / E|t|^2; all on the second half of the activations, labels
-    and base rates from the first. As many latents as the tree has features: those whose firing is most enriched over the base
-    rate, or, where the dictionary has a tree `[coarse, fine]` of its own, the coarse latent that stands out most and its
-    children.
+    With t the contribution of the tree's features to x and a that of the ablated latents (codes `z
+    [N, L]`, decoder rows `[L, D]`), `removed` = 1 - E|a - t|^2 / E|t|^2 where the parent is
+    present, and `collateral` = (E|a|^2 where it is not + E|a outside the span of the tree's
+    features|^2 where it is) / E|t|^2; all on the second half of the activations, labels and base
+    rates from the first. As many latents as the tree has features: those whose firing is most
+    enriched over the base rate, or, where the dictionary has a tree `[coarse, fine]` of its own,
+    the coarse latent that stands out most and its children.
     """
     half = len(z) // 2
     known, new = z[:half], z[half:]
@@ -43,7 +54,11 @@ def removal(z: Tensor, directions: Tensor, targets: Sequence[Target], *, labels:
     for target in targets:
         n_latents = len(target.features)
         marked = known[target.labelled[:labels]]
-        chosen = enriched(marked, known, n_latents) if tree is None else subtree(marked, known, tree, n_latents)
+        chosen = (
+            enriched(marked, known, n_latents)
+            if tree is None
+            else subtree(marked, known, tree, n_latents)
+        )
         removed = new[:, chosen] @ directions[chosen]  # [N/2, D]
         here, elsewhere = removed[target.present], removed[~target.present]
         truth = target.codes @ target.features
@@ -51,15 +66,19 @@ def removal(z: Tensor, directions: Tensor, targets: Sequence[Target], *, labels:
         basis = torch.linalg.qr(target.features.T)[0]  # [D, 1 + C]
         outside = here - (here @ basis) @ basis.T
         share = 1 - (here - truth).square().sum() / energy
-        rows.append(torch.stack([share, (elsewhere.square().sum() + outside.square().sum()) / energy]))
+        rows.append(
+            torch.stack([share, (elsewhere.square().sum() + outside.square().sum()) / energy])
+        )
     removed, collateral = torch.stack(rows).mean(0).tolist()
     return Removal(removed, collateral)
 
 
 def enriched(marked: Tensor, known: Tensor, n: int) -> Tensor:
-    """At most n latents that fire on labelled activations `[M, L]`, by their rate there over their rate on all `known [N, L]`.
+    """At most n latents that fire on labelled activations `[M, L]`, by their rate there over their
+    rate on all `known [N, L]`.
 
-    Rates are smoothed with half an activation, so that a latent that fired once by chance does not come first.
+    Rates are smoothed with half an activation, so that a latent that fired once by chance does not
+    come first.
     """
     rate = (known > 0).float().mean(0)
     fired = (marked > 0).float().sum(0)
@@ -69,7 +88,8 @@ def enriched(marked: Tensor, known: Tensor, n: int) -> Tensor:
 
 
 def subtree(marked: Tensor, known: Tensor, tree: Tensor, n: int) -> Tensor:
-    """The coarse latent whose mean code rises most on labelled activations `[M, L]`, and its children: at most n latents.
+    """The coarse latent whose mean code rises most on labelled activations `[M, L]`, and its
+    children: at most n latents.
 
     `tree [coarse, fine]`: weights; of more children than n - 1, those of largest weight.
     """

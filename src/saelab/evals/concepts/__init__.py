@@ -1,0 +1,1 @@
+"""Concepts: how well latents tell labels of tokens."""

@@ -1,6 +1,8 @@
-"""Latents of a dictionary as detectors of concepts, all latents and all concepts at once, on sparse codes.
+"""Latents of a dictionary as detectors of concepts, all latents and all concepts at once, on sparse
+codes.
 
-Legend: n tokens | L latents | C concepts | K latents of a sparse probe. Codes are a scipy csc array `[n, L]`, not negative.
+Legend: n tokens | L latents | C concepts | K latents of a sparse probe. Codes are a scipy csc array
+`[n, L]`, not negative.
 """
 
 from typing import Any
@@ -12,7 +14,8 @@ from torch import Tensor
 from saelab.evals.concepts.scores import Array, best_cut
 from saelab.types import Dictionary
 
-CANDIDATES = 8  # latents by AUROC, and as many by F1 of firing, whose F1 is computed at every threshold
+# latents by AUROC, and as many by F1 of firing, whose F1 is computed at every threshold
+CANDIDATES = 8
 CODES_AT_ONCE = 1 << 22  # numbers
 
 
@@ -32,10 +35,11 @@ def column(codes: Any, latent: int) -> Array:
 
 
 def auroc_of_latents(codes: Any, y: Array) -> Array:
-    """AUROC `[L, C]` of every latent for every concept: P(code of a positive > code of a negative) + P(equal) / 2.
+    """AUROC `[L, C]` of every latent for every concept: P(code of a positive > code of a negative)
+    + P(equal) / 2.
 
-    `codes [n, L]`: a scipy csc array of non-negative codes; `y [n, C]` bool. Only the non-zero codes are sorted: all zeros
-    share one rank. NaN where a concept has no positive or no negative.
+    `codes [n, L]`: a scipy csc array of non-negative codes; `y [n, C]` bool. Only the non-zero
+    codes are sorted: all zeros share one rank. NaN where a concept has no positive or no negative.
     """
     from scipy.sparse import csc_array
 
@@ -48,7 +52,8 @@ def auroc_of_latents(codes: Any, y: Array) -> Array:
     new[1:] = (value[1:] != value[:-1]) | (column[1:] != column[:-1])
     group = np.cumsum(new) - 1
     place = np.arange(len(value)) - codes.indptr[column] + 1.0 + zeros[column]
-    rank = (np.bincount(group, place) / np.bincount(group))[group] if len(value) else place  # mean rank of equal codes
+    # mean rank of equal codes
+    rank = (np.bincount(group, place) / np.bincount(group))[group] if len(value) else place
     of_zero = (zeros + 1) / 2  # [L]
     above = csc_array((rank - of_zero[column], row, codes.indptr), shape=codes.shape)
     positive = y.sum(0).astype(float)  # [C]
@@ -59,34 +64,48 @@ def auroc_of_latents(codes: Any, y: Array) -> Array:
 
 
 def f1_of_firing(codes: Any, y: Array) -> Array:
-    """F1 `[L, C]` of "the latent fires" as a prediction of the concept; 0 where nothing fires and nothing is there."""
+    """F1 `[L, C]` of "the latent fires" as a prediction of the concept; 0 where nothing fires and
+    nothing is there.
+    """
     hits = (codes != 0).astype(float).T @ y.astype(float)
     return 2 * hits / np.maximum(np.diff(codes.indptr)[:, None] + y.sum(0), 1)
 
 
 def mean_differences(codes: Any, y: Array) -> Array:
-    """Mean code of the positives minus that of the negatives `[L, C]`; how SAEBench picks latents for sparse probes."""
+    """Mean code of the positives minus that of the negatives `[L, C]`; how SAEBench picks latents
+    for sparse probes.
+    """
     total, positive = np.asarray(codes.sum(0)).ravel(), y.sum(0)
     on = codes.T @ y.astype(float)
     return on / np.maximum(positive, 1) - (total[:, None] - on) / np.maximum(len(y) - positive, 1)
 
 
 def choose(codes: Any, y: Array) -> tuple[Array, Array]:
-    """For every concept of `y [n, C]` the latent `[C]` of the highest AUROC, and that of the highest F1 at its best cut."""
+    """For every concept of `y [n, C]` the latent `[C]` of the highest AUROC, and that of the
+    highest F1 at its best cut.
+    """
     auroc, firing = auroc_of_latents(codes, y), f1_of_firing(codes, y)
     by_f1 = np.zeros(y.shape[1], int)
     for c in range(y.shape[1]):
-        top = {int(latent) for each in (firing, auroc) for latent in np.argsort(-each[:, c], kind="stable")[:CANDIDATES]}
-        by_f1[c] = max(sorted(top), key=lambda latent: best_cut(column(codes, latent), y[:, c], "f1")[0])
+        top = {
+            int(latent)
+            for each in (firing, auroc)
+            for latent in np.argsort(-each[:, c], kind="stable")[:CANDIDATES]
+        }
+        by_f1[c] = max(
+            sorted(top), key=lambda latent: best_cut(column(codes, latent), y[:, c], "f1")[0]
+        )
     return auroc.argmax(0), by_f1
 
 
 def top_columns(codes: Any, difference: Array, train: Array, k: int) -> Tensor:
-    """For every concept the codes `[C, n, K]` of the k latents with the largest `difference [L, C]`.
+    """For every concept the codes `[C, n, K]` of the k latents with the largest `difference [L,
+    C]`.
 
     Standardised by the tokens `train [n]` bool.
     """
     top = np.argsort(-difference, 0, kind="stable")[:k]  # [K, C]
-    found = torch.stack([torch.from_numpy(codes[:, latents].toarray()) for latents in top.T])  # [C, n, K]
+    # [C, n, K]
+    found = torch.stack([torch.from_numpy(codes[:, latents].toarray()) for latents in top.T])
     known = found[:, torch.from_numpy(train)]
     return (found - known.mean(1, keepdim=True)) / known.std(1, keepdim=True).clamp_min(1e-6)

@@ -1,17 +1,22 @@
-"""Concepts: how well single latents, and a few, tell what is known about every token, beside what needs no dictionary.
+"""Concepts: how well single latents, and a few, tell what is known about every token, beside what
+needs no dictionary.
 
-For every concept (`scope=method`) on held-out activations, fitted on half of the files and scored on the other half:
+For every concept (`scope=method`) on held-out activations, fitted on half of the files and scored
+on the other half:
 
-- `best_latent`: the latent of the highest AUROC on the training files (for F1: the latent and threshold of the highest F1);
-- `k1`, `k5`: logistic regression on the 1 or 5 latents of the largest difference of means (sparse probing, SAEBench,
-  Karvonen et al. 2025, 2503.09532, after Gurnee et al. 2023, 2305.01610);
+- `best_latent`: the latent of the highest AUROC on the training files (for F1: the latent and
+  threshold of the highest F1);
+- `k1`, `k5`: logistic regression on the 1 or 5 latents of the largest difference of means (sparse
+  probing, SAEBench, Karvonen et al. 2025, 2503.09532, after Gurnee et al. 2023, 2305.01610);
 - `best_latent_shuffled`: the same choice with shuffled labels, which must be near an AUROC of 0.5;
-- `token`: the concept's rate given the token id alone, from all tokens of the training files, not only those in windows;
+- `token`: the concept's rate given the token id alone, from all tokens of the training files, not
+  only those in windows;
 - `probe`, `probe_shuffled`: logistic regression on the activation.
 
-Each is a score per token, and has three metrics: AUROC; F1 and balanced accuracy at thresholds chosen on the training
-files. AUROC and balanced accuracy (mean of both classes' recalls) do not depend on how rare a concept is; F1 does.
-A score of the evaluation is the mean over concepts; its 95 % interval is a bootstrap over the test files.
+Each is a score per token, and has three metrics: AUROC; F1 and balanced accuracy at thresholds
+chosen on the training files. AUROC and balanced accuracy (mean of both classes' recalls) do not
+depend on how rare a concept is; F1 does. A score of the evaluation is the mean over concepts; its
+95 % interval is a bootstrap over the test files.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +27,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.evals.concepts.latents import choose, column, mean_differences, sparse_codes, top_columns
+from saelab.evals.concepts.latents import (
+    choose,
+    column,
+    mean_differences,
+    sparse_codes,
+    top_columns,
+)
 from saelab.evals.concepts.scores import (
     METRICS,
     Array,
@@ -34,10 +45,17 @@ from saelab.evals.concepts.scores import (
     token_rule,
     whitening,
 )
-from saelab.text.labels.labelled import Concept, TokenLabels, at_windows, label_tokens, missing_files, stdlib_labels
+from saelab.store import plain
+from saelab.text.labels.labelled import (
+    Concept,
+    TokenLabels,
+    at_windows,
+    label_tokens,
+    missing_files,
+    stdlib_labels,
+)
 from saelab.text.labels.sets import split_by_file
 from saelab.text.windows import TokenWindows
-from saelab.store import plain
 from saelab.types import Better, Dictionary, LanguageModel, Score, Source, Windows
 
 MIN_COUNT = 50  # tokens with and without the concept, in each half
@@ -72,21 +90,37 @@ class ConceptResult:
     def to_json(self) -> dict[str, Any]:
         """Plain values; undefined is null."""
         scores = {name: plain(asdict(score)) for name, score in self.scores.items()}
-        return {"eval": "concepts", "facts": plain(dict(self.facts)), "scores": scores, "concepts": plain(self.rows)}
+        return {
+            "eval": "concepts",
+            "facts": plain(dict(self.facts)),
+            "scores": scores,
+            "concepts": plain(self.rows),
+        }
 
 
 def requires(source: Source) -> list[str]:
     """Labels come from Python's grammar, so the text must be the embedded one."""
     if source.corpus == "stdlib":
         return []
-    return ["labels are known for the corpus stdlib only (labels from files: `prepare_labelled` in Python)"]
+    return [
+        "labels are known for the corpus stdlib only (labels from files: `prepare_labelled` in "
+        "Python)"
+    ]
 
 
-def prepare(lm: Any, batches: Iterable[tuple[Windows, Any]], source: Source, windows: TokenWindows) -> ConceptData:
-    """Label the held-out files of the embedded corpus and fit what needs no dictionary. `windows`: what `batches` show."""
+def prepare(
+    lm: Any, batches: Iterable[tuple[Windows, Any]], source: Source, windows: TokenWindows
+) -> ConceptData:
+    """Label the held-out files of the embedded corpus and fit what needs no dictionary. `windows`:
+    what `batches` show.
+    """
     labels = label_tokens(stdlib_labels(windows.split, lm.tokenizer), lm.tokenizer)
     missing = missing_files() if source.model == "pylm" else ()
-    facts = {"corpus": source.corpus, "missing_files": list(missing), "unparsed": dict(labels.problems)}
+    facts = {
+        "corpus": source.corpus,
+        "missing_files": list(missing),
+        "unparsed": dict(labels.problems),
+    }
     return prepare_labelled(lm, batches, windows, labels, facts=facts)
 
 
@@ -101,8 +135,9 @@ def prepare_labelled(
 ) -> ConceptData:
     """The same on any labelled tokens and the windows cut from them, in the order of `batches`.
 
-    A token with an unknown label is left out. Raises `ValueError` when the windows show another text, there are fewer than
-    two files, or no concept has 50 tokens with it and without it and 3 files with it, in each half.
+    A token with an unknown label is left out. Raises `ValueError` when the windows show another
+    text, there are fewer than two files, or no concept has 50 tokens with it and without it and 3
+    files with it, in each half.
     """
     captured = [w for w, _ in batches]
     place = at_windows(labels, windows)[torch.cat([w.keep.cpu() for w in captured])]  # [N]
@@ -113,17 +148,23 @@ def prepare_labelled(
     by_token = split_by_file(labels.file[place], seed=seed)  # [N]
     train_files = labels.file[place[by_token]].unique()
     for_rule = torch.isin(labels.file, train_files) & (labels.values[:, used] >= 0).all(1)
-    files = TestFiles(by_token.numpy(), labels.file[place[~by_token]].unique(return_inverse=True)[1].numpy())
+    files = TestFiles(
+        by_token.numpy(), labels.file[place[~by_token]].unique(return_inverse=True)[1].numpy()
+    )
     concepts, skipped = usable(labels, place, files)
     holds = torch.stack([labels.holds(concept) == 1 for concept in concepts], 1)  # [tokens, C]
     y, generator = holds[place].numpy(), torch.Generator().manual_seed(seed + 1)
     shuffled = _shuffled(y, files.train, generator)
     whitened = whitening(x[by_token])(x)
-    rule = token_rule(labels.tokens[for_rule].numpy(), holds[for_rule].numpy(), labels.tokens[place].numpy())
+    rule = token_rule(
+        labels.tokens[for_rule].numpy(), holds[for_rule].numpy(), labels.tokens[place].numpy()
+    )
     references = {
         "token": _counts(files, rule, y),
         "probe": _counts(files, probe_logits(whitened, by_token, torch.from_numpy(y)).numpy(), y),
-        "probe_shuffled": _counts(files, probe_logits(whitened, by_token, torch.from_numpy(shuffled)).numpy(), shuffled),
+        "probe_shuffled": _counts(
+            files, probe_logits(whitened, by_token, torch.from_numpy(shuffled)).numpy(), shuffled
+        ),
     }
     about = {
         **(facts or {}),
@@ -154,7 +195,8 @@ def measure(dictionary: Dictionary, data: ConceptData) -> ConceptResult:
                 for c, (a, b) in enumerate(zip(best, best_f1, strict=True))
             ],
             "best_latent_shuffled": [
-                data.files.counts(column(codes, a), data.shuffled[:, c]) for c, a in enumerate(chosen_shuffled)
+                data.files.counts(column(codes, a), data.shuffled[:, c])
+                for c, a in enumerate(chosen_shuffled)
             ],
         }
         difference = np.abs(mean_differences(train, data.y[data.files.train]))  # [L, C]
@@ -167,20 +209,42 @@ def measure(dictionary: Dictionary, data: ConceptData) -> ConceptResult:
     values = {name: [metrics(counts, weight) for counts in each] for name, each in found.items()}
     rows = []
     for c, concept in enumerate(data.concepts):
-        row = {"concept": concept.name, "family": concept.family, "latent": int(best[c]), "latent_f1": int(best_f1[c])}
-        row |= {"share": float(data.y[:, c].mean()), "train": int(data.y[data.files.train, c].sum())}
+        row = {
+            "concept": concept.name,
+            "family": concept.family,
+            "latent": int(best[c]),
+            "latent_f1": int(best_f1[c]),
+        }
+        row |= {
+            "share": float(data.y[:, c].mean()),
+            "train": int(data.y[data.files.train, c].sum()),
+        }
         row |= {"test": int(data.y[~data.files.train, c].sum())}
-        rows.append(row | {name: {m: float(each[c][m][0]) for m in METRICS} for name, each in values.items()})
+        rows.append(
+            row
+            | {name: {m: float(each[c][m][0]) for m in METRICS} for name, each in values.items()}
+        )
     n_latents = len(dictionary.directions)
-    return ConceptResult(_scores(values, weight.shape[1]), rows, {**data.facts, "hook": data.hook, "n_latents": n_latents})
+    return ConceptResult(
+        _scores(values, weight.shape[1]),
+        rows,
+        {**data.facts, "hook": data.hook, "n_latents": n_latents},
+    )
 
 
 def _scores(values: Mapping[str, Sequence[Mapping[str, Array]]], n_files: int) -> dict[str, Score]:
-    """Means over concepts with their intervals: `concepts_<metric>_<method>`, and the best latent's lead over the token."""
-    means = {(m, name): np.stack([v[m] for v in each]) for name, each in values.items() for m in METRICS}  # [C, 1 + R]
+    """Means over concepts with their intervals: `concepts_<metric>_<method>`, and the best latent's
+    lead over the token.
+    """
+    # [C, 1 + R]
+    means = {
+        (m, name): np.stack([v[m] for v in each]) for name, each in values.items() for m in METRICS
+    }
     scores = {}
     for (metric, name), each in means.items():
-        scores[f"concepts_{metric}_{name}"] = _mean(each, n_files, "higher" if name in OF_DICTIONARY else "neither")
+        scores[f"concepts_{metric}_{name}"] = _mean(
+            each, n_files, "higher" if name in OF_DICTIONARY else "neither"
+        )
     for metric in ("auroc", "f1"):
         lead = means[metric, "best_latent"] - means[metric, "token"]
         scores[f"concepts_{metric}_above_token"] = _mean(lead, n_files, "higher")
@@ -188,15 +252,21 @@ def _scores(values: Mapping[str, Sequence[Mapping[str, Array]]], n_files: int) -
 
 
 def _mean(each: Array, n_files: int, better: Better) -> Score:
-    """Mean over the concepts that are defined on a resample; `each [C, 1 + R]`, the whole sample first."""
+    """Mean over the concepts that are defined on a resample; `each [C, 1 + R]`, the whole sample
+    first.
+    """
     there = np.isfinite(each)
     mean = np.where(there, each, 0).sum(0) / np.maximum(there.sum(0), 1)
     low, high = np.quantile(mean[1:], (0.025, 0.975))
     return Score(float(mean[0]), float(low), float(high), n_files, better)
 
 
-def usable(labels: TokenLabels, place: Tensor, files: TestFiles) -> tuple[list[Concept], dict[str, str]]:
-    """Concepts with enough tokens and files in both halves, each set of tokens once; and the others, with the reason."""
+def usable(
+    labels: TokenLabels, place: Tensor, files: TestFiles
+) -> tuple[list[Concept], dict[str, str]]:
+    """Concepts with enough tokens and files in both halves, each set of tokens once; and the
+    others, with the reason.
+    """
     file = labels.file[place].numpy()
     found: dict[bytes, Concept] = {}
     skipped: dict[str, str] = {}
@@ -206,7 +276,8 @@ def usable(labels: TokenLabels, place: Tensor, files: TestFiles) -> tuple[list[C
         y = labels.holds(concept)[place].numpy() == 1
         key = np.packbits(y).tobytes()
         enough = all(
-            min(y[half].sum(), (~y[half]).sum()) >= MIN_COUNT and len(np.unique(file[half & y])) >= MIN_FILES
+            min(y[half].sum(), (~y[half]).sum()) >= MIN_COUNT
+            and len(np.unique(file[half & y])) >= MIN_FILES
             for half in (files.train, ~files.train)
         )
         if not enough:
@@ -217,7 +288,8 @@ def usable(labels: TokenLabels, place: Tensor, files: TestFiles) -> tuple[list[C
             found[key] = concept
     if not found:
         raise ValueError(
-            f"no concept has {MIN_COUNT} tokens and {MIN_FILES} files in each half of {len(place):,} tokens; "
+            f"no concept has {MIN_COUNT} tokens and {MIN_FILES} files in each half of "
+            f"{len(place):,} tokens; "
             "evaluate more windows"
         )
     return list(found.values()), skipped
@@ -238,6 +310,11 @@ def _counts(files: TestFiles, scores: Array, y: Array) -> list[Counts]:
 def _check_fits(dictionary: Dictionary, data: ConceptData) -> None:
     d_in, hook = dictionary.directions.shape[1], dictionary.hook
     if d_in != data.x.shape[1]:
-        raise ValueError(f"the dictionary has width {d_in}, the activations {data.x.shape[1]}; they belong to different hooks")
+        raise ValueError(
+            f"the dictionary has width {d_in}, the activations {data.x.shape[1]}; they belong to "
+            "different hooks"
+        )
     if hook is not None and hook.name != data.hook:
-        raise ValueError(f"the dictionary reads {hook.name}, the data {data.hook}; prepare data at {hook.name}")
+        raise ValueError(
+            f"the dictionary reads {hook.name}, the data {data.hook}; prepare data at {hook.name}"
+        )

@@ -45,12 +45,15 @@ def whitening(x: Tensor) -> Whitening:
 def probe_logits(x: Tensor, train: Tensor, y: Tensor) -> Tensor:
     """Logits `[n, C]` of a logistic regression per concept, fitted on the tokens `train [n]` bool.
 
-    `x [n, D]` or, where every concept has its own columns, `[C, n, K]`, standardised or whitened; labels `y [n, C]` bool.
-    Minimised: cross-entropy with both classes weighing the same + 0.03 |w|^2, for all concepts together by L-BFGS.
+    `x [n, D]` or, where every concept has its own columns, `[C, n, K]`, standardised or whitened;
+    labels `y [n, C]` bool. Minimised: cross-entropy with both classes weighing the same + 0.03
+    |w|^2, for all concepts together by L-BFGS.
     """
     fit, target = x[..., train, :], y[train].float()
     share = target.mean(0)
-    weight = torch.where(target > 0, 0.5 / share.clamp_min(1e-9), 0.5 / (1 - share).clamp_min(1e-9)) / len(target)
+    weight = torch.where(
+        target > 0, 0.5 / share.clamp_min(1e-9), 0.5 / (1 - share).clamp_min(1e-9)
+    ) / len(target)
     w = torch.zeros(x.shape[-1], y.shape[1])
     b = torch.zeros(y.shape[1])
 
@@ -60,11 +63,16 @@ def probe_logits(x: Tensor, train: Tensor, y: Tensor) -> Tensor:
     with torch.enable_grad():
         w.requires_grad_()
         b.requires_grad_()
-        optimizer = torch.optim.LBFGS([w, b], max_iter=ITERATIONS, tolerance_grad=1e-5, line_search_fn="strong_wolfe")
+        optimizer = torch.optim.LBFGS(
+            [w, b], max_iter=ITERATIONS, tolerance_grad=1e-5, line_search_fn="strong_wolfe"
+        )
 
         def loss() -> Tensor:
             optimizer.zero_grad()
-            value = binary_cross_entropy_with_logits(logits(fit), target, weight, reduction="sum") + RIDGE * w.square().sum()
+            value = (
+                binary_cross_entropy_with_logits(logits(fit), target, weight, reduction="sum")
+                + RIDGE * w.square().sum()
+            )
             value.backward()
             return value
 
@@ -74,7 +82,8 @@ def probe_logits(x: Tensor, train: Tensor, y: Tensor) -> Tensor:
 
 
 def token_rule(tokens: Array, y: Array, asked: Array) -> Array:
-    """Rate `[m, C]` of every concept given the token id alone: from `tokens [n]` with labels `y [n, C]`, for ids `asked [m]`.
+    """Rate `[m, C]` of every concept given the token id alone: from `tokens [n]` with labels `y [n,
+    C]`, for ids `asked [m]`.
 
     One count of the base rate is added, so an id that was never seen gets the base rate.
     """
@@ -86,23 +95,30 @@ def token_rule(tokens: Array, y: Array, asked: Array) -> Array:
 
 
 def best_cut(score: Array, y: Array, metric: Literal["f1", "accuracy"]) -> tuple[float, float]:
-    """The highest F1 or balanced accuracy of "score > t", and t: scores `[n]`, labels `[n]` bool with both classes."""
+    """The highest F1 or balanced accuracy of "score > t", and t: scores `[n]`, labels `[n]` bool
+    with both classes.
+    """
     order = np.argsort(-score, kind="stable")
     value, hit = score[order], y[order]
     positive, negative = hit.sum(), len(hit) - hit.sum()
     tp = np.cumsum(hit)
     fp = np.arange(1, len(hit) + 1) - tp
     whole = np.append(value[1:] < value[:-1], True)  # equal scores stay on one side
-    gain = 2 * tp / (tp + fp + positive) if metric == "f1" else (tp / positive + 1 - fp / negative) / 2
+    gain = (
+        2 * tp / (tp + fp + positive) if metric == "f1" else (tp / positive + 1 - fp / negative) / 2
+    )
     best = int(np.where(whole, gain, -1).argmax())
     return float(gain[best]), float(value[best + 1]) if best + 1 < len(value) else -np.inf
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What one score says about one concept on the test files: enough for every metric on every resample of files."""
+    """What one score says about one concept on the test files: enough for every metric on every
+    resample of files.
+    """
 
-    wins: Array  # [F, F] pairs (positive of a file, negative of a file) in the right order, ties a half
+    # [F, F] pairs (positive of a file, negative of a file) in the right order, ties a half
+    wins: Array
     positive: Array  # [F]
     negative: Array  # [F]
     f1: Array  # [F, 2] true and false positives at the threshold for F1
@@ -117,7 +133,9 @@ class TestFiles:
     file: Array  # [tokens that are not for training]
 
     def counts(self, score: Array, y: Array, *, f1_score: Array | None = None) -> Counts:
-        """Thresholds from the training tokens, counts on the others: `score [n]`, `y [n]` bool; `f1_score`: another for F1."""
+        """Thresholds from the training tokens, counts on the others: `score [n]`, `y [n]` bool;
+        `f1_score`: another for F1.
+        """
         f1_score = score if f1_score is None else f1_score
         n_files = int(self.file.max()) + 1
         for_f1 = best_cut(f1_score[self.train], y[self.train], "f1")[1]
@@ -129,7 +147,9 @@ class TestFiles:
         for f in range(n_files):
             other = np.sort(score[~y & (self.file == f)])
             if len(other):
-                beaten = (np.searchsorted(other, found, "left") + np.searchsorted(other, found, "right")) / 2
+                beaten = (
+                    np.searchsorted(other, found, "left") + np.searchsorted(other, found, "right")
+                ) / 2
                 wins[:, f] = np.bincount(where, beaten, minlength=n_files)
         return Counts(
             wins,
@@ -141,17 +161,23 @@ class TestFiles:
 
     def _flagged(self, said: Array, y: Array, n_files: int) -> Array:
         both = (said & y, said & ~y)
-        return np.stack([np.bincount(self.file[which], minlength=n_files) for which in both], 1).astype(float)
+        return np.stack(
+            [np.bincount(self.file[which], minlength=n_files) for which in both], 1
+        ).astype(float)
 
 
 def resamples(n_files: int, *, seed: int = 0) -> Array:
-    """How often each file counts `[1 + N_BOOT, F]`: first once each, then drawn with replacement."""
+    """How often each file counts `[1 + N_BOOT, F]`: first once each, then drawn with
+    replacement.
+    """
     drawn = np.random.default_rng(seed).multinomial(n_files, np.full(n_files, 1 / n_files), N_BOOT)
     return np.concatenate([np.ones((1, n_files)), drawn])
 
 
 def metrics(counts: Counts, weight: Array) -> Mapping[str, Array]:
-    """AUROC, F1 and balanced accuracy `[R]` with every file counted as often as `weight [R, F]` says; NaN if undefined."""
+    """AUROC, F1 and balanced accuracy `[R]` with every file counted as often as `weight [R, F]`
+    says; NaN if undefined.
+    """
     positive, negative = weight @ counts.positive, weight @ counts.negative
     tp, fp = (weight @ counts.f1).T
     true, false = (weight @ counts.accuracy).T

@@ -1,0 +1,1 @@
+"""Does changing the latents that tell a concept change what the concept decides?"""

@@ -49,9 +49,11 @@ class Halves:
 
 
 def halves_of(labels: TokenLabels, windows: TokenWindows, keep: Tensor, *, seed: int) -> Halves:
-    """The positions of the windows that are kept `[W, T]` and whose labels are all known, in two halves by file.
+    """The positions of the windows that are kept `[W, T]` and whose labels are all known, in two
+    halves by file.
 
-    Raises `ValueError` when the windows show another text than the labels, or there are fewer than two files.
+    Raises `ValueError` when the windows show another text than the labels, or there are fewer than
+    two files.
     """
     place = at_windows(labels, windows)[keep]
     known = ((place >= 0) & fully_labelled(labels)[place.clamp(min=0)]).nonzero().squeeze(1)
@@ -75,10 +77,12 @@ def questions_of(
     positions: int,
     decode: Callable[[list[int]], list[str]],
 ) -> tuple[list[Question], dict[str, str]]:
-    """A question for each concept that decides tokens, at most 16, and why the other concepts have none.
+    """A question for each concept that decides tokens, at most 16, and why the other concepts have
+    none.
 
-    What is decided is counted on all tokens of the training files, in windows or not. Of each family in turn the concept
-    with the most decided positions is taken. Raises `ValueError` when no concept is left.
+    What is decided is counted on all tokens of the training files, in windows or not. Of each
+    family in turn the concept with the most decided positions is taken. Raises `ValueError` when no
+    concept is left.
     """
     following = next_tokens(labels)
     rule = fully_labelled(labels) & torch.isin(labels.file, halves.file[halves.train].unique())
@@ -88,7 +92,9 @@ def questions_of(
     for concept in concepts:
         holds = labels.holds(concept) == 1
         members = decided_tokens(following[rule], holds[rule], labels.file[rule])
-        found = test.question(concept, members, holds[halves.place[halves.test]], positions=positions, decode=decode)
+        found = test.question(
+            concept, members, holds[halves.place[halves.test]], positions=positions, decode=decode
+        )
         if isinstance(found, Question):
             questions.append(found)
         else:
@@ -97,12 +103,17 @@ def questions_of(
         few = "; ".join(f"{name}: {reason}" for name, reason in list(skipped.items())[:3])
         raise ValueError(f"no concept decides tokens often enough ({few}); evaluate more windows")
     ranked = _by_turns(questions)
-    skipped |= {question.concept.name: f"{MAX_CONCEPTS} other concepts are asked about" for question in ranked[MAX_CONCEPTS:]}
+    skipped |= {
+        question.concept.name: f"{MAX_CONCEPTS} other concepts are asked about"
+        for question in ranked[MAX_CONCEPTS:]
+    }
     return ranked[:MAX_CONCEPTS], skipped
 
 
 def _by_turns(questions: Sequence[Question]) -> list[Question]:
-    """First the question with the most decided positions of every family, then the second ones, and so on."""
+    """First the question with the most decided positions of every family, then the second ones, and
+    so on.
+    """
     taken: Counter[str] = Counter()
     ranked: list[tuple[int, Question]] = []
     for question in sorted(questions, key=lambda q: -q.n_decided):
@@ -120,7 +131,13 @@ class _TestTokens:
     file: Tensor  # [n]
 
     def question(
-        self, concept: Concept, members: Tensor, holds: Tensor, *, positions: int, decode: Callable[[list[int]], list[str]]
+        self,
+        concept: Concept,
+        members: Tensor,
+        holds: Tensor,
+        *,
+        positions: int,
+        decode: Callable[[list[int]], list[str]],
     ) -> Question | str:
         """The question about a concept that `holds [n]`, or why there is none."""
         if len(members) == 0:
@@ -129,10 +146,14 @@ class _TestTokens:
         decided = holds & inside
         n, n_files = int(decided.sum()), len(self.file[decided].unique())
         if n < MIN_DECIDED or n_files < MIN_FILES:
-            return f"{n} decided positions in {n_files} test files, fewer than {MIN_DECIDED} in {MIN_FILES}"
+            return (
+                f"{n} decided positions in {n_files} test files, fewer than {MIN_DECIDED} in "
+                f"{MIN_FILES}"
+            )
         rest = holds & ~inside & (self.following >= 0)
         drawn = (
-            _even(self.row[mask], k) for mask, k in ((decided, positions), (rest, positions // 2), (~holds, positions // 2))
+            _even(self.row[mask], k)
+            for mask, k in ((decided, positions), (rest, positions // 2), (~holds, positions // 2))
         )
         return Question(concept, members, tuple(decode(members[:SHOWN].tolist())), n, *drawn)
 
@@ -148,15 +169,20 @@ def next_tokens(labels: TokenLabels) -> Tensor:
 def decided_tokens(following: Tensor, holds: Tensor, file: Tensor) -> Tensor:
     """Next tokens that a concept decides `[m]`, those that follow it most often first.
 
-    From next tokens `[N]` (-1: none), whether the concept holds `[N]`, and files `[N]`. A token is decided when it follows
-    the concept 20 times and in 3 files, and P(next | concept) / P(next | not) >= 4, one being added to what follows
-    without it, so that a token never seen there needs a count too.
+    From next tokens `[N]` (-1: none), whether the concept holds `[N]`, and files `[N]`. A token is
+    decided when it follows the concept 20 times and in 3 files, and P(next | concept) / P(next |
+    not) >= 4, one being added to what follows without it, so that a token never seen there needs a
+    count too.
     """
     there = following >= 0
     following, holds, file = following[there], holds[there], file[there]
     size = int(following.max()) + 1 if len(following) else 0
     on, off = (following[mask].bincount(minlength=size) for mask in (holds, ~holds))
-    pairs = (following[holds] * (int(file.max()) + 1) + file[holds]).unique() if bool(holds.any()) else following[:0]
+    pairs = (
+        (following[holds] * (int(file.max()) + 1) + file[holds]).unique()
+        if bool(holds.any())
+        else following[:0]
+    )
     in_files = (pairs // (int(file.max()) + 1)).bincount(minlength=size) if len(pairs) else on
     ratio = on / on.sum().clamp(min=1) * (off.sum() + 1) / (off + 1)
     members = ((on >= MIN_NEXT) & (in_files >= MIN_FILES) & (ratio >= RATIO)).nonzero().squeeze(1)

@@ -1,13 +1,16 @@
-"""The most interesting latents of a dictionary, with the text that activates them and the tokens they promote.
+"""The most interesting latents of a dictionary, with the text that activates them and the tokens
+they promote.
 
-Which latents (the rule): those that fire on between 1e-4 and 0.2 of the evaluated tokens; of these at most 512 with the
-largest summed activation; of these, taken in turn, the next one by *effect* (mean activation times the standard deviation
-over the vocabulary of its logit effect: how much it says when it speaks) and the next one by *specificity* (excess
-kurtosis of its logit effect: how few tokens it speaks about). Ties go to the lower index.
+Which latents (the rule): those that fire on between 1e-4 and 0.2 of the evaluated tokens; of these
+at most 512 with the largest summed activation; of these, taken in turn, the next one by *effect*
+(mean activation times the standard deviation over the vocabulary of its logit effect: how much it
+says when it speaks) and the next one by *specificity* (excess kurtosis of its logit effect: how few
+tokens it speaks about). Ties go to the lower index.
 
-Logit effect: direction @ unembedding, minus its mean over the vocabulary (softmax does not see it). The layers between
-the hook and the output are taken as the identity, and the final norm as a constant scale without its gain: an approximate
-reading ("direct logit attribution"), in arbitrary units, fair near the last layer and rough far from it.
+Logit effect: direction @ unembedding, minus its mean over the vocabulary (softmax does not see it).
+The layers between the hook and the output are taken as the identity, and the final norm as a
+constant scale without its gain: an approximate reading ("direct logit attribution"), in arbitrary
+units, fair near the last layer and rough far from it.
 """
 
 from dataclasses import dataclass
@@ -16,8 +19,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from saelab.evals.core.measure import CoreData, codes
 from saelab.evals.common.fold import Folded, fold_decoder_norms
+from saelab.evals.core.measure import CoreData, codes
 from saelab.types import Dictionary, Windows
 
 DENSITIES = (1e-4, 0.2)
@@ -67,14 +70,22 @@ class LatentExample:
 
 
 def latent_examples(
-    dictionary: Dictionary, data: CoreData, lm: Vocabulary, *, n_latents: int = 24, n_contexts: int = 8
+    dictionary: Dictionary,
+    data: CoreData,
+    lm: Vocabulary,
+    *,
+    n_latents: int = 24,
+    n_contexts: int = 8,
 ) -> list[LatentExample]:
-    """Pages for the `n_latents` most interesting latents (rule: see the module), fewer when fewer qualify.
+    """Pages for the `n_latents` most interesting latents (rule: see the module), fewer when fewer
+    qualify.
 
     Deterministic; plain values throughout, so `dataclasses.asdict` gives json.
     """
     if n_latents < 1 or n_contexts < 1:
-        raise ValueError(f"n_latents is {n_latents} and n_contexts {n_contexts}; give at least 1 of each")
+        raise ValueError(
+            f"n_latents is {n_latents} and n_contexts {n_contexts}; give at least 1 of each"
+        )
     with torch.no_grad():
         folded = fold_decoder_norms(dictionary)
         fired, mass = _firings(folded, data)
@@ -83,7 +94,8 @@ def latent_examples(
         if not len(candidates):
             return []
         unembed = lm.unembed().detach().float().cpu()  # [D, V]
-        effect = folded.directions[candidates.to(folded.directions.device)].float().cpu() @ unembed  # [C, V]
+        # [C, V]
+        effect = folded.directions[candidates.to(folded.directions.device)].float().cpu() @ unembed
         effect -= effect.mean(1, keepdim=True)
         chosen = _choose(effect, (mass / fired)[candidates], n_latents)
         z = _selected(folded, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
@@ -141,7 +153,13 @@ def _selected(folded: Folded, data: CoreData, latents: Tensor) -> Tensor:
 
 
 def _page(
-    lm: Vocabulary, data: CoreData, z: Tensor, effect: Tensor, index: int, chosen_for: str, n_contexts: int
+    lm: Vocabulary,
+    data: CoreData,
+    z: Tensor,
+    effect: Tensor,
+    index: int,
+    chosen_for: str,
+    n_contexts: int,
 ) -> LatentExample:
     """The page of one latent from its codes `[W, T]` and its logit effect `[V]`."""
     active = z[z > 0]
@@ -165,7 +183,10 @@ def _page(
 
 def _tokens(lm: Vocabulary, effect: Tensor, ids: Tensor) -> list[tuple[str, float]]:
     """Some tokens with their logit effect."""
-    return [(token, _round(float(value))) for token, value in zip(lm.decode(ids.tolist()), effect[ids], strict=True)]
+    return [
+        (token, _round(float(value)))
+        for token, value in zip(lm.decode(ids.tolist()), effect[ids], strict=True)
+    ]
 
 
 def _context(lm: Vocabulary, data: CoreData, z: Tensor, window: int) -> Context:

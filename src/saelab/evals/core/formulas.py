@@ -1,11 +1,13 @@
 """The formulas of the core evaluation, each a statistic of per-document sums, in two forms.
 
-`CORRECTED` says what the names say. `COMPATIBLE` is SAEBench 0.6.0 formula for formula, oddities included:
-mse divided by the tokens of a batch, explained variance with (S / d)^2 where |E x|^2 was meant, signed l1, NaN when a
-single reconstruction is zero or a probability underflows, zero ablation that zeroes BOS too although the SAE pass keeps it.
+`CORRECTED` says what the names say. `COMPATIBLE` is SAEBench 0.6.0 formula for formula, oddities
+included: mse divided by the tokens of a batch, explained variance with (S / d)^2 where |E x|^2 was
+meant, signed l1, NaN when a single reconstruction is zero or a probability underflows, zero
+ablation that zeroes BOS too although the SAE pass keeps it.
 
-Names of sums: `n` evaluated tokens, `scored` those of them that predict a token, `err` |x - x_hat|^2, `spread` |x - mean|^2,
-`in_` |x|, `out` |x_hat|, `dot` x . x_hat, `ce_*` and `kl_*` nats of the clean model, the SAE and the ablations.
+Names of sums: `n` evaluated tokens, `scored` those of them that predict a token, `err` |x -
+x_hat|^2, `spread` |x - mean|^2, `in_` |x|, `out` |x_hat|, `dot` x . x_hat, `ce_*` and `kl_*` nats
+of the clean model, the SAE and the ablations.
 """
 
 from collections.abc import Callable, Mapping
@@ -53,12 +55,20 @@ NO_COSINE = "the cosine with an all-zero vector is undefined: no reconstruction 
 NO_BIAS = "the reconstruction has no component along the input"
 NO_CE = "no evaluated token predicts another one"
 SHIPPED_NAN = "SAEBench's formula gives NaN here (it writes -1): a vector of norm 0 is normalised"
-SHIPPED_KL = "SAEBench's formula gives NaN or infinity here: a probability underflows to 0 before its log is taken"
+SHIPPED_KL = (
+    "SAEBench's formula gives NaN or infinity here: a probability underflows to 0 before its log "
+    "is taken"
+)
 
 CORRECTED = (
     Metric("l0", "neither", mean_of("l0")),
     Metric("l1", "neither", mean_of("l1")),
-    Metric("explained_variance", "higher", lambda s: 1 - s["err"] / s["spread"], "the activations do not vary"),
+    Metric(
+        "explained_variance",
+        "higher",
+        lambda s: 1 - s["err"] / s["spread"],
+        "the activations do not vary",
+    ),
     Metric("mse", "lower", mean_of("err")),
     Metric("cossim", "higher", mean_of("cos", "has_cos"), NO_COSINE),
     Metric("l2_ratio", "neither", mean_of("ratio")),
@@ -76,10 +86,12 @@ CORRECTED = (
 
 
 def compatible(d_in: int) -> tuple[Metric, ...]:
-    """SAEBench's formulas that are statistics of per-document sums; its explained variance depends on the width.
+    """SAEBench's formulas that are statistics of per-document sums; its explained variance depends
+    on the width.
 
-    `b_n`, `b_err` and `b_in_sq` weigh every token by 1 / tokens of its batch, so that their sums are sums over batches of
-    batch means; S and R of the formula 1 - R / (S - (S / d)^2) are plain means over batches.
+    `b_n`, `b_err` and `b_in_sq` weigh every token by 1 / tokens of its batch, so that their sums
+    are sums over batches of batch means; S and R of the formula 1 - R / (S - (S / d)^2) are plain
+    means over batches.
     """
 
     def shipped_variance(s: Sums) -> Tensor:
@@ -88,11 +100,19 @@ def compatible(d_in: int) -> tuple[Metric, ...]:
 
     zero = "as shipped, the denominator is 0"
     return (
-        Metric("kl_div_score", "higher", lambda s: 1 - s["kl_sae_shipped"] / s["kl_zero_shipped"], SHIPPED_KL),
+        Metric(
+            "kl_div_score",
+            "higher",
+            lambda s: 1 - s["kl_sae_shipped"] / s["kl_zero_shipped"],
+            SHIPPED_KL,
+        ),
         Metric("kl_div_with_ablation", "neither", mean_of("kl_zero_shipped"), SHIPPED_KL),
         Metric("kl_div_with_sae", "lower", mean_of("kl_sae_shipped"), SHIPPED_KL),
         Metric(
-            "ce_loss_score", "higher", lambda s: (s["ce_zero_all"] - s["ce_sae"]) / (s["ce_zero_all"] - s["ce_clean"]), zero
+            "ce_loss_score",
+            "higher",
+            lambda s: (s["ce_zero_all"] - s["ce_sae"]) / (s["ce_zero_all"] - s["ce_clean"]),
+            zero,
         ),
         Metric("ce_loss_with_ablation", "neither", mean_of("ce_zero_all", "scored"), NO_CE),
         Metric("ce_loss_with_sae", "lower", mean_of("ce_sae", "scored"), NO_CE),
@@ -109,14 +129,20 @@ def compatible(d_in: int) -> tuple[Metric, ...]:
     )
 
 
-def score_columns(columns: Mapping[str, Tensor], doc: Tensor, metrics: tuple[Metric, ...]) -> dict[str, Score]:
+def score_columns(
+    columns: Mapping[str, Tensor], doc: Tensor, metrics: tuple[Metric, ...]
+) -> dict[str, Score]:
     """Every metric with its bootstrap interval over documents, all from the same resamples.
 
-    `columns`: name -> `[N]`, one value per evaluated token; `doc [N]`: which of the C documents, from 0.
+    `columns`: name -> `[N]`, one value per evaluated token; `doc [N]`: which of the C documents,
+    from 0.
     """
     names = list(columns)
     values = torch.stack([columns[name].double() for name in names], 1)  # [N, S]
-    sums = torch.zeros(int(doc.max()) + 1, len(names), dtype=torch.double).index_add_(0, doc, values)  # [C, S]
+    # [C, S]
+    sums = torch.zeros(int(doc.max()) + 1, len(names), dtype=torch.double).index_add_(
+        0, doc, values
+    )
     resampling = Resampling(sums)
 
     def score(metric: Metric) -> Score:
@@ -127,7 +153,8 @@ def score_columns(columns: Mapping[str, Tensor], doc: Tensor, metrics: tuple[Met
 
 
 def shipped_bias(out_sq: Tensor, dot: Tensor, doc: Tensor, batch: Tensor) -> Score:
-    """SAEBench's relative reconstruction bias: mean |x_hat|^2 / mean x . x_hat per batch, then the mean over batches.
+    """SAEBench's relative reconstruction bias: mean |x_hat|^2 / mean x . x_hat per batch, then the
+    mean over batches.
 
     All arguments `[N]`. Batches that a resample leaves empty are left out of its mean.
     """

@@ -1,17 +1,22 @@
-"""Per-latent statistics of the core evaluation: how often each latent fires, and how its weights lie."""
+"""Per-latent statistics of the core evaluation: how often each latent fires, and how its weights
+lie.
+"""
 
 import torch
 from torch import Tensor
 
-from saelab.evals.core.result import LatentProfile
 from saelab.evals.common.fold import decoder_norms
+from saelab.evals.core.result import LatentProfile
 from saelab.stats import Resampling
 from saelab.types import Dictionary, Score
 
-GROUPS = 64  # documents are resampled in at most this many groups, so that counts per latent stay small
+# documents are resampled in at most this many groups, so that counts per latent stay small
+GROUPS = 64
 N_BOOT = 200  # resamples of counts per latent
 WEIGHTS_ONLY = "no interval: a property of the weights, not of a sample"
-NEVER_FIRED = "no interval: resampling documents can only lose latents that fired, never find new ones"
+NEVER_FIRED = (
+    "no interval: resampling documents can only lose latents that fired, never find new ones"
+)
 
 
 class Firings:
@@ -19,7 +24,8 @@ class Firings:
 
     def __init__(self, n_latents: int, n_docs: int):
         self.groups = min(GROUPS, n_docs)
-        self.fired = torch.zeros(self.groups, n_latents)  # tokens per group of documents; exact in fp32 up to 2^24
+        # tokens per group of documents; exact in fp32 up to 2^24
+        self.fired = torch.zeros(self.groups, n_latents)
         self.tokens = torch.zeros(self.groups)
         self.windows = torch.zeros(n_latents)
         self.mass = torch.zeros(n_latents, dtype=torch.double)
@@ -40,7 +46,8 @@ class Firings:
         fired = self.fired.sum(0)
         W_enc = _weight(dictionary, "W_enc")  # [D, L]
         W_dec = dictionary.directions.detach().float()  # [L, D]
-        bias = _weight(getattr(dictionary, "act", None), "b_mag")  # of a gated SAE, as SAEBench takes it
+        # of a gated SAE, as SAEBench takes it
+        bias = _weight(getattr(dictionary, "act", None), "b_mag")
         bias = _weight(dictionary, "b_enc") if bias is None else bias
         no_bias = None if W_enc is None else torch.zeros(len(fired))
         norms = decoder_norms(dictionary).cpu()
@@ -52,18 +59,24 @@ class Firings:
             max_encoder_cosine=None if W_enc is None else max_cosine(W_enc.T).cpu(),
             encoder_norm=None if W_enc is None else W_enc.norm(dim=0).cpu(),
             encoder_bias=no_bias if bias is None else bias.cpu(),
-            encoder_decoder_cosine=None if W_enc is None else torch.cosine_similarity(W_enc.T, W_dec).cpu(),
+            encoder_decoder_cosine=None
+            if W_enc is None
+            else torch.cosine_similarity(W_enc.T, W_dec).cpu(),
         )
 
     def frequent(self, share: float) -> Score:
-        """Share of latents with density over `share`, with its interval over groups of documents."""
+        """Share of latents with density over `share`, with its interval over groups of
+        documents.
+        """
         sums = torch.cat([self.tokens.unsqueeze(1), self.fired], 1)  # [G, 1 + L]
         resampling = Resampling(sums, n_boot=N_BOOT)
         return resampling.score(lambda s: (s[:, 1:] > share * s[:, :1]).double().mean(1))
 
 
 def latent_scores(firings: Firings, profile: LatentProfile) -> dict[str, Score]:
-    """Shares of latents and mean cosines. `average_max_encoder_cosine_sim` only where there is an encoder matrix."""
+    """Shares of latents and mean cosines. `average_max_encoder_cosine_sim` only where there is an
+    encoder matrix.
+    """
     dead = float((profile.density == 0).double().mean())
     scores = {
         "dead": Score(dead, better="lower", reason=NEVER_FIRED),
@@ -78,14 +91,18 @@ def latent_scores(firings: Firings, profile: LatentProfile) -> dict[str, Score]:
 
 
 def normalized_frequent(density: Tensor, share: float) -> Score:
-    """SAEBench's share of all firings that latents with density over `share` make; 0 when nothing fires."""
+    """SAEBench's share of all firings that latents with density over `share` make; 0 when nothing
+    fires.
+    """
     total = float(density.sum())
     value = float(density[density > share].sum()) / total if total > 0 else 0.0
     return Score(value, reason="no interval: reported as SAEBench does")
 
 
 def max_cosine(rows: Tensor) -> Tensor:
-    """The largest cosine of each row of `[L, D]` with any other row, `[L]`; -inf when there is only one."""
+    """The largest cosine of each row of `[L, D]` with any other row, `[L]`; -inf when there is only
+    one.
+    """
     unit = torch.nn.functional.normalize(rows.float(), dim=1)
     best = []
     for start in range(0, len(unit), 1024):

@@ -1,16 +1,21 @@
-"""Core evaluation: sparsity, reconstruction, and what the language model loses when the reconstruction is put in.
+"""Core evaluation: sparsity, reconstruction, and what the language model loses when the
+reconstruction is put in.
 
-`prepare` runs the language model once per (model, hook, text); `measure` is pure and repeats only what depends on the
-dictionary: encode, decode and the layers above the hook. Source: SAEBench (Karvonen et al. 2025, arXiv 2503.09532),
-section on core metrics; the two forms of every formula are in `core_formulas`.
+`prepare` runs the language model once per (model, hook, text); `measure` is pure and repeats only
+what depends on the
+dictionary: encode, decode and the layers above the hook. Source: SAEBench (Karvonen et al. 2025,
+    arXiv 2503.09532), section on core metrics; the two forms of every formula are in
+    `core_formulas`.
 
-Evaluated tokens are those with `keep`. The reconstruction and the corrected ablations replace x only there: BOS, EOS,
-pad and masked outliers keep their activation, so an SAE that outputs 0 scores exactly 0. CE of a token is that of
-predicting the next one; a window's last token predicts nothing. A token counts for the document it belongs to.
+Evaluated tokens are those with `keep`. The reconstruction and the corrected ablations replace x
+only there: BOS, EOS, pad and masked outliers keep their activation, so an SAE that outputs 0 scores
+exactly 0. CE of a token is that of predicting the next one; a window's last token predicts nothing.
+A token counts for the document it belongs to.
 
-Memory: `CoreData` holds the activations of all windows, B*T*D*4 bytes (32 MB for 256 windows of 128 and D 256). Clean
-log-probabilities are not kept but recomputed from x: a measurement holds two sets of logits of one LM batch
-(2*B*T*V*4 bytes: 134 MB for 32 windows of 128 and V 4,096) and codes of at most 2^22 numbers at a time (16 MB).
+Memory: `CoreData` holds the activations of all windows, B*T*D*4 bytes (32 MB for 256 windows of 128
+and D 256). Clean log-probabilities are not kept but recomputed from x: a measurement holds two sets
+of logits of one LM batch (2*B*T*V*4 bytes: 134 MB for 32 windows of 128 and V 4,096) and codes of
+at most 2^22 numbers at a time (16 MB).
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,14 +25,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.core.losses import Effect, ablations, effect, join
+from saelab.evals.common.fold import decoder_norms
 from saelab.evals.core.formulas import CORRECTED, compatible, score_columns, shipped_bias
 from saelab.evals.core.latents import Firings, latent_scores, normalized_frequent
+from saelab.evals.core.losses import Effect, ablations, effect, join
 from saelab.evals.core.result import CoreResult, LatentProfile
-from saelab.evals.common.fold import decoder_norms
 from saelab.types import Dictionary, LanguageModel, Score, Windows
 
-__all__ = ["CoreData", "CoreResult", "Effect", "LatentProfile", "Positions", "codes", "measure", "prepare"]
+__all__ = [
+    "CoreData",
+    "CoreResult",
+    "Effect",
+    "LatentProfile",
+    "Positions",
+    "codes",
+    "measure",
+    "prepare",
+]
 
 PROMPTS = 16  # windows per batch in the compatible formulas: SAEBench's published setting
 CODES_AT_ONCE = 1 << 22  # numbers
@@ -35,7 +49,9 @@ CODES_AT_ONCE = 1 << 22  # numbers
 
 @dataclass(frozen=True)
 class Positions:
-    """What does not depend on the dictionary, per evaluated token `[N]`, in the order of the batches."""
+    """What does not depend on the dictionary, per evaluated token `[N]`, in the order of the
+    batches.
+    """
 
     doc: Tensor  # which document, from 0
     window: Tensor  # which window, from 0
@@ -77,8 +93,8 @@ class CoreData:
 def prepare(lm: LanguageModel, batches: Iterable[tuple[Windows, Any]]) -> CoreData:
     """Run the model's upper layers on the clean and the ablated activations of held-out windows.
 
-    `batches`: windows with the LM's state, as captured at `lm.hook`. Raises `ValueError` when no token is left to
-    evaluate or an activation is not finite.
+    `batches`: windows with the LM's state, as captured at `lm.hook`. Raises `ValueError` when no
+    token is left to evaluate or an activation is not finite.
     """
     with torch.no_grad():
         kept = tuple(batches)
@@ -114,12 +130,19 @@ def measure(dictionary: Dictionary, data: CoreData) -> CoreResult:
         scores = score_columns(columns, doc, CORRECTED) | of_latents
         shipped = score_columns(columns, doc, compatible(len(data.mean))) | of_latents
         batch = data.positions.window // PROMPTS
-        shipped["relative_reconstruction_bias"] = shipped_bias(columns["out_sq"], columns["dot"], doc, batch)
+        shipped["relative_reconstruction_bias"] = shipped_bias(
+            columns["out_sq"], columns["dot"], doc, batch
+        )
         shipped["normalized_freq_over_1_percent"] = normalized_frequent(profile.density, 0.01)
         shipped["normalized_freq_over_10_percent"] = normalized_frequent(profile.density, 0.1)
         del shipped["dead"]  # not a SAEBench field
-        nominal = Score(float(data.n_windows * data.context), reason="no interval: nominal count, masked tokens included")
-        shipped["total_tokens_eval_reconstruction"] = shipped["total_tokens_eval_sparsity_variance"] = nominal
+        nominal = Score(
+            float(data.n_windows * data.context),
+            reason="no interval: nominal count, masked tokens included",
+        )
+        shipped["total_tokens_eval_reconstruction"] = shipped[
+            "total_tokens_eval_sparsity_variance"
+        ] = nominal
         return CoreResult(scores, shipped, profile, _facts(dictionary, data))
 
 
@@ -134,8 +157,12 @@ def codes(dictionary: Dictionary, windows: Windows) -> Iterator[tuple[Tensor, Te
             yield x, dictionary.encode(x)
 
 
-def _reconstruct(dictionary: Dictionary, data: CoreData, firings: Firings) -> tuple[dict[str, Tensor], Effect]:
-    """Columns `[N]` of what codes and reconstruction say by themselves, and the effect of the reconstruction."""
+def _reconstruct(
+    dictionary: Dictionary, data: CoreData, firings: Firings
+) -> tuple[dict[str, Tensor], Effect]:
+    """Columns `[N]` of what codes and reconstruction say by themselves, and the effect of the
+    reconstruction.
+    """
     rows, effects, at = [], [], 0
     norms = decoder_norms(dictionary)
     for windows, state in data.batches:
@@ -165,7 +192,21 @@ def _reconstruct(dictionary: Dictionary, data: CoreData, firings: Firings) -> tu
     return columns, join(effects)
 
 
-COLUMNS = ("l0", "l1", "l1_signed", "in_", "in_sq", "out", "out_sq", "ratio", "dot", "cos", "has_cos", "cos_shipped", "err")
+COLUMNS = (
+    "l0",
+    "l1",
+    "l1_signed",
+    "in_",
+    "in_sq",
+    "out",
+    "out_sq",
+    "ratio",
+    "dot",
+    "cos",
+    "has_cos",
+    "cos_shipped",
+    "err",
+)
 
 
 def _columns(x: Tensor, z: Tensor, x_hat: Tensor, norms: Tensor) -> Tensor:
@@ -176,7 +217,21 @@ def _columns(x: Tensor, z: Tensor, x_hat: Tensor, norms: Tensor) -> Tensor:
     ratio = out / torch.where(in_ < 1e-4, 1.0, in_)
     l0, l1, l1_signed = (z != 0).sum(1), z.abs().float() @ norms, z.sum(1)
     err = (x - x_hat).square().sum(1)
-    each = (l0, l1, l1_signed, in_, in_**2, out, out**2, ratio, dot, cos.where(has_cos, 0.0), has_cos, cos, err)
+    each = (
+        l0,
+        l1,
+        l1_signed,
+        in_,
+        in_**2,
+        out,
+        out**2,
+        ratio,
+        dot,
+        cos.where(has_cos, 0.0),
+        has_cos,
+        cos,
+        err,
+    )
     return torch.stack([column.float() for column in each], 1)
 
 
@@ -200,12 +255,19 @@ def _effect_columns(data: CoreData, sae: Effect) -> dict[str, Tensor]:
 def _positions(windows: list[Windows], flat: Tensor, mean: Tensor) -> Positions:
     lengths = [len(w.x) for w in windows]
     starts = [sum(lengths[:i]) for i in range(len(windows))]
-    number = [torch.arange(n).unsqueeze(1).expand(w.keep.shape) + s for w, n, s in zip(windows, lengths, starts, strict=True)]
-    predicts = [(torch.arange(w.keep.shape[1]) < w.keep.shape[1] - 1).expand(w.keep.shape) for w in windows]
+    number = [
+        torch.arange(n).unsqueeze(1).expand(w.keep.shape) + s
+        for w, n, s in zip(windows, lengths, starts, strict=True)
+    ]
+    predicts = [
+        (torch.arange(w.keep.shape[1]) < w.keep.shape[1] - 1).expand(w.keep.shape) for w in windows
+    ]
     window = torch.cat([n[w.keep.cpu()] for w, n in zip(windows, number, strict=True)])
     _, batch = (window // PROMPTS).unique(return_inverse=True)
     size = batch.bincount()
-    sums = torch.zeros(len(size), flat.shape[1], dtype=torch.double).index_add_(0, batch, flat.double())
+    sums = torch.zeros(len(size), flat.shape[1], dtype=torch.double).index_add_(
+        0, batch, flat.double()
+    )
     batch_mean = (sums / size.unsqueeze(1)).float()
     return Positions(
         doc=torch.cat([w.doc[w.keep].cpu() for w in windows]).unique(return_inverse=True)[1],
@@ -232,17 +294,27 @@ def _facts(dictionary: Dictionary, data: CoreData) -> dict[str, Any]:
 
 def _check_batches(batches: tuple[tuple[Windows, Any], ...], lm: LanguageModel) -> None:
     if not any(windows.keep.any() for windows, _ in batches):
-        raise ValueError("no token is left to evaluate: every window is empty or masked; give a longer held-out text")
+        raise ValueError(
+            "no token is left to evaluate: every window is empty or masked; give a longer "
+            "held-out text"
+        )
     for number, (windows, _) in enumerate(batches):
         if not windows.flat.isfinite().all():
             raise ValueError(
-                f"activations at {lm.hook.name} are not finite in batch {number}; the model itself is broken there"
+                f"activations at {lm.hook.name} are not finite in batch {number}; the model "
+                "itself is broken there"
             )
 
 
 def _check_fits(dictionary: Dictionary, data: CoreData) -> None:
     d_in, hook = dictionary.directions.shape[1], dictionary.hook
     if d_in != len(data.mean):
-        raise ValueError(f"the dictionary has width {d_in}, the activations {len(data.mean)}; they belong to different hooks")
+        raise ValueError(
+            f"the dictionary has width {d_in}, the activations {len(data.mean)}; they belong to "
+            "different hooks"
+        )
     if hook is not None and hook != data.lm.hook:
-        raise ValueError(f"the dictionary reads {hook.name}, the data {data.lm.hook.name}; prepare data at {hook.name}")
+        raise ValueError(
+            f"the dictionary reads {hook.name}, the data {data.lm.hook.name}; prepare data at "
+            f"{hook.name}"
+        )

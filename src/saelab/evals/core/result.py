@@ -1,4 +1,6 @@
-"""The result of the core evaluation: scores in two forms, a profile of every latent, and json both ways."""
+"""The result of the core evaluation: scores in two forms, a profile of every latent, and json both
+ways.
+"""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -15,7 +17,9 @@ DENSITY_EDGES = [-6 + 0.25 * i for i in range(25)]  # log10 of the share of toke
 
 @dataclass(frozen=True)
 class LatentProfile:
-    """One number per latent `[L]`; NaN where undefined, None where the dictionary has no encoder matrix."""
+    """One number per latent `[L]`; NaN where undefined, None where the dictionary has no encoder
+    matrix.
+    """
 
     density: Tensor  # share of the evaluated tokens on which the latent fired
     mean_activation: Tensor  # over the tokens on which it fired, decoder norm folded in
@@ -29,12 +33,15 @@ class LatentProfile:
 
 @dataclass(frozen=True)
 class CoreResult:
-    """What `measure` returns. `scores`: corrected forms; `compatible`: what SAEBench 0.6.0 ships, formula for formula."""
+    """What `measure` returns. `scores`: corrected forms; `compatible`: what SAEBench 0.6.0 ships,
+    formula for formula.
+    """
 
     scores: dict[str, Score]
     compatible: dict[str, Score]
     latents: LatentProfile
-    facts: dict[str, Any]  # hook, tokens, windows, documents, context, d_in, n_latents, prompts per compatible batch
+    # hook, tokens, windows, documents, context, d_in, n_latents, prompts per compatible batch
+    facts: dict[str, Any]
 
     @property
     def density(self) -> Tensor:
@@ -43,13 +50,23 @@ class CoreResult:
 
     @property
     def density_histogram(self) -> dict[str, Any]:
-        """log10 densities of the latents that fired: bin `edges` (E), `counts` (E - 1), and the number of `dead` ones.
+        """log10 densities of the latents that fired: bin `edges` (E), `counts` (E - 1), and the
+        number of `dead` ones.
 
         Densities under the first edge are counted in the first bin.
         """
-        alive = self.density[self.density > 0].double().log10().clamp(DENSITY_EDGES[0], DENSITY_EDGES[-1])
+        alive = (
+            self.density[self.density > 0]
+            .double()
+            .log10()
+            .clamp(DENSITY_EDGES[0], DENSITY_EDGES[-1])
+        )
         counts = torch.histogram(alive, torch.tensor(DENSITY_EDGES, dtype=torch.double)).hist
-        return {"edges": DENSITY_EDGES, "counts": counts.long().tolist(), "dead": len(self.density) - len(alive)}
+        return {
+            "edges": DENSITY_EDGES,
+            "counts": counts.long().tolist(),
+            "dead": len(self.density) - len(alive),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; undefined is null. Inverse: `from_json`."""
@@ -67,7 +84,9 @@ class CoreResult:
     def from_json(value: Mapping[str, Any]) -> "CoreResult":
         """A result from `to_json`. Raises `ValueError` when `value` is not one."""
         try:
-            latents: dict[str, Any] = {f.name: _tensor(value["latents"][f.name]) for f in fields(LatentProfile)}
+            latents: dict[str, Any] = {
+                f.name: _tensor(value["latents"][f.name]) for f in fields(LatentProfile)
+            }
             return CoreResult(
                 {name: Score(**score) for name, score in value["scores"].items()},
                 {name: Score(**score) for name, score in value["compatible"].items()},
@@ -75,7 +94,9 @@ class CoreResult:
                 dict(value["facts"]),
             )
         except (KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"this is no core result of saelab ({error!r}); measure again") from error
+            raise ValueError(
+                f"this is no core result of saelab ({error!r}); measure again"
+            ) from error
 
 
 def _numbers(values: Tensor | None) -> list[float | None] | None:
@@ -84,4 +105,6 @@ def _numbers(values: Tensor | None) -> list[float | None] | None:
 
 
 def _tensor(values: list[float | None] | None) -> Tensor | None:
-    return None if values is None else torch.tensor([float("nan") if v is None else v for v in values])
+    return (
+        None if values is None else torch.tensor([float("nan") if v is None else v for v in values])
+    )

@@ -1,0 +1,1 @@
+"""Disentangling: is each factor of variation in latents of its own?"""

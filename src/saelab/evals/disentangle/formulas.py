@@ -1,11 +1,14 @@
-"""How well single latents stand for single values of known factors. Every formula reads codes of items with known values.
+"""How well single latents stand for single values of known factors. Every formula reads codes of
+items with known values.
 
-A factor is categorical, so its literal MIG is about 0 for a perfect code: with one latent per value the best and the second
-best latent tell equally much. All scores but two are therefore taken per *value*, a binary target, and divided by what a
-perfect one-hot code scores. Latents are chosen on one half of the items and scored on the other, and no score depends on
-the scale of a latent or on latents that never fire.
+A factor is categorical, so its literal MIG is about 0 for a perfect code: with one latent per value
+the best and the second best latent tell equally much. All scores but two are therefore taken per
+*value*, a binary target, and divided by what a perfect one-hot code scores. Latents are chosen on
+one half of the items and scored on the other, and no score depends on the scale of a latent or on
+latents that never fire.
 
-Legend: N items | L latents | C factors | V values per factor | Y = C * V binary targets, value v of factor c at c * V + v.
+Legend: N items | L latents | C factors | V values per factor | Y = C * V binary targets, value v of
+factor c at c * V + v.
 """
 
 import math
@@ -20,20 +23,26 @@ BINS = 5  # zero, and the quarters of the non-zero codes
 FEW = 20  # latents active on fewer items only have the bins zero and non-zero
 SHUFFLES = 5  # chance level of the mutual information
 SMALL = 1e-12  # within a logarithm
-DCI_LATENTS, DCI_C, DCI_STEP = 80, 0.1, 2  # latents, inverse L1 strength, and every how many items of the first half
-VOTES, VOTE_ITEMS, ALIVE = 300, 64, 0.02  # FactorVAE: votes per factor, items per vote, least share of items active
+# latents, inverse L1 strength, and every how many items of the first half
+DCI_LATENTS, DCI_C, DCI_STEP = 80, 0.1, 2
+# FactorVAE: votes per factor, items per vote, least share of items active
+VOTES, VOTE_ITEMS, ALIVE = 300, 64, 0.02
 
 
 @dataclass(frozen=True)
 class Items:
-    """Items with known values, and the random choices of the scores: made once, equal for every SAE."""
+    """Items with known values, and the random choices of the scores: made once, equal for every
+    SAE.
+    """
 
     values: Tensor  # [N, C] values, V = absent
     targets: Tensor  # [N, Y] 1 where the item has the value
     chance: float  # probability of each value of a factor
     shuffled: Tensor  # [SHUFFLES, N // 2] orders of half of the items
-    votes: Tensor  # [C, VOTES + VOTES // 2, VOTE_ITEMS] items with one value of factor c; the first VOTES decide
-    ties: Tensor  # [C, VOTES + VOTES // 2] in [0, 1): which of several equally constant latents gets the vote
+    # [C, VOTES + VOTES // 2, VOTE_ITEMS] items with one value of factor c; the first VOTES decide
+    votes: Tensor
+    # [C, VOTES + VOTES // 2] in [0, 1): which of several equally constant latents gets the vote
+    ties: Tensor
 
     @property
     def n_values(self) -> int:
@@ -42,17 +51,27 @@ class Items:
 
 
 def items(values: Tensor, n_values: int, chance: float, generator: torch.Generator) -> Items:
-    """Items with values `[N, C]` in 0, ..., n_values (absent), each value with probability `chance`.
+    """Items with values `[N, C]` in 0, ..., n_values (absent), each value with probability
+    `chance`.
 
-    Raises `ValueError` where a factor has a value with fewer than `VOTE_ITEMS` items: no score would mean anything.
+    Raises `ValueError` where a factor has a value with fewer than `VOTE_ITEMS` items: no score
+    would mean anything.
     """
     n, n_factors = values.shape
     targets = one_hot(values, n_values + 1)[..., :n_values].flatten(1).float()  # [N, Y]
     if (rare := int(targets.sum(0).min())) < VOTE_ITEMS:
-        raise ValueError(f"a value has {rare} of {n:,} items; every value needs at least {VOTE_ITEMS}, take more items")
+        raise ValueError(
+            f"a value has {rare} of {n:,} items; every value needs at least {VOTE_ITEMS}, take "
+            "more items"
+        )
     n_votes = VOTES + VOTES // 2
-    drawn = torch.randint(n_values, (n_factors, n_votes), generator=generator) + torch.arange(n_factors)[:, None] * n_values
-    rows = [torch.multinomial(targets[:, y], VOTE_ITEMS, generator=generator) for y in drawn.flatten()]
+    drawn = (
+        torch.randint(n_values, (n_factors, n_votes), generator=generator)
+        + torch.arange(n_factors)[:, None] * n_values
+    )
+    rows = [
+        torch.multinomial(targets[:, y], VOTE_ITEMS, generator=generator) for y in drawn.flatten()
+    ]
     return Items(
         values,
         targets,
@@ -74,7 +93,9 @@ def entropy(p: float) -> float:
 
 
 def gap_ceiling(chance: float) -> float:
-    """Value-level MIG of a perfect one-hot code: 1 - I(y_v; y_w) / H(y_v), since values of a factor exclude each other."""
+    """Value-level MIG of a perfect one-hot code: 1 - I(y_v; y_w) / H(y_v), since values of a factor
+    exclude each other.
+    """
     return (1 - chance) * entropy(chance / (1 - chance)) / entropy(chance)
 
 
@@ -84,7 +105,9 @@ def correlation_ceiling(chance: float) -> float:
 
 
 def bins(codes: Tensor, edges_from: Tensor) -> Tensor:
-    """Bin `[N, L]` of every code: 0 is zero, 1 to 4 the quarters of the non-zero codes of `edges_from [M, L]`."""
+    """Bin `[N, L]` of every code: 0 is zero, 1 to 4 the quarters of the non-zero codes of
+    `edges_from [M, L]`.
+    """
     active = edges_from != 0
     count = active.sum(0)  # [L]
     ordered = edges_from.masked_fill(~active, math.inf).sort(0).values
@@ -109,13 +132,18 @@ def mutual_information(bin_of: Tensor, targets: Tensor) -> Tensor:
 
 
 def value_information(codes: Tensor, of: Items) -> tuple[Tensor, Tensor]:
-    """Mutual information `[L, Y]` of latents and values on the two halves, less its mean over shuffled items, at least 0."""
+    """Mutual information `[L, Y]` of latents and values on the two halves, less its mean over
+    shuffled items, at least 0.
+    """
     chosen_by, scored_by = halves(len(codes))
     found = []
     for part in (chosen_by, scored_by):
         targets = of.targets[part]
-        together = torch.cat([targets, *(targets[order] for order in of.shuffled)], 1)  # [N/2, (1 + SHUFFLES) * Y]
-        information = mutual_information(bins(codes[part], codes[chosen_by]), together).unflatten(1, (1 + SHUFFLES, -1))
+        # [N/2, (1 + SHUFFLES) * Y]
+        together = torch.cat([targets, *(targets[order] for order in of.shuffled)], 1)
+        information = mutual_information(bins(codes[part], codes[chosen_by]), together).unflatten(
+            1, (1 + SHUFFLES, -1)
+        )
         found.append((information[:, 0] - information[:, 1:].mean(1)).clamp_min(0))
     return found[0], found[1]
 
@@ -129,16 +157,22 @@ def _gap(choose_by: Tensor, score_by: Tensor) -> Tensor:
 
 
 def mig(information: tuple[Tensor, Tensor], of: Items) -> Tensor:
-    """Mutual-information gap of every value `[Y]` (Chen et al. 2018, per value): 1 = a one-hot code, 0 = no latent leads.
+    """Mutual-information gap of every value `[Y]` (Chen et al. 2018, per value): 1 = a one-hot
+    code, 0 = no latent leads.
 
-    Best minus second best latent's information, over the value's entropy, over the ceiling of a perfect code.
+    Best minus second best latent's information, over the value's entropy, over the ceiling of a
+    perfect code.
     """
     return _gap(*information) / entropy(of.chance) / gap_ceiling(of.chance)
 
 
 def sap(codes: Tensor, of: Items) -> Tensor:
-    """Separated attribute predictability of every value `[Y]` (Kumar et al. 2018), as a gap of R^2, over the ceiling."""
-    chosen_by, scored_by = (_correlation(codes[part], of.targets[part]).square() for part in halves(len(codes)))
+    """Separated attribute predictability of every value `[Y]` (Kumar et al. 2018), as a gap of R^2,
+    over the ceiling.
+    """
+    chosen_by, scored_by = (
+        _correlation(codes[part], of.targets[part]).square() for part in halves(len(codes))
+    )
     return _gap(chosen_by, scored_by) / correlation_ceiling(of.chance)
 
 
@@ -150,17 +184,20 @@ def _correlation(codes: Tensor, targets: Tensor) -> Tensor:
 
 
 def dci_d(codes: Tensor, information: Tensor, of: Items) -> float:
-    """Disentanglement of DCI (Eastwood & Williams 2018) in [0, 1]: does a latent matter for one factor only?
+    """Disentanglement of DCI (Eastwood & Williams 2018) in [0, 1]: does a latent matter for one
+    factor only?
 
-    Importance = |weights| of L1 logistic regressions of all values on the 80 latents that tell most (`information [L, Y]`),
-    summed over a factor's values. D = sum_j share_j (1 - entropy of latent j over factors / log C). Weights of noise put
-    shuffled items near .15, not 0, and cost a code with latents for more than the factors: s4's true code has .41.
-    NaN where no latent has any weight.
+    Importance = |weights| of L1 logistic regressions of all values on the 80 latents that tell most
+    (`information [L, Y]`), summed over a factor's values. D = sum_j share_j (1 - entropy of latent
+    j over factors / log C). Weights of noise put shuffled items near .15, not 0, and cost a code
+    with latents for more than the factors: s4's true code has .41. NaN where no latent has any
+    weight.
     """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    train = slice(0, len(codes) // 2, DCI_STEP)  # a quarter of the items: the fits take nearly all of the time
+    # a quarter of the items: the fits take nearly all of the time
+    train = slice(0, len(codes) // 2, DCI_STEP)
     spread = codes[train].double().std(0)
     told = torch.where(spread > 0, information.amax(1), -1)
     chosen = told.topk(min(DCI_LATENTS, int((spread > 0).sum()))).indices.sort().values
@@ -169,8 +206,12 @@ def dci_d(codes: Tensor, information: Tensor, of: Items) -> float:
     z, y = (codes[train].double()[:, chosen] / spread[chosen]).numpy(), of.targets[train].numpy()
     model = LogisticRegression(C=DCI_C, l1_ratio=1, solver="liblinear", max_iter=60, random_state=0)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # 60 rounds: the large weights, which decide, have settled
-        weights = torch.stack([torch.from_numpy(model.fit(z, y[:, j]).coef_[0]) for j in range(y.shape[1])])  # [Y, l]
+        # 60 rounds: the large weights, which decide, have settled
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        # [Y, l]
+        weights = torch.stack(
+            [torch.from_numpy(model.fit(z, y[:, j]).coef_[0]) for j in range(y.shape[1])]
+        )
     importance = weights.abs().unflatten(0, (-1, of.n_values)).sum(1)  # [C, l]
     total = importance.sum(0)
     p = importance / total.clamp_min(SMALL)
@@ -179,10 +220,12 @@ def dci_d(codes: Tensor, information: Tensor, of: Items) -> float:
 
 
 def factor_vae(codes: Tensor, of: Items) -> float:
-    """FactorVAE score (Kim & Mnih 2018) in [0, 1]: accuracy of a majority vote on which factor was held fixed.
+    """FactorVAE score (Kim & Mnih 2018) in [0, 1]: accuracy of a majority vote on which factor was
+    held fixed.
 
-    Each vote is the latent that varies least, against its overall variance, among items that share one value. Not a gate:
-    the raw activations of an entangled world score .7. NaN where no latent varies and is active on 2 % of the items.
+    Each vote is the latent that varies least, against its overall variance, among items that share
+    one value. Not a gate: the raw activations of an entangled world score .7. NaN where no latent
+    varies and is active on 2 % of the items.
     """
     varies = (codes != codes[0]).any(0)
     kept = codes[:, varies & ((codes != 0).float().mean(0) >= ALIVE)].double()
@@ -195,6 +238,13 @@ def factor_vae(codes: Tensor, of: Items) -> float:
         least = ratio <= ratio.amin(1, keepdim=True) + 1e-9
         number = (ties * least.sum(1)).long() + 1  # which of the least varying ones, from 1
         winner = (least.cumsum(1) == number.unsqueeze(1)).float().argmax(1)
-        counts.append(torch.stack([part.bincount(minlength=kept.shape[1]) for part in winner.split([VOTES, VOTES // 2])]))
+        counts.append(
+            torch.stack(
+                [
+                    part.bincount(minlength=kept.shape[1])
+                    for part in winner.split([VOTES, VOTES // 2])
+                ]
+            )
+        )
     deciding, scored = torch.stack(counts, -1)  # [l, C] each
     return float(scored.gather(1, deciding.argmax(1, keepdim=True)).sum() / scored.sum())

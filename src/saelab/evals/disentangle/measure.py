@@ -1,7 +1,10 @@
-"""Disentanglement on a world of shared factors: has every value of every factor a latent of its own?
+"""Disentanglement on a world of shared factors: has every value of every factor a latent of its
+own?
 
-Scores are of codes averaged over a sequence, on a balanced factorial set, in which the factors that agree in training are
-independent: a latent for "A and B" cannot pass for either. See `disentangle_formulas` for the formulas and their sources.
+Scores are of codes averaged over a sequence, on a balanced factorial set, in which the factors that
+agree in training are
+independent: a latent for "A and B" cannot pass for either. See `disentangle_formulas` for the
+    formulas and their sources.
 """
 
 import math
@@ -10,9 +13,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.disentangle.formulas import Items, dci_d, factor_vae, items, mig, sap, value_information
 from saelab.evals.common.matching import cosines
 from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.disentangle.formulas import (
+    Items,
+    dci_d,
+    factor_vae,
+    items,
+    mig,
+    sap,
+    value_information,
+)
 from saelab.synth.world import World
 from saelab.synth.worlds.s4_factors import VALUES, Factors
 from saelab.types import Better, Dictionary, Score
@@ -50,32 +61,52 @@ def prepare(world: World) -> DisentangleData:
 def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
     """Scores of one SAE, by their names in the tables.
 
-    `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor .15, .41 for the true
-    features), `factor_vae`; `composites`: live latents with cosine > .5 to both a value of A and a value of B,
-    `composite_share`: among those with either.
+    `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor
+    .15, .41 for the true features), `factor_vae`; `composites`: live latents with cosine > .5 to
+    both a value of A and a value of B, `composite_share`: among those with either.
     """
     codes, live = _pooled(dictionary, data.x)
     n = len(codes)
     information = value_information(codes, data.items)
     gaps = mig(information, data.items)
-    near = [cosines(dictionary.directions, v).amax(1) > COMPOSITE for v in (data.values_a, data.values_b)]
+    near = [
+        cosines(dictionary.directions, v).amax(1) > COMPOSITE
+        for v in (data.values_a, data.values_b)
+    ]
     both, either = int((near[0] & near[1] & live).sum()), int(((near[0] | near[1]) & live).sum())
     scores = {
         "mig": exact(float(gaps.mean()), n, "higher"),
         "mig_ab": exact(float(gaps[: 2 * data.items.n_values].mean()), n, "higher"),
         "sap": exact(float(sap(codes, data.items).mean()), n, "higher"),
-        "dci_d": _score(dci_d(codes, information[0], data.items), n, "higher", "no latent tells anything of a value"),
-        "factor_vae": _score(factor_vae(codes, data.items), n, "higher", "no latent is active on 2 % of the sequences"),
+        "dci_d": _score(
+            dci_d(codes, information[0], data.items),
+            n,
+            "higher",
+            "no latent tells anything of a value",
+        ),
+        "factor_vae": _score(
+            factor_vae(codes, data.items),
+            n,
+            "higher",
+            "no latent is active on 2 % of the sequences",
+        ),
         "composites": exact(both, n, "lower"),
         "composite_share": _score(
-            both / either if either else math.nan, n, "lower", "no live latent is near a value of A or B"
+            both / either if either else math.nan,
+            n,
+            "lower",
+            "no live latent is near a value of A or B",
         ),
     }
-    return WorldResult("disentangle", scores, {"mig_by_value": gaps.tolist(), "dci_d_floor": DCI_FLOOR})
+    return WorldResult(
+        "disentangle", scores, {"mig_by_value": gaps.tolist(), "dci_d_floor": DCI_FLOOR}
+    )
 
 
 def _pooled(dictionary: Dictionary, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes averaged over each sequence of `x [N, T, D]`, `[N, L]`, and which latents are live, `[L]`."""
+    """Codes averaged over each sequence of `x [N, T, D]`, `[N, L]`, and which latents are live,
+    `[L]`.
+    """
     codes, active = [], torch.zeros(len(dictionary.directions))
     for part in x.split(CHUNK):
         z = dictionary.encode(part.flatten(0, 1))  # [n * T, L]

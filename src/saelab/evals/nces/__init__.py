@@ -1,0 +1,1 @@
+"""NCES: what changing one latent does to the model's predictions, beside matched directions."""

@@ -1,4 +1,6 @@
-"""Do effects tell latents that a model reads from latents that it ignores? On worlds where it is known which is which."""
+"""Do effects tell latents that a model reads from latents that it ignores? On worlds where it is
+known which is which.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,18 +9,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.common.matching import match
-from saelab.evals.nces.effects import Budget, Contexts, Estimate, Latents, estimate, exact, nces, rank_correlation
-from saelab.evals.nces.result import estimates_of
-from saelab.evals.common.world_result import exact as exact_score
-from saelab.evals.common.world_result import undefined
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.reactions import Text
+from saelab.evals.common.matching import match
+from saelab.evals.common.world_result import exact as exact_score
+from saelab.evals.common.world_result import undefined
+from saelab.evals.nces.effects import (
+    Budget,
+    Contexts,
+    Estimate,
+    Latents,
+    estimate,
+    exact,
+    nces,
+    rank_correlation,
+)
+from saelab.evals.nces.result import estimates_of
 from saelab.types import LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
 BUDGET = Budget(TYPES, contexts=128, draws=4, following=0)
-RANKED = Budget(("zero",), contexts=1_000, draws=1, following=0)  # causal latents are alike: ranking them takes more
+# causal latents are alike: ranking them takes more
+RANKED = Budget(("zero",), contexts=1_000, draws=1, following=0)
 LABEL_SAMPLES = 4  # gradients per activation
 BASELINES = ("activity", "norm", "probe")  # what needs no effect
 OTHERS = ("fisher", *BASELINES)  # candidates beside the types
@@ -26,7 +38,9 @@ OTHERS = ("fisher", *BASELINES)  # candidates beside the types
 
 @dataclass(frozen=True)
 class Known:
-    """Held-out activations of a world, each a window by itself, with gradients and true features."""
+    """Held-out activations of a world, each a window by itself, with gradients and true
+    features.
+    """
 
     text: Text
     gradients: Tensor  # [K, N, D]
@@ -37,32 +51,54 @@ class Known:
 
 
 def known(lm: LanguageModel, x: Tensor, log_p: Tensor, features: Tensor, n_causal: int) -> Known:
-    """Read each activation `[N, D]` as a window of one position: in these worlds positions are independent."""
+    """Read each activation `[N, D]` as a window of one position: in these worlds positions are
+    independent.
+    """
     each = x.unsqueeze(1)  # [N, 1, D]
-    text = Text(lm, lambda rows, length: (each[rows, :length], None), torch.arange(len(x)), torch.zeros(len(x)).long(), 1)
+    text = Text(
+        lm,
+        lambda rows, length: (each[rows, :length], None),
+        torch.arange(len(x)),
+        torch.zeros(len(x)).long(),
+        1,
+    )
     generator = torch.Generator().manual_seed(0)
-    gradients = [sampled_gradients(lm, each, None, generator).squeeze(1) for _ in range(LABEL_SAMPLES)]
+    gradients = [
+        sampled_gradients(lm, each, None, generator).squeeze(1) for _ in range(LABEL_SAMPLES)
+    ]
     return Known(text, torch.stack(gradients), control_covariance(x), log_p, features, n_causal)
 
 
-def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDGET) -> tuple[dict[str, Score], dict[str, Any]]:
-    """AUROC of causal against inert latents by what is known of each, and how well the estimate ranks causal latents.
+def detection(
+    latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDGET
+) -> tuple[dict[str, Score], dict[str, Any]]:
+    """AUROC of causal against inert latents by what is known of each, and how well the estimate
+    ranks causal latents.
 
-    Returns scores, and for pictures the effects of each latent with a label and the estimates of all live ones.
+    Returns scores, and for pictures the effects of each latent with a label and the estimates of
+    all live ones.
 
-    Labels: one-to-one matches of latents and features with |cosine| > .8, among latents active on at least 30 activations.
-    Candidates: `nces_auroc_<type>` and `_fisher` (NCES), `_activity` (share of activations), `_norm` (mean code where
-    active, decoder norm folded in), `_probe` (largest |correlation| of the code `z [N, L]` with the log-probability of any
-    token). `nces_spearman`: rank correlation of the estimated effect and the exact one of zero ablation within causal
-    latents. `nces_labelled`: how many latents have a label.
+    Labels: one-to-one matches of latents and features with |cosine| > .8, among latents active on
+    at least 30 activations. Candidates: `nces_auroc_<type>` and `_fisher` (NCES), `_activity`
+    (share of activations), `_norm` (mean code where active, decoder norm folded in), `_probe`
+    (largest |correlation| of the code `z [N, L]` with the log-probability of any token).
+    `nces_spearman`: rank correlation of the estimated effect and the exact one of zero ablation
+    within causal latents. `nces_labelled`: how many latents have a label.
     """
     chosen, causal = _labelled(latents, data)
     labelled = {"nces_labelled": exact_score(len(chosen), len(chosen))}
-    guess = estimate(latents, data.gradients, data.covariance, torch.zeros(latents.codes.n, dtype=torch.long))
+    guess = estimate(
+        latents, data.gradients, data.covariance, torch.zeros(latents.codes.n, dtype=torch.long)
+    )
     if not 0 < int(causal.sum()) < len(causal):
-        reason = f"{int(causal.sum())} causal and {int((~causal).sum())} inert latents are matched; it takes both"
+        reason = (
+            f"{int(causal.sum())} causal and {int((~causal).sum())} inert latents are matched; it "
+            "takes both"
+        )
         names = (*(f"auroc_{name}" for name in (*budget.types, *OTHERS)), "spearman")
-        return labelled | {f"nces_{name}": undefined(reason) for name in names}, _details(latents, guess, chosen, causal, {})
+        return labelled | {f"nces_{name}": undefined(reason) for name in names}, _details(
+            latents, guess, chosen, causal, {}
+        )
     found = exact(data.text, latents, chosen, data.covariance, budget)
     by = {name: contexts.nces for name, contexts in found.items()}
     by["fisher"] = nces(guess.mean_effect, guess.mean_control)[chosen]
@@ -81,13 +117,18 @@ def _details(
     for i, (j, label) in enumerate(zip(chosen.tolist(), causal.tolist(), strict=True)):
         row = {"latent": j, "causal": label, "frequency": float(latents.codes.frequency[j])}
         row["mean_code"] = float(latents.codes.mean_active[j])
-        effects = {name: {"effect": float(c.effect[i]), "control": float(c.against[i])} for name, c in found.items()}
+        effects = {
+            name: {"effect": float(c.effect[i]), "control": float(c.against[i])}
+            for name, c in found.items()
+        }
         rows.append(row | effects)
     return {"latents": rows, "estimates": estimates_of(latents, guess)}
 
 
 def largest_correlation(z: Tensor, log_p: Tensor) -> Tensor:
-    """Largest |correlation| `[m]` of each code `[N, m]` with the log-probability of any token `[N, V]`."""
+    """Largest |correlation| `[m]` of each code `[N, m]` with the log-probability of any token `[N,
+    V]`.
+    """
     z, log_p = z - z.mean(0), log_p - log_p.mean(0)
     norms = z.norm(dim=0).unsqueeze(1) * log_p.norm(dim=0)
     return (z.T @ log_p / norms.clamp_min(1e-12)).abs().max(1).values
@@ -117,5 +158,8 @@ def _auroc(name: str, value: Tensor, causal: Tensor) -> Score:
 def _spearman(a: Tensor, b: Tensor) -> Score:
     value = rank_correlation(a, b)
     if value is None:
-        return undefined(f"{len(a)} causal latents are matched, too few for a rank correlation, or their effects are equal")
+        return undefined(
+            f"{len(a)} causal latents are matched, too few for a rank correlation, or their "
+            "effects are equal"
+        )
     return exact_score(value, len(a), "higher")

@@ -1,11 +1,14 @@
-"""Effects of latents on a model's predictions, exact and estimated, and NCES = (E - C) / (E + C) of them.
+"""Effects of latents on a model's predictions, exact and estimated, and NCES = (E - C) / (E + C) of
+them.
 
-E is the mean effect of a latent over positions (`effects.intervene`), C that of random directions of the activations' covariance,
-of the same length and on the same positions. NCES lies in [-1, 1]: -1 inert, 0 no more causal than such a direction.
+E is the mean effect of a latent over positions (`effects.intervene`), C that of random directions
+of the activations' covariance, of the same length and on the same positions. NCES lies in [-1, 1]:
+-1 inert, 0 no more causal than such a direction.
 
-Estimate without a forward, from the gradient g of sampled labels: E = E[f^2 (d . g)^2] / 2 over the positions on which the
-latent is active, C = E[f^2 g' S g / tr S] / 2, S the covariance with d projected out. Both are what zero ablation does, to
-second order. Legend: L latents | m measured ones | N positions | M pairs | C documents | R resamples.
+Estimate without a forward, from the gradient g of sampled labels: E = E[f^2 (d . g)^2] / 2 over the
+positions on which the latent is active, C = E[f^2 g' S g / tr S] / 2, S the covariance with d
+projected out. Both are what zero ablation does, to second order. Legend: L latents | m measured
+ones | N positions | M pairs | C documents | R resamples.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,10 +18,18 @@ from math import isfinite
 import torch
 from torch import Tensor
 
-from saelab.evals.common.fold import decoder_norms
 from saelab.effects.intervene import FOLLOWING, ON_SILENT, changes, check_types, intervene
-from saelab.effects.pairs import MIN_CONTEXTS, Codes, Pairs, active_pairs, check_latents, silent_pairs, sparse_codes
+from saelab.effects.pairs import (
+    MIN_CONTEXTS,
+    Codes,
+    Pairs,
+    active_pairs,
+    check_latents,
+    silent_pairs,
+    sparse_codes,
+)
 from saelab.effects.reactions import MAX_BYTES, Text
+from saelab.evals.common.fold import decoder_norms
 from saelab.types import Dictionary
 
 N_BOOT = 500  # resamples of a latent's contexts
@@ -35,7 +46,11 @@ class Latents:
     @property
     def live(self) -> Tensor:
         """Latents that can be measured: active on at least 30 positions, with a direction."""
-        return ((self.codes.count >= MIN_CONTEXTS) & (self.directions.norm(dim=1) > 0)).nonzero().squeeze(1)
+        return (
+            ((self.codes.count >= MIN_CONTEXTS) & (self.directions.norm(dim=1) > 0))
+            .nonzero()
+            .squeeze(1)
+        )
 
     @property
     def dead(self) -> int:
@@ -45,7 +60,9 @@ class Latents:
 
 @torch.no_grad()
 def latents_of(dictionary: Dictionary, parts: Iterable[Tensor]) -> Latents:
-    """A dictionary and its codes `[n, L]`, a few positions at a time: the decoder's norms are folded into the codes."""
+    """A dictionary and its codes `[n, L]`, a few positions at a time: the decoder's norms are
+    folded into the codes.
+    """
     norms = decoder_norms(dictionary)
     codes = sparse_codes((z.detach() * norms for z in parts), len(norms))
     return Latents(codes, (dictionary.directions.detach().float() / norms.unsqueeze(1)).cpu())
@@ -57,7 +74,9 @@ def nces(effect: Tensor, control: Tensor) -> Tensor:
 
 
 def rank_correlation(a: Tensor, b: Tensor) -> float | None:
-    """Spearman's rank correlation over the latents where both `[m]` are finite; None with fewer than 5, or without spread."""
+    """Spearman's rank correlation over the latents where both `[m]` are finite; None with fewer
+    than 5, or without spread.
+    """
     from scipy.stats import rankdata
 
     both = a.isfinite() & b.isfinite()
@@ -68,12 +87,14 @@ def rank_correlation(a: Tensor, b: Tensor) -> float | None:
     return value if isfinite(value) else None
 
 
-# Estimated -----------------------------------------------------------------------------------------------------------
+# Estimated ----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Fisher estimates, summed over a latent's active positions and split by groups of them. Latents not live have NaN."""
+    """Fisher estimates, summed over a latent's active positions and split by groups of them.
+    Latents not live have NaN.
+    """
 
     effect: Tensor  # [G, L]
     control: Tensor  # [G, L]
@@ -91,7 +112,9 @@ class Estimate:
 
 
 def estimate(latents: Latents, gradients: Tensor, covariance: Tensor, group: Tensor) -> Estimate:
-    """Fisher estimates from gradients `[K, N, D]` of K label samples, positions being in groups `[N]`, numbered from 0."""
+    """Fisher estimates from gradients `[K, N, D]` of K label samples, positions being in groups
+    `[N]`, numbered from 0.
+    """
     d, n_groups = latents.directions, int(group.max()) + 1
     spread = (gradients @ covariance * gradients).sum(-1)  # [K, N], g' Sigma g
     through = d @ covariance  # [L, D], Sigma d
@@ -106,11 +129,13 @@ def estimate(latents: Latents, gradients: Tensor, covariance: Tensor, group: Ten
         own = code**2 * first.square().mean(0) / 2  # [a]
         control = code**2 * apart.mean(0).clamp_min(0) / trace[j] / 2
         values = torch.stack([own, control, torch.ones(len(rows))]).double()
-        sums[:, :, j] = torch.zeros(3, n_groups, dtype=torch.double).index_add_(1, group[rows], values)
+        sums[:, :, j] = torch.zeros(3, n_groups, dtype=torch.double).index_add_(
+            1, group[rows], values
+        )
     return Estimate(*sums)
 
 
-# Exact ---------------------------------------------------------------------------------------------------------------
+# Exact --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -124,7 +149,9 @@ class Contexts:
     m: int
 
     def sums(self, group: Tensor) -> Tensor:
-        """Own effects, control effects and contexts of each latent, summed by the group `[N]` of the position, `[G, 3 m]`."""
+        """Own effects, control effects and contexts of each latent, summed by the group `[N]` of
+        the position, `[G, 3 m]`.
+        """
         values = torch.stack([self.own, self.control, torch.ones(len(self.own))]).double()
         sums = torch.zeros(3, (int(group.max()) + 1) * self.m, dtype=torch.double)
         sums.index_add_(1, group[self.row] * self.m + self.which, values)
@@ -146,11 +173,14 @@ class Contexts:
         return nces(self.effect, self.against)
 
     def intervals(self, *, seed: int = 0) -> tuple[Tensor, Tensor]:
-        """95 % percentile interval `[m]` of each latent's NCES over its contexts; NaN with fewer than 30 of them."""
+        """95 % percentile interval `[m]` of each latent's NCES over its contexts; NaN with fewer
+        than 30 of them.
+        """
         generator = torch.Generator().manual_seed(seed)
         count = self.which.bincount(minlength=self.m)
         low, high = torch.full((self.m,), torch.nan), torch.full((self.m,), torch.nan)
-        for n in count[count >= MIN_CONTEXTS].unique().tolist():  # latents with equally many share the resamples
+        # latents with equally many share the resamples
+        for n in count[count >= MIN_CONTEXTS].unique().tolist():
             members = (count == n).nonzero().squeeze(1)
             pair = torch.isin(self.which, members)  # pairs are sorted by latent
             both = torch.stack([self.own[pair], self.control[pair]]).view(2, len(members), n)
@@ -179,13 +209,20 @@ class Budget:
     def __post_init__(self) -> None:
         check_types(self.types)
         if self.contexts < MIN_CONTEXTS:
-            raise ValueError(f"{self.contexts} contexts per latent; give at least {MIN_CONTEXTS}, or there is no interval")
+            raise ValueError(
+                f"{self.contexts} contexts per latent; give at least {MIN_CONTEXTS}, or there is "
+                "no interval"
+            )
         if self.draws < 1:
             raise ValueError(f"{self.draws} control draws; NCES compares with at least 1")
 
 
-def exact(text: Text, latents: Latents, chosen: Tensor, covariance: Tensor, budget: Budget) -> dict[str, Contexts]:
-    """Effects of the `chosen` latents `[m]` under every type. Raises `ValueError` for latents that cannot be measured."""
+def exact(
+    text: Text, latents: Latents, chosen: Tensor, covariance: Tensor, budget: Budget
+) -> dict[str, Contexts]:
+    """Effects of the `chosen` latents `[m]` under every type. Raises `ValueError` for latents that
+    cannot be measured.
+    """
     chosen = check_latents(latents.codes, chosen)
     found: dict[str, Contexts] = {}
     for number, (draw, silent) in enumerate(((active_pairs, False), (silent_pairs, True))):
@@ -195,7 +232,9 @@ def exact(text: Text, latents: Latents, chosen: Tensor, covariance: Tensor, budg
         generator = torch.Generator().manual_seed(2 * budget.seed + number)
         pairs = draw(latents.codes, chosen, budget.contexts, generator)
         amounts = changes(types, latents.codes, pairs, generator)
-        found |= _measured(text, latents, pairs, amounts, covariance, budget=budget, types=types, chosen=chosen)
+        found |= _measured(
+            text, latents, pairs, amounts, covariance, budget=budget, types=types, chosen=chosen
+        )
     return {name: found[name] for name in budget.types}
 
 
@@ -225,4 +264,6 @@ def _measured(
     number[chosen] = torch.arange(len(chosen))
     which = number[pairs.latent]
     each = zip(types, effects.own, effects.control, strict=True)
-    return {name: Contexts(which, pairs.row, own, control, len(chosen)) for name, own, control in each}
+    return {
+        name: Contexts(which, pairs.row, own, control, len(chosen)) for name, own, control in each
+    }

@@ -1,10 +1,13 @@
-"""How causal the latents of a dictionary are for a language model: effects of interventions, beside matched controls.
+"""How causal the latents of a dictionary are for a language model: effects of interventions, beside
+matched controls.
 
-`prepare` runs once per (model, hook, text): one backward through the upper layers gives, for every dictionary, an estimate
-of all its latents' effects. `measure` then intervenes on some latents exactly, on the text itself.
+`prepare` runs once per (model, hook, text): one backward through the upper layers gives, for every
+dictionary, an estimate of all its latents' effects. `measure` then intervenes on some latents
+exactly, on the text itself.
 
-Which ones: those of the largest estimated effect on the text (frequency times effect), and as many again drawn evenly from
-the other live latents. The drawn ones stand for all that were not, so that scores describe the whole dictionary.
+Which ones: those of the largest estimated effect on the text (frequency times effect), and as many
+again drawn evenly from the other live latents. The drawn ones stand for all that were not, so that
+scores describe the whole dictionary.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals.nces.effects import Budget, estimate, exact, latents_of
-from saelab.evals.nces.result import Measured, NcesResult, summarise
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.pairs import check_latents
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
+from saelab.evals.nces.effects import Budget, estimate, exact, latents_of
+from saelab.evals.nces.result import Measured, NcesResult, summarise
 from saelab.types import Dictionary, LanguageModel, Windows
 
 CODES_AT_ONCE = 1 << 22  # numbers
@@ -35,11 +38,13 @@ class NcesData:
     covariance: Tensor  # [D, D] of the control
 
 
-def prepare(lm: LanguageModel, batches: Iterable[tuple[Windows, Any]], *, seed: int = 0) -> NcesData:
+def prepare(
+    lm: LanguageModel, batches: Iterable[tuple[Windows, Any]], *, seed: int = 0
+) -> NcesData:
     """One backward through the model's upper layers on held-out windows.
 
-    Raises `TypeError` for what is no language model, and `ValueError` when no token is left to evaluate, an activation is not
-    finite or the upper layers give no gradient.
+    Raises `TypeError` for what is no language model, and `ValueError` when no token is left to
+    evaluate, an activation is not finite or the upper layers give no gradient.
     """
     check_model(lm)
     generator = torch.Generator().manual_seed(seed)
@@ -51,9 +56,14 @@ def prepare(lm: LanguageModel, batches: Iterable[tuple[Windows, Any]], *, seed: 
         gradients.append(gradient[part.keep].float().cpu())
     x = torch.cat(xs) if xs else torch.zeros(0, lm.d_in)
     if len(x) < 2:
-        raise ValueError("no token is left to evaluate: every window is empty or masked; give a longer held-out text")
+        raise ValueError(
+            "no token is left to evaluate: every window is empty or masked; give a longer "
+            "held-out text"
+        )
     if not x.isfinite().all():
-        raise ValueError(f"activations at {lm.hook.name} are not finite; the model itself is broken there")
+        raise ValueError(
+            f"activations at {lm.hook.name} are not finite; the model itself is broken there"
+        )
     doc = torch.cat([part.doc[part.keep].cpu() for part in windows]).unique(return_inverse=True)[1]
     return NcesData(captured_text(lm, windows), x, torch.cat(gradients), doc, control_covariance(x))
 
@@ -71,10 +81,12 @@ def measure(
     max_bytes: int = MAX_BYTES,
     seed: int = 0,
 ) -> NcesResult:
-    """Estimated effects of all latents and exact ones of `n_latents`, or of the `chosen` ones. Deterministic.
+    """Estimated effects of all latents and exact ones of `n_latents`, or of the `chosen` ones.
+    Deterministic.
 
-    Cost: n_latents * contexts * types * (1 + draws) rows through the upper layers. Raises `ValueError` for a dictionary of
-    another width or hook, for chosen latents that are dead, rare or do not exist, and for numbers that measure nothing.
+    Cost: n_latents * contexts * types * (1 + draws) rows through the upper layers. Raises
+    `ValueError` for a dictionary of another width or hook, for chosen latents that are dead, rare
+    or do not exist, and for numbers that measure nothing.
     """
     _check_fits(dictionary, data)
     budget = Budget(types, contexts, draws, max_bytes=max_bytes, seed=seed)
@@ -103,7 +115,9 @@ def measure(
     return summarise(Measured(latents, guess, found, latent, weight, data.doc), types, facts)
 
 
-def _choose(live: Tensor, mass: Tensor, n_latents: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _choose(
+    live: Tensor, mass: Tensor, n_latents: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """Latents `[m]`, ascending, and how many live ones each stands for `[m]`."""
     if n_latents < 1:
         raise ValueError(f"n_latents is {n_latents}; measure at least 1")
@@ -127,6 +141,12 @@ def _encoded(dictionary: Dictionary, x: Tensor) -> Iterator[Tensor]:
 def _check_fits(dictionary: Dictionary, data: NcesData) -> None:
     d_in, hook = dictionary.directions.shape[1], dictionary.hook
     if d_in != data.x.shape[1]:
-        raise ValueError(f"the dictionary has width {d_in}, the activations {data.x.shape[1]}; they belong to different hooks")
+        raise ValueError(
+            f"the dictionary has width {d_in}, the activations {data.x.shape[1]}; they belong to "
+            "different hooks"
+        )
     if hook is not None and hook != data.text.lm.hook:
-        raise ValueError(f"the dictionary reads {hook.name}, the data {data.text.lm.hook.name}; prepare data at {hook.name}")
+        raise ValueError(
+            f"the dictionary reads {hook.name}, the data {data.text.lm.hook.name}; prepare data "
+            f"at {hook.name}"
+        )

@@ -1,4 +1,6 @@
-"""Does a dictionary hold what the model behind it uses? On worlds where it is known which features those are."""
+"""Does a dictionary hold what the model behind it uses? On worlds where it is known which features
+those are.
+"""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -7,9 +9,9 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import match
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.evals.nces.detect import Known, detection, known
 from saelab.evals.nces.effects import latents_of
-from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.world import World, WorldModel
 from saelab.synth.worlds.s1_causal import Causal, Gated
 from saelab.types import Dictionary
@@ -33,21 +35,28 @@ class CausalData:
 
 @torch.no_grad()
 def prepare(world: World) -> CausalData:
-    """Held-out activations and the model's predictions on them. Raises `TypeError` for a world without such a model."""
+    """Held-out activations and the model's predictions on them. Raises `TypeError` for a world
+    without such a model.
+    """
     process = world.process
     if not isinstance(process, (Causal, Gated)):
         raise TypeError(
-            f"nces reads the worlds s1, s1b and s1d, whose causal features are known; {world.name!r} is none of them"
+            "nces reads the worlds s1, s1b and s1d, whose causal features are known; "
+            f"{world.name!r} is none of them"
         )
     x = world.sample(ROWS, "nces").flat.x
     log_p = process.logits(x).log_softmax(-1)
     features = torch.cat([process.features[process.causal], process.features[process.inert]])
     about = known(WorldModel(world, process), x, log_p, features, len(process.causal))
-    return CausalData(process, x, log_p, kl(log_p, process.logits(process.ablated(x, world.stats.mean))), about)
+    return CausalData(
+        process, x, log_p, kl(log_p, process.logits(process.ablated(x, world.stats.mean))), about
+    )
 
 
 def kl(log_p: Tensor, logits: Tensor) -> float:
-    """KL(p || q), nats, mean over positions; p as log-probabilities `[N, V]`, q as logits `[N, V]`."""
+    """KL(p || q), nats, mean over positions; p as log-probabilities `[N, V]`, q as logits `[N,
+    V]`.
+    """
     return float((log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1).mean())
 
 
@@ -55,15 +64,20 @@ def kl(log_p: Tensor, logits: Tensor) -> float:
 def measure(dictionary: Dictionary, data: CausalData) -> WorldResult:
     """Features that the model uses, in the dictionary and in what it reconstructs.
 
-    - `causal_mcc`: mean over causal features of |cosine| with the latent matched to it (Hungarian among the causal features
-      alone; 0 for a feature without a latent), in [0, 1]; `inert_mcc` the same for the inert ones;
+    - `causal_mcc`: mean over causal features of |cosine| with the latent matched to it (Hungarian
+      among the causal features alone; 0 for a feature without a latent), in [0, 1]; `inert_mcc` the
+      same for the inert ones;
     - `recovered_share`: share of causal features matched with |cosine| > .9;
-    - `kl_recovered`: 1 - KL(model || model on the reconstruction) / KL(model || model on the reference ablation), at most 1;
-      0 is as good as the mean activation. The ablation is the mean, with the context kept where there is one;
-    - `nces_...`: whether effects of single latents tell causal from inert ones (`nces_detect.detection`).
+    - `kl_recovered`: 1 - KL(model || model on the reconstruction) / KL(model || model on the
+      reference ablation), at most 1; 0 is as good as the mean activation. The ablation is the mean,
+      with the context kept where there is one;
+    - `nces_...`: whether effects of single latents tell causal from inert ones
+      (`nces_detect.detection`).
     """
     process = data.process
-    causal, inert = (_cosines(dictionary, process, group) for group in (process.causal, process.inert))
+    causal, inert = (
+        _cosines(dictionary, process, group) for group in (process.causal, process.inert)
+    )
     z = dictionary.encode(data.x)
     spliced = kl(data.log_p, process.logits(dictionary.decode(z)))
     scores = {

@@ -37,7 +37,9 @@ class Measured:
 
 @dataclass(frozen=True)
 class NcesResult:
-    """Scores, a row per measured latent, the estimates of all live ones, and how the types agree."""
+    """Scores, a row per measured latent, the estimates of all live ones, and how the types
+    agree.
+    """
 
     scores: dict[str, Score]
     latents: list[dict[str, Any]]
@@ -58,18 +60,23 @@ class NcesResult:
 
 
 def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -> NcesResult:
-    """Scores of a dictionary. Dead and rare latents are in none of them but `nces_excluded`, their share.
+    """Scores of a dictionary. Dead and rare latents are in none of them but `nces_excluded`, their
+    share.
 
-    - `nces_<type>`: mean NCES of live latents weighted by activity (share of tokens on which a latent is active), in [-1, 1];
-      `nces_<type>_median`: of latents, unweighted; `nces_<type>_share_positive`: share of live latents whose interval over
-      contexts lies above 0;
-    - `causal_mass`: sum over live latents of activity times effect of zero ablation, nats per token;
+    - `nces_<type>`: mean NCES of live latents weighted by activity (share of tokens on which a
+      latent is active), in [-1, 1]; `nces_<type>_median`: of latents, unweighted;
+      `nces_<type>_share_positive`: share of live latents whose interval over contexts lies above 0;
+    - `causal_mass`: sum over live latents of activity times effect of zero ablation, nats per
+      token;
     - `nces_agreement`: mean rank correlation of NCES between types, over the measured latents;
-    - `nces_fisher`, `causal_mass_fisher`: the same from the estimate, over all live latents; `nces_fisher_spearman`: rank
-      correlation of estimated and exact effects of zero ablation, over the measured latents.
+    - `nces_fisher`, `causal_mass_fisher`: the same from the estimate, over all live latents;
+      `nces_fisher_spearman`: rank correlation of estimated and exact effects of zero ablation, over
+      the measured latents.
     """
     if not found.exact:
-        return NcesResult(_nothing(found, types), [], estimates_of(found.latents, found.estimate), {}, facts)
+        return NcesResult(
+            _nothing(found, types), [], estimates_of(found.latents, found.estimate), {}, facts
+        )
     scores = {"nces_excluded": _excluded(found)}
     bounds = {name: contexts.intervals() for name, contexts in found.exact.items()}
     for name, contexts in found.exact.items():
@@ -77,26 +84,44 @@ def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -
     if MASS_TYPE in found.exact:
         scores["causal_mass"] = _mass(found, found.exact[MASS_TYPE])
     agreement = {
-        f"{a} {b}": rank_correlation(found.exact[a].nces, found.exact[b].nces) for a, b in combinations(found.exact, 2)
+        f"{a} {b}": rank_correlation(found.exact[a].nces, found.exact[b].nces)
+        for a, b in combinations(found.exact, 2)
     }
     known = [value for value in agreement.values() if value is not None]
     few = "fewer than 2 types, or too few latents, to compare"
     mean = sum(known) / len(known) if known else None
-    scores["nces_agreement"] = Score(mean, n=len(found.latent), better="higher", reason=OVER_LATENTS if known else few)
+    scores["nces_agreement"] = Score(
+        mean, n=len(found.latent), better="higher", reason=OVER_LATENTS if known else few
+    )
     scores |= _estimated(found)
-    return NcesResult(scores, _rows(found, bounds), estimates_of(found.latents, found.estimate), agreement, facts)
+    return NcesResult(
+        scores, _rows(found, bounds), estimates_of(found.latents, found.estimate), agreement, facts
+    )
 
 
 def _nothing(found: Measured, types: Sequence[str]) -> dict[str, Score]:
     """The scores of a dictionary without a live latent."""
     names = [f"nces_{name}{part}" for name in types for part in ("", "_median", "_share_positive")]
-    names += ["causal_mass", "nces_agreement", "nces_fisher", "causal_mass_fisher", "nces_fisher_spearman"]
-    return {"nces_excluded": _excluded(found)} | dict.fromkeys(names, Score(None, better="higher", reason=NO_LATENT))
+    names += [
+        "causal_mass",
+        "nces_agreement",
+        "nces_fisher",
+        "causal_mass_fisher",
+        "nces_fisher_spearman",
+    ]
+    return {"nces_excluded": _excluded(found)} | dict.fromkeys(
+        names, Score(None, better="higher", reason=NO_LATENT)
+    )
 
 
 def _excluded(found: Measured) -> Score:
     n = len(found.latents.directions)
-    return Score(1 - len(found.latents.live) / n, n=n, better="lower", reason="no interval: a count over the whole text")
+    return Score(
+        1 - len(found.latents.live) / n,
+        n=n,
+        better="lower",
+        reason="no interval: a count over the whole text",
+    )
 
 
 def _of_type(name: str, contexts: Contexts, low: Tensor, found: Measured) -> dict[str, Score]:
@@ -104,21 +129,34 @@ def _of_type(name: str, contexts: Contexts, low: Tensor, found: Measured) -> dic
     resampling = _resampled(contexts.sums(found.doc), found.weight)
     activity = (found.weight * found.latents.codes.frequency[found.latent]).double()
     undefined = "no measured latent has an effect or a control's"
-    weighted = resampling.score(_over_latents(_mean, activity), better="higher", undefined=undefined)
-    median = resampling.score(_over_latents(_median, found.weight.double()), better="higher", undefined=undefined)
+    weighted = resampling.score(
+        _over_latents(_mean, activity), better="higher", undefined=undefined
+    )
+    median = resampling.score(
+        _over_latents(_median, found.weight.double()), better="higher", undefined=undefined
+    )
     share = float((found.weight * (low > 0)).sum() / found.weight.sum())
     positive = Score(share, n=contexts.m, better="higher", reason=OVER_LATENTS)
-    return {f"nces_{name}": weighted, f"nces_{name}_median": median, f"nces_{name}_share_positive": positive}
+    return {
+        f"nces_{name}": weighted,
+        f"nces_{name}_median": median,
+        f"nces_{name}_share_positive": positive,
+    }
 
 
-def _over_latents(statistic: Callable[[Tensor, Tensor], Tensor], weight: Tensor) -> Callable[[Tensor], Tensor]:
-    """A statistic of sums `[R, 4 m]`: NCES of each latent, then over the latents that have one in the resample."""
+def _over_latents(
+    statistic: Callable[[Tensor, Tensor], Tensor], weight: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """A statistic of sums `[R, 4 m]`: NCES of each latent, then over the latents that have one in
+    the resample.
+    """
 
     def of(sums: Tensor) -> Tensor:
         own, control, _, times = sums.unflatten(1, (4, -1)).unbind(1)
         value = nces(own, control)  # [R, m]
         there = value.isfinite()
-        return statistic(value.where(there, 2.0), weight * times * there)  # 2: sorted behind all values
+        # 2: sorted behind all values
+        return statistic(value.where(there, 2.0), weight * times * there)
 
     return of
 
@@ -126,15 +164,19 @@ def _over_latents(statistic: Callable[[Tensor, Tensor], Tensor], weight: Tensor)
 def _resampled(sums: Tensor, weight: Tensor, n_boot: int = 1000) -> Resampling:
     """Sums `[C, 3 m]` by document, and behind them how often each latent counts `[m]`.
 
-    Once in the sample. In a resample, latents that stand for others (weight above 1) were drawn, and are drawn again with
-    replacement; those that stand for themselves are in every one.
+    Once in the sample. In a resample, latents that stand for others (weight above 1) were drawn,
+    and are drawn again with replacement; those that stand for themselves are in every one.
     """
     resampling = Resampling(sums[sums.any(1)], n_boot=n_boot)  # documents with a context
     times = torch.ones(len(resampling.samples), len(weight), dtype=torch.double)
     (drawn,) = (weight > 1).nonzero(as_tuple=True)
     if len(drawn):
-        again = torch.randint(len(drawn), (len(times), len(drawn)), generator=torch.Generator().manual_seed(1))
-        times[:, drawn] = torch.zeros_like(again, dtype=torch.double).scatter_add_(1, again, torch.ones_like(times[:, drawn]))
+        again = torch.randint(
+            len(drawn), (len(times), len(drawn)), generator=torch.Generator().manual_seed(1)
+        )
+        times[:, drawn] = torch.zeros_like(again, dtype=torch.double).scatter_add_(
+            1, again, torch.ones_like(times[:, drawn])
+        )
     return resampling.beside(torch.ones_like(times[:1]), times)
 
 
@@ -171,15 +213,23 @@ def _estimated(found: Measured) -> dict[str, Score]:
     guess = found.estimate
     parts = torch.stack([guess.effect, guess.control, guess.count])[:, :, live]  # [3, C, live]
     group = torch.arange(parts.shape[1]) % GROUPS
-    sums = torch.zeros(3, int(group.max()) + 1, len(live), dtype=torch.double).index_add_(1, group, parts)
+    sums = torch.zeros(3, int(group.max()) + 1, len(live), dtype=torch.double).index_add_(
+        1, group, parts
+    )
     resampling = _resampled(sums.transpose(0, 1).flatten(1), torch.ones(len(live)), N_BOOT)
     activity = found.latents.codes.frequency[live]
     exact = found.exact.get(MASS_TYPE)
-    value = None if exact is None else rank_correlation(guess.mean_effect[found.latent], exact.effect)
-    reason = "zero ablation was not measured, or on too few latents" if value is None else OVER_LATENTS
+    value = (
+        None if exact is None else rank_correlation(guess.mean_effect[found.latent], exact.effect)
+    )
+    reason = (
+        "zero ablation was not measured, or on too few latents" if value is None else OVER_LATENTS
+    )
     return {
         "nces_fisher": resampling.score(
-            _over_latents(_mean, activity.double()), better="higher", undefined="every estimated effect is 0"
+            _over_latents(_mean, activity.double()),
+            better="higher",
+            undefined="every estimated effect is 0",
         ),
         "causal_mass_fisher": resampling.score(_summed(activity), better="higher"),
         "nces_fisher_spearman": Score(value, n=len(found.latent), better="higher", reason=reason),
@@ -190,14 +240,30 @@ def _rows(found: Measured, bounds: Mapping[str, tuple[Tensor, Tensor]]) -> list[
     """One row per measured latent."""
     codes, guess = found.latents.codes, found.estimate
     columns = {
-        name: {"effect": c.effect, "control": c.against, "nces": c.nces, "low": bounds[name][0], "high": bounds[name][1]}
+        name: {
+            "effect": c.effect,
+            "control": c.against,
+            "nces": c.nces,
+            "low": bounds[name][0],
+            "high": bounds[name][1],
+        }
         for name, c in found.exact.items()
     }
     rows = []
     for i, j in enumerate(found.latent.tolist()):
-        row = {"latent": j, "weight": float(found.weight[i]), "frequency": float(codes.frequency[j])}
+        row = {
+            "latent": j,
+            "weight": float(found.weight[i]),
+            "frequency": float(codes.frequency[j]),
+        }
         row |= {"mean_code": float(codes.mean_active[j]), "estimate": float(guess.mean_effect[j])}
-        rows.append(row | {name: {key: float(c[i]) for key, c in each.items()} for name, each in columns.items()})
+        rows.append(
+            row
+            | {
+                name: {key: float(c[i]) for key, c in each.items()}
+                for name, each in columns.items()
+            }
+        )
     return rows
 
 
@@ -206,4 +272,6 @@ def estimates_of(latents: Latents, guess: Estimate) -> dict[str, list[float]]:
     live, codes = latents.live, latents.codes
     columns = (codes.frequency, codes.mean_active, guess.mean_effect, guess.mean_control)
     names = ("frequency", "mean_code", "effect", "control")
-    return {"latent": live.tolist()} | {name: column[live].tolist() for name, column in zip(names, columns, strict=True)}
+    return {"latent": live.tolist()} | {
+        name: column[live].tolist() for name, column in zip(names, columns, strict=True)
+    }

@@ -1,10 +1,12 @@
-"""Spurious correlation: can the spurious factor be taken out of a dictionary, and does the task factor stay?
+"""Spurious correlation: can the spurious factor be taken out of a dictionary, and does the task
+factor stay?
 
-The bank S is the dictionary's block "bank", else its three latents with the highest attribution to s; R are the others.
-Removal is spurious correlation removal (SCR; Karvonen et al. 2025, SAEBench, 2503.09532, section 3.7): a probe of the
-task T that was trained where T = s is applied to x with S ablated to its mean, the reconstruction error kept, on four
-equal cells of (T, s); 0 is the accuracy without ablation, 1 that of a probe trained on the four cells. With zero
-ablation every T = 1 sample of a mixed latent lands on the probe's threshold, so that the score says nothing.
+The bank S is the dictionary's block "bank", else its three latents with the highest attribution to
+s; R are the others. Removal is spurious correlation removal (SCR; Karvonen et al. 2025, SAEBench,
+2503.09532, section 3.7): a probe of the task T that was trained where T = s is applied to x with S
+ablated to its mean, the reconstruction error kept, on four equal cells of (T, s); 0 is the accuracy
+without ablation, 1 that of a probe trained on the four cells. With zero ablation every T = 1 sample
+of a mixed latent lands on the probe's threshold, so that the score says nothing.
 """
 
 from collections.abc import Mapping
@@ -13,15 +15,24 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from saelab.evals.spurious.probes import LinearProbe, accuracy, best_accuracy, leace, linear_probe, mlp_probe
 from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.spurious.probes import (
+    LinearProbe,
+    accuracy,
+    best_accuracy,
+    leace,
+    linear_probe,
+    mlp_probe,
+)
 from saelab.synth.directions import unit_rows
 from saelab.synth.world import World
 from saelab.synth.worlds.s5_spurious import Mode, SpuriousFactor
 from saelab.types import Better, Dictionary, Score
 
 ROWS = 8_000  # activations of each sample
-BIASED_ROWS = 64_000  # for the biased probe: which of the two directions it leans to, by chance, decides what a mixture scores
+# for the biased probe: which of the two directions it leans to, by chance, decides what a mixture
+# scores
+BIASED_ROWS = 64_000
 BANK = 3  # latents, where the dictionary names none
 MIN_GAP = 0.02  # between the clean and the biased probe; below, a share of it says nothing
 NO_REST = "every latent is in the bank"
@@ -50,18 +61,23 @@ class SpuriousData:
     test: Labelled  # four equal cells
     natural: Labelled  # T and s as correlated as in training
     biased: LinearProbe  # of T on x, from cells with T = s
-    clean_accuracy: tuple[float, float]  # on test, of the probe of T trained on four cells: at 0, at the best threshold
+    # on test, of the probe of T trained on four cells: at 0, at the best threshold
+    clean_accuracy: tuple[float, float]
     biased_accuracy: tuple[float, float]  # the same of `biased`
     spurious_direction: Tensor  # [D] gradient of the probe of s
     features: Tensor  # [2, D] the task's true direction, the first spurious one
-    leace: Mapping[str, float | None] = field(default_factory=dict)  # the ceiling of linear removal, by the same measures
+    # the ceiling of linear removal, by the same measures
+    leace: Mapping[str, float | None] = field(default_factory=dict)
 
 
 def prepare(world: World) -> SpuriousData:
     """Samples and probes. Raises `TypeError` for a world without a spurious factor."""
     process = world.process
     if not isinstance(process, SpuriousFactor):
-        raise TypeError(f"world {world.name!r} has no spurious factor; this evaluation reads s5, s5b and s5_null")
+        raise TypeError(
+            f"world {world.name!r} has no spurious factor; this evaluation reads s5, s5b and "
+            "s5_null"
+        )
 
     def sample(name: str, mode: Mode, rows: int = ROWS) -> Labelled:
         drawn = process.draw(rows, world.generator(f"spurious {name}"), mode=mode)
@@ -88,12 +104,14 @@ def prepare(world: World) -> SpuriousData:
 def measure(dictionary: Dictionary, data: SpuriousData) -> WorldResult:
     """Seven numbers of one dictionary.
 
-    `scr`, `scr_threshold`: the share of the biased probe's loss that ablating the bank wins back, 1 at best, negative
-    where it does harm; the second with the probe's threshold re-fitted, so that a mere shift does not count: gate on it.
-    `leak_linear`, `leak_mlp`: accuracy of a fresh probe of s on R, four equal cells, .5 is chance. Low alone is no
-    success: R may have lost T as well. `task_accuracy`: of a probe of T on R, divided by the same on x. `worst_group`:
-    accuracy in the worst of the four cells of a probe of T on R trained on natural data. `spurious_cos`: |cos| of the
-    latent nearest to the task's direction with the spurious direction, minus |cos| of the two true directions.
+    `scr`, `scr_threshold`: the share of the biased probe's loss that ablating the bank wins back, 1
+    at best, negative where it does harm; the second with the probe's threshold re-fitted, so that a
+    mere shift does not count: gate on it. `leak_linear`, `leak_mlp`: accuracy of a fresh probe of s
+    on R, four equal cells, .5 is chance. Low alone is no
+    success: R may have lost T as well. `task_accuracy`: of a probe of T on R, divided by the same
+        on x. `worst_group`: accuracy in the worst of the four cells of a probe of T on R trained on
+        natural data. `spurious_cos`: |cos| of the latent nearest to the task's direction with the
+        spurious direction, minus |cos| of the two true directions.
     """
     codes = dictionary.encode(data.train.x)  # [N, L]
     bank = _bank(dictionary, codes, data)  # [L] bool
@@ -105,7 +123,9 @@ def measure(dictionary: Dictionary, data: SpuriousData) -> WorldResult:
     else:
         rest = ~bank
         scores |= _readable(codes[:, rest], test[:, rest], data)
-        scores["worst_group"] = _worst_group(dictionary.encode(data.natural.x)[:, rest], test[:, rest], data)
+        scores["worst_group"] = _worst_group(
+            dictionary.encode(data.natural.x)[:, rest], test[:, rest], data
+        )
     scores["spurious_cos"] = _mixture(dictionary.directions, data.features)
     details = {
         "bank": bank.nonzero().squeeze(1).tolist(),
@@ -122,9 +142,11 @@ def _accuracies(logits: Tensor, y: Tensor) -> tuple[float, float]:
 
 
 def _bank(dictionary: Dictionary, codes: Tensor, data: SpuriousData) -> Tensor:
-    """Which latents are the bank `[L]`: the block of that name, else those through which most of s's probe is reached.
+    """Which latents are the bank `[L]`: the block of that name, else those through which most of
+    s's probe is reached.
 
-    Attribution: the gap of the mean code between s = 1 and s = 0, times the decoder row along the probe's direction.
+    Attribution: the gap of the mean code between s = 1 and s = 0, times the decoder row along the
+    probe's direction.
     """
     blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
     bank = torch.zeros(codes.shape[1], dtype=torch.bool)
@@ -139,13 +161,20 @@ def _bank(dictionary: Dictionary, codes: Tensor, data: SpuriousData) -> Tensor:
 
 
 def _removal(x: Tensor, data: SpuriousData) -> dict[str, Score]:
-    """SCR of the test activations after a removal, `[N, D]`, without and with the threshold re-fitted."""
+    """SCR of the test activations after a removal, `[N, D]`, without and with the threshold
+    re-fitted.
+    """
     scores = {}
     reached = _accuracies(data.biased(x), data.test.task)
-    rows = zip(("scr", "scr_threshold"), reached, data.clean_accuracy, data.biased_accuracy, strict=True)
+    rows = zip(
+        ("scr", "scr_threshold"), reached, data.clean_accuracy, data.biased_accuracy, strict=True
+    )
     for name, value, clean, biased in rows:
         if clean - biased < MIN_GAP:
-            scores[name] = undefined(f"the biased probe ({biased:.3f}) is as good as the clean one ({clean:.3f})", "higher")
+            scores[name] = undefined(
+                f"the biased probe ({biased:.3f}) is as good as the clean one ({clean:.3f})",
+                "higher",
+            )
         else:
             scores[name] = exact((value - biased) / (clean - biased), len(x), "higher")
     return scores
@@ -156,7 +185,9 @@ def _readable(train: Tensor, test: Tensor, data: SpuriousData) -> dict[str, Scor
     n, labels = len(test), data.train.spurious
     task = accuracy(linear_probe(train, data.train.task)(test), data.test.task)
     return {
-        "leak_linear": exact(accuracy(linear_probe(train, labels)(test), data.test.spurious), n, "lower"),
+        "leak_linear": exact(
+            accuracy(linear_probe(train, labels)(test), data.test.spurious), n, "lower"
+        ),
         "leak_mlp": exact(accuracy(mlp_probe(train, labels)(test), data.test.spurious), n, "lower"),
         "task_accuracy": exact(task / data.clean_accuracy[0], n, "higher"),
     }
@@ -171,7 +202,9 @@ def _worst_group(natural: Tensor, test: Tensor, data: SpuriousData) -> Score:
 
 
 def _mixture(directions: Tensor, features: Tensor) -> Score:
-    """|cos| of the latent nearest to the task with the spurious feature, minus |cos| of the two features `[2, D]`."""
+    """|cos| of the latent nearest to the task with the spurious feature, minus |cos| of the two
+    features `[2, D]`.
+    """
     live = directions[directions.norm(dim=1) > 0]
     if len(live) == 0:
         return undefined("no latent has a direction", "lower")

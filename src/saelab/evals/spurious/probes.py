@@ -1,4 +1,5 @@
-"""Probes of a binary label and the linear erasure of one: what the measures of spurious factors are made of.
+"""Probes of a binary label and the linear erasure of one: what the measures of spurious factors are
+made of.
 
 Legend: N activations | C columns that a probe reads (coordinates of x, or latents).
 """
@@ -35,7 +36,9 @@ class LinearProbe:
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation `[C]`, float64; a column that is constant but for rounding stays as good as constant."""
+    """Mean and standard deviation `[C]`, float64; a column that is constant but for rounding stays
+    as good as constant.
+    """
     scale = x.double().std(0)
     return x.double().mean(0), scale.clamp_min(max(1e-4 * float(scale.max()), 1e-12))
 
@@ -46,14 +49,16 @@ def _standard(x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
 
 
 def linear_probe(x: Tensor, y: Tensor) -> LinearProbe:
-    """Logistic regression of the labels `y [N]` (0 or 1) on `x [N, C]`, minimising mean cross-entropy + 1e-3 |w|^2.
+    """Logistic regression of the labels `y [N]` (0 or 1) on `x [N, C]`, minimising mean
+    cross-entropy + 1e-3 |w|^2.
 
     Raises `ValueError` if there is only one class.
     """
     from sklearn.linear_model import LogisticRegression
 
     mean, scale = _moments(x)
-    # The ridge makes the problem strongly convex on columns of unit variance: a few dozen steps of L-BFGS reach the end.
+    # The ridge makes the problem strongly convex on columns of unit variance: a few dozen steps of
+    # L-BFGS reach the end.
     model = LogisticRegression(C=1 / (2 * RIDGE * len(x)), max_iter=2_000)
     model.fit(_standard(x, mean, scale).numpy(), y.numpy())
     weight, bias = np.ravel(model.coef_), np.ravel(model.intercept_)
@@ -61,12 +66,16 @@ def linear_probe(x: Tensor, y: Tensor) -> LinearProbe:
 
 
 def mlp_probe(x: Tensor, y: Tensor, *, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """One hidden layer of 32 ReLUs, 250 steps of AdamW: `x [N, C]`, labels `y [N]` -> a function to logits `[N]`."""
+    """One hidden layer of 32 ReLUs, 250 steps of AdamW: `x [N, C]`, labels `y [N]` -> a function to
+    logits `[N]`.
+    """
     mean, scale = _moments(x)
     generator = torch.Generator().manual_seed(seed)
 
     def logits(x: Tensor) -> Tensor:
-        return ((_standard(x, mean, scale).float() @ first + first_bias).relu() @ second) + second_bias
+        return (
+            (_standard(x, mean, scale).float() @ first + first_bias).relu() @ second
+        ) + second_bias
 
     first = torch.randn(x.shape[1], MLP_HIDDEN, generator=generator) / x.shape[1] ** 0.5
     second = torch.randn(MLP_HIDDEN, generator=generator) / MLP_HIDDEN**0.5
@@ -92,7 +101,9 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
 
 
 def best_accuracy(logits: Tensor, y: Tensor) -> float:
-    """Accuracy at the best threshold: `logits [N]`, labels `y [N]`. Equal logits stay on one side."""
+    """Accuracy at the best threshold: `logits [N]`, labels `y [N]`. Equal logits stay on one
+    side.
+    """
     order = logits.argsort()
     logits, y = logits[order], (y[order] > 0).long()
     zero = y.new_zeros(1)
@@ -105,7 +116,9 @@ def best_accuracy(logits: Tensor, y: Tensor) -> float:
 
 @dataclass(frozen=True)
 class Eraser:
-    """The smallest change of x after which no linear probe reads a binary label (LEACE, Belrose et al. 2023, 2306.03819)."""
+    """The smallest change of x after which no linear probe reads a binary label (LEACE, Belrose et
+    al. 2023, 2306.03819).
+    """
 
     mean: Tensor  # [D]
     read: Tensor  # [D] covariance^-1 c, scaled so that read . write = 1

@@ -1,0 +1,1 @@
+"""Temporal: features that persist, and latents that know the position."""

@@ -1,7 +1,7 @@
 """What the order of codes says: persistence, the share of the position, smoothing, linear read-out.
 
-Every formula is free of the codes' scale and is 0 for a latent that never fires. Legend: L latents | S sequences |
-T positions | P signals | N tokens.
+Every formula is free of the codes' scale and is 0 for a latent that never fires. Legend: L latents
+| S sequences | T positions | P signals | N tokens.
 """
 
 import torch
@@ -12,21 +12,27 @@ WINDOW = 16  # positions that smoothing reaches back, the present one included
 
 
 def standardized(z: Tensor) -> Tensor:
-    """Codes `[S, T, L]` with mean 0 and variance 1 over all tokens; 0 where a latent is constant."""
+    """Codes `[S, T, L]` with mean 0 and variance 1 over all tokens; 0 where a latent is
+    constant.
+    """
     centred = z - z.mean((0, 1))
     deviation = centred.square().mean((0, 1)).sqrt()
     return centred * torch.where(deviation > 0, 1 / deviation, 0)
 
 
 def lag_correlation(z: Tensor) -> Tensor:
-    """Mean autocorrelation `[L]` of codes `[S, T, L]` over lags 1 to 15 (those below T), about in [-1, 1]."""
+    """Mean autocorrelation `[L]` of codes `[S, T, L]` over lags 1 to 15 (those below T), about in
+    [-1, 1].
+    """
     z = standardized(z)
     lags = [lag for lag in LAGS if lag < z.shape[1]]
     return torch.stack([(z[:, :-lag] * z[:, lag:]).mean((0, 1)) for lag in lags]).mean(0)
 
 
 def position_share(z: Tensor) -> Tensor:
-    """Share `[L]` of a latent's variance that its mean at every position makes up, in [0, 1]; codes `[S, T, L]`."""
+    """Share `[L]` of a latent's variance that its mean at every position makes up, in [0, 1]; codes
+    `[S, T, L]`.
+    """
     return standardized(z).mean(0).square().mean(0)
 
 
@@ -36,7 +42,9 @@ def column_correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def smooth(z: Tensor, decay: float) -> Tensor:
-    """Exponential average of codes `[S, T, L]` over the present and past: sum of decay^u z(t - u), u < 16, t - u >= 0."""
+    """Exponential average of codes `[S, T, L]` over the present and past: sum of decay^u z(t - u),
+    u < 16, t - u >= 0.
+    """
     steps = torch.arange(z.shape[1])
     back = steps.unsqueeze(1) - steps  # [T, T] how far the second lies before the first
     kernel = torch.where((back >= 0) & (back < WINDOW), decay ** back.float(), 0.0).to(z.dtype)
@@ -44,7 +52,8 @@ def smooth(z: Tensor, decay: float) -> Tensor:
 
 
 def explained_share(inputs: Tensor, targets: Tensor) -> Tensor:
-    """R^2 `[P]` of the least-squares prediction, with intercept, of `targets [N, P]` from `inputs [N, L]`; at most 1.
+    """R^2 `[P]` of the least-squares prediction, with intercept, of `targets [N, P]` from `inputs
+    [N, L]`; at most 1.
 
     Constant inputs are left out; a constant target has R^2 0.
     """
@@ -52,4 +61,6 @@ def explained_share(inputs: Tensor, targets: Tensor) -> Tensor:
     x = x[:, x.square().sum(0) > 0]
     residual = y - x @ torch.linalg.lstsq(x, y).solution if x.shape[1] else y
     total = y.square().sum(0)
-    return torch.where(total > 0, 1 - residual.square().sum(0) / total.clamp_min(torch.finfo(y.dtype).tiny), 0.0).float()
+    return torch.where(
+        total > 0, 1 - residual.square().sum(0) / total.clamp_min(torch.finfo(y.dtype).tiny), 0.0
+    ).float()

@@ -1,14 +1,16 @@
-"""Temporal evaluation on worlds of persistent features: which latents stand for slow features, and do they follow them.
+"""Temporal evaluation on worlds of persistent features: which latents stand for slow features, and
+do they follow them.
 
-What a latent stands for is its type: the true direction of largest |cosine|, where that exceeds .5; the two signals of a
-circle of positions are one plane, because a circle can be tiled at any angle. A latent that fires on at most one token in
-a thousand is dead and has no type. The slow block is the first block named "slow" of the dictionary or, where it has none,
-as many first latents as there are slow features.
+What a latent stands for is its type: the true direction of largest |cosine|, where that exceeds .5;
+the two signals of a circle of positions are one plane, because a circle can be tiled at any angle.
+A latent that fires on at most one token in a thousand is dead and has no type. The slow block is
+the first block named "slow" of the dictionary or, where it has none, as many first latents as there
+are slow features.
 
-Every purity stands beside `purity_sorted`, the same after sorting latents by how much their codes persist: where features
-are recovered at all, sorting finds the slow ones, so only what exceeds it speaks for a temporal loss. It cannot raise
-`slow_recall`. Hidden states of a permuted corpus are permuted with its tokens: `hidden_correlation` then is what it is in
-order, and smoothing loses.
+Every purity stands beside `purity_sorted`, the same after sorting latents by how much their codes
+persist: where features are recovered at all, sorting finds the slow ones, so only what exceeds it
+speaks for a temporal loss. It cannot raise `slow_recall`. Hidden states of a permuted corpus are
+permuted with its tokens: `hidden_correlation` then is what it is in order, and smoothing loses.
 
 Legend: L latents | F true features | P position signals | S sequences | T positions | D width.
 """
@@ -20,6 +22,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import cosines, match
+from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.evals.temporal.codes import (
     column_correlation,
     explained_share,
@@ -27,7 +30,6 @@ from saelab.evals.temporal.codes import (
     position_share,
     smooth,
 )
-from saelab.evals.common.world_result import WorldResult, exact, undefined
 from saelab.synth.world import World
 from saelab.synth.worlds.s3_persistence import Persistence
 from saelab.types import Dictionary, Score
@@ -65,7 +67,8 @@ def prepare(world: World) -> TemporalData:
     process = world.process
     if not isinstance(process, Persistence):
         raise TypeError(
-            f"world {world.name!r} has no persistent features; the temporal evaluation reads s3, s3_hard, s3_null, s3c,"
+            f"world {world.name!r} has no persistent features; the temporal evaluation reads s3, "
+            "s3_hard, s3_null, s3c,"
             " s3c_hard and s3c_null"
         )
     sample = process.sequences(SEQUENCES, world.generator("temporal"))
@@ -77,14 +80,16 @@ def prepare(world: World) -> TemporalData:
 def measure(dictionary: Dictionary, data: TemporalData) -> WorldResult:
     """Scores of one dictionary.
 
-    `slow_recall`, `fast_recall`: share of the features that a live latent finds (|cosine| > .8), in the whole dictionary.
-    `purity`: slow / (slow + fast) latents of the slow block; `purity_sorted`: of as many latents as there are slow
-    features, the most persistent ones, after those of the position (> 25 % of variance) and dead ones are moved last.
-    `occupancy`: share of the slow features that a latent of the slow block stands for. `position_features_in_slow_block`:
-    position signals with linear R^2 > .5 from the block's codes. `hidden_correlation`: mean correlation of the codes of
-    matched live slow latents (|cosine| > .5) with the hidden state; `hidden_correlation_smoothed`: of their best
-    exponential average over the 16 latest positions. `mcc_slow`, `mcc_fast`: mean |cosine| of the features in the
-    one-to-one matching, 0 for a feature without a latent.
+    `slow_recall`, `fast_recall`: share of the features that a live latent finds (|cosine| > .8), in
+    the whole dictionary. `purity`: slow / (slow + fast) latents of the slow block; `purity_sorted`:
+    of as many latents as there are slow features, the most persistent ones, after those of the
+    position (> 25 % of variance) and dead ones are moved last. `occupancy`: share of the slow
+    features that a latent of the slow block stands for. `position_features_in_slow_block`: position
+    signals with linear R^2 > .5 from the block's codes. `hidden_correlation`: mean correlation of
+    the codes of matched live slow latents (|cosine| > .5) with the hidden state;
+    `hidden_correlation_smoothed`: of their best exponential average over the 16 latest positions.
+    `mcc_slow`, `mcc_fast`: mean |cosine| of the features in the one-to-one matching, 0 for a
+    feature without a latent.
     """
     process = data.process
     z = dictionary.encode(data.x).float()  # [S, T, L]
@@ -102,7 +107,9 @@ def measure(dictionary: Dictionary, data: TemporalData) -> WorldResult:
         "fast_recall": exact(recall(types, groups["fast"]), n),
         "purity": purity(types, block, groups, n),
         "purity_sorted": purity(types, order[:n_slow], groups, n),
-        "occupancy": exact(len(_standing_for(types, block, groups["slow"]).unique()) / n_slow, n, "higher"),
+        "occupancy": exact(
+            len(_standing_for(types, block, groups["slow"]).unique()) / n_slow, n, "higher"
+        ),
         "position_features_in_slow_block": _position_features(z[..., block], data.signals),
         **_hidden_correlations(z[..., types.alive], dictionary.directions[types.alive], data),
         "mcc_slow": exact(float(matched.cosine[groups["slow"]].mean()), n, "higher"),
@@ -112,9 +119,13 @@ def measure(dictionary: Dictionary, data: TemporalData) -> WorldResult:
 
 
 def slow_block(dictionary: Dictionary, n_slow: int) -> Tensor:
-    """Latents `[<= L]` of the block "slow", else the first `n_slow`, or all where there are fewer."""
+    """Latents `[<= L]` of the block "slow", else the first `n_slow`, or all where there are
+    fewer.
+    """
     blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
-    return torch.tensor(list(blocks.get("slow", range(min(n_slow, len(dictionary.directions))))), dtype=torch.long)
+    return torch.tensor(
+        list(blocks.get("slow", range(min(n_slow, len(dictionary.directions))))), dtype=torch.long
+    )
 
 
 def latent_types(directions: Tensor, process: Persistence, alive: Tensor) -> Types:
@@ -135,7 +146,9 @@ def recall(types: Types, group: range) -> float:
 
 
 def purity(types: Types, latents: Tensor, groups: Mapping[str, range], n: int) -> Score:
-    """slow / (slow + fast) among `latents`, in [0, 1]; undefined where they stand for neither. n: tokens it was measured on."""
+    """slow / (slow + fast) among `latents`, in [0, 1]; undefined where they stand for neither. n:
+    tokens it was measured on.
+    """
     slow, fast = (len(_standing_for(types, latents, groups[name])) for name in ("slow", "fast"))
     if slow + fast == 0:
         return undefined("none of these latents stands for a slow or a fast feature", "higher")
@@ -143,7 +156,9 @@ def purity(types: Types, latents: Tensor, groups: Mapping[str, range], n: int) -
 
 
 def counts(types: Types, latents: Tensor, groups: Mapping[str, range]) -> dict[str, int]:
-    """How many of `latents` stand for a slow or fast feature, for the position, for nothing, and are dead."""
+    """How many of `latents` stand for a slow or fast feature, for the position, for nothing, and
+    are dead.
+    """
     direction, alive = types.direction[latents], types.alive[latents]
     n_features = sum(len(group) for group in groups.values())
     by_group = {name: int(_within(direction, group).sum()) for name, group in groups.items()}
@@ -175,16 +190,26 @@ def _position_features(z: Tensor, signals: Tensor) -> Score:
 def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> dict[str, Score]:
     """Correlation of matched slow latents with the hidden states, at single positions and smoothed.
 
-    `z [S, T, l]` and `directions [l, D]` of live latents only: a dead one must not take a live one's feature.
+    `z [S, T, l]` and `directions [l, D]` of live latents only: a dead one must not take a live
+    one's feature.
     """
     matched = match(directions.float(), data.process.features)
-    pairs = [(int(matched.latent[f]), f) for f in data.process.groups["slow"] if matched.cosine[f] > TYPED]
+    pairs = [
+        (int(matched.latent[f]), f)
+        for f in data.process.groups["slow"]
+        if matched.cosine[f] > TYPED
+    ]
     if not pairs:
         reason = "no live latent is matched to a slow feature with |cosine| > .5"
-        return {name: undefined(reason, "higher") for name in ("hidden_correlation", "hidden_correlation_smoothed")}
+        return {
+            name: undefined(reason, "higher")
+            for name in ("hidden_correlation", "hidden_correlation_smoothed")
+        }
     codes, hidden = z[..., [j for j, _ in pairs]], data.hidden[..., [f for _, f in pairs]]
     plain = column_correlation(codes, hidden).mean()
-    smoothed = torch.stack([column_correlation(smooth(codes, decay), hidden).mean() for decay in DECAYS]).max()
+    smoothed = torch.stack(
+        [column_correlation(smooth(codes, decay), hidden).mean() for decay in DECAYS]
+    ).max()
     n = hidden[..., 0].numel()
     return {
         "hidden_correlation": exact(float(plain), n, "higher"),

@@ -1,0 +1,1 @@
+"""Truth: does a dictionary find the features that a world is made of?"""

@@ -1,12 +1,16 @@
 """Ground truth: does a dictionary find the features that a world is made of? Reads every world.
 
-Definitions are those of SynthSAEBench (arXiv 2602.14687) as sae-lens computes them, so that the numbers can be compared with
-published ones. With c the cosine of decoder direction and true feature, `[L, F]`:
+Definitions are those of SynthSAEBench (arXiv 2602.14687) as sae-lens computes them, so that the
+numbers can be compared with published ones. With c the cosine of decoder direction and true
+feature, `[L, F]`:
 
-    mcc                 one-to-one matching with the largest sum of |c|; mean |c| of the min(L, F) matched pairs
+    mcc                 one-to-one matching with the largest sum of |c|; mean |c| of the min(L, F)
+                        matched pairs
     uniqueness          distinct argmax_f |c| over all latents, divided by L
-    precision, recall,  a latent is a detector of its argmax_f |c|: it says yes where z != 0, the truth is yes where the
-    f1                  feature's code is > 0. 0 where undefined; per latent, then the mean over all L, dead ones too
+    precision, recall,  a latent is a detector of its argmax_f |c|: it says yes where z != 0, the
+                        truth is yes where the
+    f1                  feature's code is > 0. 0 where undefined; per latent, then the mean over all
+                        L, dead ones too
     explained_variance  1 - E|x - x_hat|^2 / (E|x|^2 - |E x|^2)
     shrinkage           mean |x_hat| / |x| where |x| > 1e-6; 1 is no shrinkage
     l0                  mean number of latents with z != 0
@@ -45,7 +49,11 @@ class TruthData:
 
     def active_rows(self, start: int, stop: int) -> Tensor:
         """Which features are active in activations start ... stop - 1, `[stop - start, F]` bool."""
-        return self.active[start:stop] if isinstance(self.active, Tensor) else self.active.active(start, stop)
+        return (
+            self.active[start:stop]
+            if isinstance(self.active, Tensor)
+            else self.active.active(start, stop)
+        )
 
     @property
     def frequency(self) -> Tensor:
@@ -68,7 +76,8 @@ def prepare(world: World) -> TruthData:
 def measure(dictionary: Dictionary, data: TruthData) -> WorldResult:
     """Every score of a dictionary against the true features. Deterministic.
 
-    Raises `ValueError` where the dictionary has another width than the world, or its directions are not finite.
+    Raises `ValueError` where the dictionary has another width than the world, or its directions are
+    not finite.
     """
     with torch.no_grad():
         totals = Totals(dictionary.directions, data.features)
@@ -83,7 +92,9 @@ def measure(dictionary: Dictionary, data: TruthData) -> WorldResult:
 def truth_scores(
     features: Tensor, codes: Tensor, x: Tensor, *, z: Tensor, x_hat: Tensor, directions: Tensor
 ) -> dict[str, Score]:
-    """Every score from tensors: features `[F, D]`, true codes `[N, F]`, x and x_hat `[N, D]`, z `[N, L]`, rows `[L, D]`."""
+    """Every score from tensors: features `[F, D]`, true codes `[N, F]`, x and x_hat `[N, D]`, z
+    `[N, L]`, rows `[L, D]`.
+    """
     totals = Totals(directions, features)
     totals.add(codes > 0, x, z, x_hat)
     return totals.scores()
@@ -94,16 +105,21 @@ class Totals:
 
     def __init__(self, directions: Tensor, features: Tensor):
         directions, features = directions.detach().float().cpu(), features.float()
-        self.matched: Matched = match(directions, features)  # needs the most memory, so before anything is kept
+        # needs the most memory, so before anything is kept
+        self.matched: Matched = match(directions, features)
         self.similarity = cosines(directions, features).abs_()  # [L, F]
-        self.detects = self.similarity.argmax(1)  # [L] the feature that each latent is judged as a detector of
+        # [L] the feature that each latent is judged as a detector of
+        self.detects = self.similarity.argmax(1)
         self.n = self.n_ratios = 0
-        self.fired, self.present, self.hits = torch.zeros(3, len(directions), dtype=torch.long)  # [L] each
+        # [L] each
+        self.fired, self.present, self.hits = torch.zeros(3, len(directions), dtype=torch.long)
         self.sum_x = torch.zeros(features.shape[1], dtype=torch.double)  # [D]
         self.square, self.residual, self.ratio = 0.0, 0.0, 0.0
 
     def add(self, active: Tensor, x: Tensor, z: Tensor, x_hat: Tensor) -> None:
-        """More activations: which features are active `[N, F]`, x and x_hat `[N, D]`, codes z `[N, L]`."""
+        """More activations: which features are active `[N, F]`, x and x_hat `[N, D]`, codes z `[N,
+        L]`.
+        """
         fires, truth = (z != 0).cpu(), active[:, self.detects]  # [N, L] both
         x, x_hat = x.cpu().double(), x_hat.cpu().double()
         self.n += len(x)
@@ -122,7 +138,8 @@ class Totals:
         """Every score of the activations so far; at least one must have come."""
         assert self.n, "no activations"
         hits, fired, present = self.hits.double(), self.fired.double(), self.present.double()
-        precision, recall = hits / fired.clamp_min(1), hits / present.clamp_min(1)  # [L] both; 0 where undefined
+        # [L] both; 0 where undefined
+        precision, recall = hits / fired.clamp_min(1), hits / present.clamp_min(1)
         f1 = 2 * hits / (fired + present).clamp_min(1)  # [L] the harmonic mean of both
         matched = self.matched.cosine[self.matched.latent >= 0]  # [min(L, F)]
         latents = len(self.fired)
@@ -141,7 +158,9 @@ class Totals:
     def _explained_variance(self) -> Score:
         variance = self.square / self.n - float((self.sum_x / self.n).square().sum())
         if variance <= CONSTANT * self.square / self.n:
-            return undefined("the activations are constant: there is no variance to explain", "higher")
+            return undefined(
+                "the activations are constant: there is no variance to explain", "higher"
+            )
         return exact(1 - self.residual / self.n / variance, self.n, "higher")
 
     def _shrinkage(self) -> Score:
@@ -151,7 +170,8 @@ class Totals:
 
 
 def _details(totals: Totals, data: TruthData) -> dict[str, Any]:
-    """What the report draws: cosines per cent, matched latents in the order of their features, then the others.
+    """What the report draws: cosines per cent, matched latents in the order of their features, then
+    the others.
 
     The matrix shows the first `PICTURE` features and as many latents; the lists have all features.
     """
@@ -160,7 +180,8 @@ def _details(totals: Totals, data: TruthData) -> dict[str, Any]:
     others = torch.ones(len(totals.detects), dtype=torch.bool)
     others[totals.matched.latent[totals.matched.latent >= 0]] = False
     rest = others.nonzero().squeeze(1)
-    rest = rest[totals.detects[rest].argsort(stable=True)]  # next to the latents of the same feature
+    # next to the latents of the same feature
+    rest = rest[totals.detects[rest].argsort(stable=True)]
     order = torch.cat([mine, rest])[:PICTURE]
     return {
         "cosine": (100 * totals.similarity[order, :PICTURE]).round().int().tolist(),

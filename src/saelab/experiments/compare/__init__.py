@@ -1,0 +1,1 @@
+"""Results of many runs: rows, means over seeds, judged contrasts, the summary."""

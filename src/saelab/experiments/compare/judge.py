@@ -11,11 +11,16 @@ from saelab.experiments.plan import Contrast
 from saelab.stats import mean_score, paired_difference
 from saelab.types import Better, Score
 
-MAX_L0_GAP = 0.03  # two arms whose mean L0 differs by more, relative to the baseline's, are not comparable
+# two arms whose mean L0 differs by more, relative to the baseline's, are not comparable
+MAX_L0_GAP = 0.03
 
 
-def row(run: str, variant: str, seed: int, *, healthy: bool, scores: Mapping[str, Score]) -> dict[str, Any]:
-    """One run's line of the summary. A score without a value stays null, with its reason beside it."""
+def row(
+    run: str, variant: str, seed: int, *, healthy: bool, scores: Mapping[str, Score]
+) -> dict[str, Any]:
+    """One run's line of the summary. A score without a value stays null, with its reason beside
+    it.
+    """
     l0 = scores.get("l0")
     metrics = {}
     for name, score in scores.items():
@@ -35,9 +40,10 @@ def row(run: str, variant: str, seed: int, *, healthy: bool, scores: Mapping[str
 def judge(contrast: Contrast, rows: Sequence[Mapping[str, Any]], better: Better) -> dict[str, Any]:
     """The verdict on one contrast, from rows of both variants, paired by seed.
 
-    better / worse: the 95 % interval of the paired difference treatment - baseline excludes 0 in the metric's `better`
-    direction; else no difference shown. Not comparable: a run is unhealthy, mean L0 differs by over 3 %, a value is
-    undefined, or the two share no seed. `reason` says why whenever the verdict is neither better nor worse.
+    better / worse: the 95 % interval of the paired difference treatment - baseline excludes 0 in
+    the metric's `better` direction; else no difference shown. Not comparable: a run is unhealthy,
+    mean L0 differs by over 3 %, a value is undefined, or the two share no seed. `reason` says why
+    whenever the verdict is neither better nor worse.
     """
     baseline = {r["seed"]: r for r in rows if r["variant"] == contrast.baseline}
     treatment = {r["seed"]: r for r in rows if r["variant"] == contrast.treatment}
@@ -46,20 +52,35 @@ def judge(contrast: Contrast, rows: Sequence[Mapping[str, Any]], better: Better)
     obstacle = _obstacle(contrast, pairs)
     if obstacle:
         return _entry(contrast, Score(None), "not comparable", obstacle)
-    values = [[r["metrics"][contrast.metric]["value"] for r in arm] for arm in zip(*pairs, strict=True)]
+    values = [
+        [r["metrics"][contrast.metric]["value"] for r in arm] for arm in zip(*pairs, strict=True)
+    ]
     difference = paired_difference(values[0], values[1], better=better)
     value, low, high = difference.value, difference.low, difference.high
     if value is None or low is None or high is None:
         return _entry(contrast, difference, "no difference shown", difference.reason)
     if low <= 0 <= high:
-        return _entry(contrast, difference, "no difference shown", f"the interval over {len(seeds)} seeds includes 0")
+        return _entry(
+            contrast,
+            difference,
+            "no difference shown",
+            f"the interval over {len(seeds)} seeds includes 0",
+        )
     if better == "neither":
-        return _entry(contrast, difference, "no difference shown", f"{contrast.metric} has no better direction")
-    return _entry(contrast, difference, "better" if (value > 0) == (better == "higher") else "worse", "")
+        return _entry(
+            contrast,
+            difference,
+            "no difference shown",
+            f"{contrast.metric} has no better direction",
+        )
+    return _entry(
+        contrast, difference, "better" if (value > 0) == (better == "higher") else "worse", ""
+    )
 
 
 def means(rows: Sequence[Mapping[str, Any]], better: Mapping[str, Better]) -> list[dict[str, Any]]:
-    """Mean over the healthy seeds of every variant and metric, with a Student t interval: what a table prints.
+    """Mean over the healthy seeds of every variant and metric, with a Student t interval: what a
+    table prints.
 
     A metric that is undefined for one of the seeds has no mean; the reason says for which.
     """
@@ -67,7 +88,8 @@ def means(rows: Sequence[Mapping[str, Any]], better: Mapping[str, Better]) -> li
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant and row["healthy"]]
         metrics = {
-            name: _mean(name, own, better.get(name, "neither")) for name in dict.fromkeys(m for r in own for m in r["metrics"])
+            name: _mean(name, own, better.get(name, "neither"))
+            for name in dict.fromkeys(m for r in own for m in r["metrics"])
         }
         together.append({"variant": variant, "n": len(own), "metrics": metrics})
     return together
@@ -75,30 +97,47 @@ def means(rows: Sequence[Mapping[str, Any]], better: Mapping[str, Better]) -> li
 
 def _mean(name: str, rows: Sequence[Mapping[str, Any]], better: Better) -> dict[str, Any]:
     found = [(row["seed"], row["metrics"].get(name, {})) for row in rows]
-    missing = [(seed, entry.get("reason", "not measured")) for seed, entry in found if entry.get("value") is None]
+    missing = [
+        (seed, entry.get("reason", "not measured"))
+        for seed, entry in found
+        if entry.get("value") is None
+    ]
     if missing:
-        score = Score(None, n=len(found) - len(missing), reason=f"undefined for seed {missing[0][0]}: {missing[0][1]}")
+        score = Score(
+            None,
+            n=len(found) - len(missing),
+            reason=f"undefined for seed {missing[0][0]}: {missing[0][1]}",
+        )
     else:
         score = mean_score([entry["value"] for _, entry in found], better=better)
     entry = {"value": score.value, "low": score.low, "high": score.high, "n": score.n}
     return entry | ({"reason": score.reason} if score.reason else {})
 
 
-def _obstacle(contrast: Contrast, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]) -> str:
+def _obstacle(
+    contrast: Contrast, pairs: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+) -> str:
     """Why the two arms cannot be compared; empty when they can."""
     if not pairs:
         return f"{contrast.treatment} and {contrast.baseline} have no seed in common"
     unhealthy = [r["run"] for pair in pairs for r in pair if not r["healthy"]]
     if unhealthy:
         return f"unhealthy: {', '.join(unhealthy)}"
-    unmeasured = [r["run"] for pair in pairs for r in pair if r["metrics"].get(contrast.metric, {}).get("value") is None]
+    unmeasured = [
+        r["run"]
+        for pair in pairs
+        for r in pair
+        if r["metrics"].get(contrast.metric, {}).get("value") is None
+    ]
     if unmeasured:
         return f"{contrast.metric} is undefined or not measured for {', '.join(unmeasured)}"
     if any(r["l0"] is None for pair in pairs for r in pair):
         return "L0 was not measured"
     of_treatment, of_baseline = (fmean(r["l0"] for r in arm) for arm in zip(*pairs, strict=True))
     if abs(of_treatment - of_baseline) > MAX_L0_GAP * of_baseline:
-        return f"mean L0 {of_treatment:.2f} against {of_baseline:.2f} differs by over {MAX_L0_GAP:.0%}"
+        return (
+            f"mean L0 {of_treatment:.2f} against {of_baseline:.2f} differs by over {MAX_L0_GAP:.0%}"
+        )
     return ""
 
 
@@ -116,7 +155,9 @@ def _entry(contrast: Contrast, difference: Score, verdict: str, reason: str) -> 
 
 
 def merged(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Facts of several runs as one record: a value they share stays itself, differing ones become a list."""
+    """Facts of several runs as one record: a value they share stays itself, differing ones become a
+    list.
+    """
     names = dict.fromkeys(name for fact in facts for name in fact)
     together: dict[str, Any] = {}
     for name in names:

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from saelab.experiments.compare.judge import judge, means, merged, row
+from saelab.experiments.evaluate.score import read_scores, with_scores
 from saelab.experiments.folders import run_folder
 from saelab.experiments.plan import Plan
-from saelab.experiments.evaluate.score import read_scores, with_scores
 from saelab.store import read_json, write_json
 from saelab.train import Health, UnhealthyRun
 from saelab.types import Better
@@ -33,16 +33,24 @@ class Summary:
 
     def check(self) -> None:
         """Raise `UnhealthyRun` when a run is unhealthy, naming each with its problem."""
-        bad = [f"{name}: {'; '.join(health.problems)}" for name, health in self.health.items() if not health.healthy]
+        bad = [
+            f"{name}: {'; '.join(health.problems)}"
+            for name, health in self.health.items()
+            if not health.healthy
+        ]
         if bad:
-            count = f"{len(bad)} of {len(self.health)} runs {'is' if len(bad) == 1 else 'are'} unhealthy"
+            count = (
+                f"{len(bad)} of {len(self.health)} runs {'is' if len(bad) == 1 else 'are'} "
+                "unhealthy"
+            )
             raise UnhealthyRun(f"{count}. " + ". ".join(bad))
 
 
 def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
     """Read every run's results, judge the contrasts, write `<out>/summary.json`.
 
-    `seconds` that this call worked; None when all was done before: then its time and memory stand as they were.
+    `seconds` that this call worked; None when all was done before: then its time and memory stand
+    as they were.
     """
     rows, facts, healths = [], [], {}
     better: dict[str, Better] = {}
@@ -54,9 +62,13 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
             folder.write_health(health)
         healths[folder.name] = health
         better |= {name: score.better for name, score in scores.items()}
-        rows.append(row(folder.name, run.spec.name, run.seed, healthy=health.healthy, scores=scores))
+        rows.append(
+            row(folder.name, run.spec.name, run.seed, healthy=health.healthy, scores=scores)
+        )
         facts.append(folder.meta().get("facts", {}))
-    contrasts = [judge(contrast, rows, better.get(contrast.metric, "neither")) for contrast in plan.contrasts]
+    contrasts = [
+        judge(contrast, rows, better.get(contrast.metric, "neither")) for contrast in plan.contrasts
+    ]
     record = {
         **merged(facts),
         "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],
@@ -64,17 +76,29 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
         "seconds": None if seconds is None else round(seconds, 1),
         "peak_rss_mb": round(peak_rss() / 1e6),
         "versions": versions(),
-        "warnings": [f"{name}: {text}" for name, health in healths.items() for text in health.warnings],
+        "warnings": [
+            f"{name}: {text}" for name, health in healths.items() for text in health.warnings
+        ],
     }
     if seconds is None and (Path(out) / "summary.json").exists():
         before = read_json(Path(out) / "summary.json").get("facts", {})
-        record |= {name: before[name] for name in ("seconds", "peak_rss_mb", "versions") if name in before}
-    return write_summary(Summary(Path(out), tuple(rows), tuple(contrasts), tuple(means(rows, better)), record, healths))
+        record |= {
+            name: before[name] for name in ("seconds", "peak_rss_mb", "versions") if name in before
+        }
+    return write_summary(
+        Summary(
+            Path(out), tuple(rows), tuple(contrasts), tuple(means(rows, better)), record, healths
+        )
+    )
 
 
 def write_summary(summary: Summary) -> Summary:
     """Write `summary.json` into its folder and return the summary."""
-    record = {"rows": list(summary.rows), "contrasts": list(summary.contrasts), "means": list(summary.means)}
+    record = {
+        "rows": list(summary.rows),
+        "contrasts": list(summary.contrasts),
+        "means": list(summary.means),
+    }
     record |= {"facts": summary.facts}
     write_json(summary.folder / "summary.json", record)
     return summary

@@ -1,0 +1,1 @@
+"""Evaluation of SAEs that are trained, and of SAEs on disk."""

@@ -9,13 +9,13 @@ from typing import Any
 
 from saelab.evals import check_evals
 from saelab.experiments.compare.judge import means, row
+from saelab.experiments.compare.summary import Summary, peak_rss, versions, write_summary
+from saelab.experiments.evaluate.score import Export, evaluate_into, prepare_bench, with_scores
 from saelab.experiments.folders import RunFolder, stored_run
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import run_from_config
-from saelab.experiments.evaluate.score import Export, evaluate_into, prepare_bench, with_scores
-from saelab.experiments.compare.summary import Summary, peak_rss, versions, write_summary
-from saelab.lm.model import load_model
 from saelab.ground.preflight import check_source
+from saelab.lm.model import load_model
 from saelab.sae.io import load_sae
 from saelab.store import CorruptFile, content_id, read_json, write_json
 from saelab.train import Health
@@ -46,55 +46,90 @@ def evaluate(
     listener: Listener | None = None,
     exports: Iterable[Export] = (),
 ) -> Summary:
-    """Evaluate a run folder, or any SAE folder, anew; write `eval/`, `health.json` and `summary.json`.
+    """Evaluate a run folder, or any SAE folder, anew; write `eval/`, `health.json` and
+    `summary.json`.
 
-    `source` says on which model and text (default: what the SAE was trained on). Without `out`, results of a run go into
-    its folder, on another text into `eval-<id>` there, and those of a bare SAE into `<folder>-eval`. Raises
-    `FileNotFoundError` when there is no SAE, `ValueError` when its model and text are not known or do not fit it.
+    `source` says on which model and text (default: what the SAE was trained on). Without `out`,
+    results of a run go into its folder, on another text into `eval-<id>` there, and those of a bare
+    SAE into `<folder>-eval`. Raises `FileNotFoundError` when there is no SAE, `ValueError` when its
+    model and text are not known or do not fit it.
     """
     started, listener = monotonic(), listener or Silent()
     target = locate(Path(folder), None if out is None else Path(out))
     sae = load_sae(target.sae)
     own = target.run.text if target.run else None
     source = source or _trained_on(target)
-    if own not in (None, source) and out is None:  # another text's numbers must not replace those of the run's plan
+    # another text's numbers must not replace those of the run's plan
+    if own not in (None, source) and out is None:
         target = locate(Path(folder), target.home / f"eval-{content_id(asdict(source), 8)}")
     check_source(source)
     check_evals(evals, source)
     lm = load_model(source.model, source.hook)
-    listener.note(f"evaluating {target.sae} on {source.model} at {lm.hook.name}, text {source.corpus}: {', '.join(evals)}")
+    listener.note(
+        f"evaluating {target.sae} on {source.model} at {lm.hook.name}, text {source.corpus}: "
+        f"{', '.join(evals)}"
+    )
     bench = prepare_bench(lm, source, evals)
     scores = evaluate_into(target.folder, sae, bench, exports)
     variant, seed = (target.run.spec.name, target.run.seed) if target.run else (sae.act.name, 0)
     if not (target.folder / "run.json").exists():
         spec = {"variant": variant, "n_latents": sae.n_latents}
-        write_json(target.folder / "run.json", {"sae": str(target.sae), "spec": spec, "source": asdict(source), "seed": seed})
+        write_json(
+            target.folder / "run.json",
+            {"sae": str(target.sae), "spec": spec, "source": asdict(source), "seed": seed},
+        )
     health = with_scores(_trained_health(target), scores)
     write_json(target.folder / "health.json", asdict(health))
-    facts: dict[str, Any] = {"model": source.model, "hook": lm.hook.name, "corpus": source.corpus, "seeds": [seed]}
-    facts |= {"seconds": round(monotonic() - started, 1), "peak_rss_mb": round(peak_rss() / 1e6), "versions": versions()}
+    facts: dict[str, Any] = {
+        "model": source.model,
+        "hook": lm.hook.name,
+        "corpus": source.corpus,
+        "seeds": [seed],
+    }
+    facts |= {
+        "seconds": round(monotonic() - started, 1),
+        "peak_rss_mb": round(peak_rss() / 1e6),
+        "versions": versions(),
+    }
     rows = (row(target.name, variant, seed, healthy=health.healthy, scores=scores),)
-    return write_summary(Summary(target.home, rows, (), tuple(means(rows, {})), facts, {target.name: health}))
+    return write_summary(
+        Summary(target.home, rows, (), tuple(means(rows, {})), facts, {target.name: health})
+    )
 
 
 def source_of(folder: Path, changes: Mapping[str, Any]) -> Source:
-    """What the SAE in `folder` was trained on, with `changes`; saelab's defaults where it is not known."""
+    """What the SAE in `folder` was trained on, with `changes`; saelab's defaults where it is not
+    known.
+    """
     target = locate(folder, None)
     known = target.run is not None or _recorded(target) is not None
     return replace(_trained_on(target) if known else Source(), **changes)
 
 
 def locate(folder: Path, out: Path | None) -> Target:
-    """Which SAE is meant by a run folder or an SAE folder. Raises `FileNotFoundError` saying what is there instead."""
+    """Which SAE is meant by a run folder or an SAE folder. Raises `FileNotFoundError` saying what
+    is there instead.
+    """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}; give a run folder (runs/<name> of an output folder) or its sae folder")
+        raise FileNotFoundError(
+            f"no folder {folder}; give a run folder (runs/<name> of an output folder) or its sae "
+            "folder"
+        )
     if (folder / "sae.json").exists():
         sae, parent = folder, folder.resolve().parent
     elif (folder / "sae" / "sae.json").exists():
         sae, parent = folder / "sae", folder
     else:
-        runs = sorted(path.name for path in (folder / "runs").glob("*") if (path / "sae" / "sae.json").exists())
-        hint = f"; it is an output folder, give one of its runs: {folder / 'runs' / runs[0]}" if runs else ""
+        runs = sorted(
+            path.name
+            for path in (folder / "runs").glob("*")
+            if (path / "sae" / "sae.json").exists()
+        )
+        hint = (
+            f"; it is an output folder, give one of its runs: {folder / 'runs' / runs[0]}"
+            if runs
+            else ""
+        )
         raise FileNotFoundError(f"{folder} holds no SAE (no sae.json){hint}")
     run = stored_run(parent) if (parent / "run.json").exists() else None
     if run is not None and out is None:
@@ -109,12 +144,16 @@ def _trained_on(target: Target) -> Source:
         return target.run.text
     path, config = target.sae / "sae.json", _recorded(target)
     if config is None:
-        raise ValueError(f"{path} does not say on which model and text it was trained; give --model, --corpus and --hook")
+        raise ValueError(
+            f"{path} does not say on which model and text it was trained; give --model, --corpus "
+            "and --hook"
+        )
     try:
         return run_from_config(config).text
     except (KeyError, TypeError) as error:
         raise CorruptFile(
-            f"{path}: the run recorded in it is damaged ({error!r}); give --model, --corpus and --hook"
+            f"{path}: the run recorded in it is damaged ({error!r}); give --model, --corpus and "
+            "--hook"
         ) from error
 
 

@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from saelab.evals import EVALS
-from saelab.evals.core.measure import CoreResult
 from saelab.evals.core.examples import latent_examples
+from saelab.evals.core.measure import CoreResult
 from saelab.ground.stream import capture_windows
 from saelab.lm.model import HFModel
-from saelab.text.windows import load_windows
 from saelab.store import CorruptFile, read_json, write_json
+from saelab.text.windows import load_windows
 from saelab.train import Health
 from saelab.types import Dictionary, Score, Source
 
-Export = Callable[[Path, Source, Dictionary, CoreResult], None]  # writes a core result in somebody else's format
+# writes a core result in somebody else's format
+Export = Callable[[Path, Source, Dictionary, CoreResult], None]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A language model with what evaluations share across SAEs: prepared data by evaluation name."""
+    """A language model with what evaluations share across SAEs: prepared data by evaluation
+    name.
+    """
 
     lm: HFModel
     source: Source
@@ -29,10 +32,14 @@ class Bench:
 
 
 def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
-    """Capture held-out windows of `source` once, masked as in training, and prepare every evaluation on them."""
+    """Capture held-out windows of `source` once, masked as in training, and prepare every
+    evaluation on them.
+    """
     windows = load_windows(source, lm, "held_out")
     batches = list(capture_windows(lm, windows, source))
-    return Bench(lm, source, {name: EVALS[name].prepare(lm, batches, source, windows) for name in evals})
+    return Bench(
+        lm, source, {name: EVALS[name].prepare(lm, batches, source, windows) for name in evals}
+    )
 
 
 def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -50,8 +57,11 @@ def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def evaluate_into(folder: Path, sae: Dictionary, bench: Bench, exports: Iterable[Export] = ()) -> dict[str, Score]:
-    """Measure `sae` and write `<folder>/eval/<name>.json`, latents and exports; return all scores by name.
+def evaluate_into(
+    folder: Path, sae: Dictionary, bench: Bench, exports: Iterable[Export] = ()
+) -> dict[str, Score]:
+    """Measure `sae` and write `<folder>/eval/<name>.json`, latents and exports; return all scores
+    by name.
 
     The evaluation's own file is written last: where it is, the rest is too.
     """
@@ -69,7 +79,9 @@ def evaluate_into(folder: Path, sae: Dictionary, bench: Bench, exports: Iterable
 
 
 def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
-    """The scores written by `evaluate_into`; an evaluation that was not made adds none. Raises `CorruptFile`."""
+    """The scores written by `evaluate_into`; an evaluation that was not made adds none. Raises
+    `CorruptFile`.
+    """
     scores: dict[str, Score] = {}
     for name in evals:
         path = folder / "eval" / f"{name}.json"
@@ -77,31 +89,42 @@ def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
             try:
                 scores |= {key: Score(**score) for key, score in read_json(path)["scores"].items()}
             except (KeyError, TypeError, AttributeError) as error:
-                raise CorruptFile(f"{path} holds no scores ({error!r}); remove it and run again") from error
+                raise CorruptFile(
+                    f"{path} holds no scores ({error!r}); remove it and run again"
+                ) from error
     return scores
 
 
 def concept_table(home: Path, run: str, name: str = "concepts") -> list[dict[str, Any]]:
-    """The rows of `eval/<name>.json` of a run that has one per concept, in its own folder or in an output folder."""
+    """The rows of `eval/<name>.json` of a run that has one per concept, in its own folder or in an
+    output folder.
+    """
     own = home / "runs" / run
     return read_json((own if own.exists() else home) / "eval" / f"{name}.json")["concepts"]
 
 
 def with_scores(health: Health, scores: Mapping[str, Score]) -> Health:
     """The training's verdict, made stricter by what held-out text says."""
-    problems = [*health.problems, *(text for text in score_problems(scores) if not _known(text, health.problems))]
+    problems = [
+        *health.problems,
+        *(text for text in score_problems(scores) if not _known(text, health.problems)),
+    ]
     return Health(not problems, tuple(problems), health.warnings)
 
 
 def score_problems(scores: Mapping[str, Score]) -> list[str]:
-    """Why an evaluated SAE does not count: it codes nothing, or is no better than the mean on held-out text."""
+    """Why an evaluated SAE does not count: it codes nothing, or is no better than the mean on
+    held-out text.
+    """
     problems = []
     if "l0" in scores and not scores["l0"].value:
         problems.append("NothingActive: L0 is 0 on held-out text, no latent ever fires")
     if "explained_variance" in scores:
         ev = scores["explained_variance"].value
         if ev is None or not math.isfinite(ev):
-            problems.append("UndefinedVariance: the explained variance on held-out text is undefined")
+            problems.append(
+                "UndefinedVariance: the explained variance on held-out text is undefined"
+            )
         elif ev <= 0:
             problems.append(
                 f"NoBetterThanMean: explained variance {ev:.3f} on held-out text is not above 0, "

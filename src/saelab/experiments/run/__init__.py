@@ -1,0 +1,1 @@
+"""Carrying out a plan: what is missing is trained in groups that share one stream."""

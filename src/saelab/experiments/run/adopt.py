@@ -1,4 +1,6 @@
-"""Take finished runs over from another output folder: rows that several plans share are trained once."""
+"""Take finished runs over from another output folder: rows that several plans share are trained
+once.
+"""
 
 import shutil
 from collections.abc import Sequence
@@ -15,17 +17,25 @@ def check_reuse(folder: Path) -> None:
     """Refuse a folder that holds no runs. Raises `FileNotFoundError`."""
     if not any(Path(folder).glob("runs/*/run.json")):
         raise FileNotFoundError(
-            f"{folder} holds no runs to take over (no runs/<run>/run.json); give an output folder of saelab"
+            f"{folder} holds no runs to take over (no runs/<run>/run.json); give an output folder "
+            "of saelab"
         )
 
 
-def adopt(runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, weights_hash: str) -> None:
-    """Copy those of `runs` that are finished in `folder` into `out`, with their logs and evaluations.
+def adopt(
+    runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, weights_hash: str
+) -> None:
+    """Copy those of `runs` that are finished in `folder` into `out`, with their logs and
+    evaluations.
 
-    A run is found by its content id, whatever its row is called. One that was trained on other weights of the model is
-    left alone, and said.
+    A run is found by its content id, whatever its row is called. One that was trained on other
+    weights of the model is left alone, and said.
     """
-    found = {path.name.rsplit("-", 1)[-1]: path for path in sorted(Path(folder).glob("runs/*")) if path.is_dir()}
+    found = {
+        path.name.rsplit("-", 1)[-1]: path
+        for path in sorted(Path(folder).glob("runs/*"))
+        if path.is_dir()
+    }
     taken = []
     for run in runs:
         source = _finished(run, found.get(run_id(run)[:8]))
@@ -34,13 +44,16 @@ def adopt(runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, w
         other = source.meta().get("facts", {}).get("weights_hash")
         if other != weights_hash:
             listener.note(
-                f"{source.path} was trained on other weights of the model ({other}, here {weights_hash}): trained anew"
+                f"{source.path} was trained on other weights of the model ({other}, here "
+                f"{weights_hash}): trained anew"
             )
             continue
         _copy(source, run_folder(out, run))
         taken.append(run_folder(out, run).name)
     if taken:
-        listener.note(f"{len(taken)} run{'s' * (len(taken) > 1)} taken over from {folder}: {', '.join(taken)}")
+        listener.note(
+            f"{len(taken)} run{'s' * (len(taken) > 1)} taken over from {folder}: {', '.join(taken)}"
+        )
 
 
 def _finished(run: Run, path: Path | None) -> RunFolder | None:
@@ -59,6 +72,10 @@ def _copy(source: RunFolder, target: RunFolder) -> None:
     """SAE, evaluations and log first; the health record, which says that a run is trained, last."""
     with atomic_folder(target.sae) as temporary:
         shutil.copytree(source.sae, temporary, dirs_exist_ok=True)
-    for path in [*sorted(source.path.glob("eval/**/*")), source.metrics, source.path / "health.json"]:
+    for path in [
+        *sorted(source.path.glob("eval/**/*")),
+        source.metrics,
+        source.path / "health.json",
+    ]:
         if path.is_file():
             write_bytes(target.path / path.relative_to(source.path), path.read_bytes())

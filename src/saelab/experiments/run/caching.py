@@ -1,7 +1,9 @@
 """Activations on disk for an experiment: say what it costs, write what is missing, read.
 
-<cache>/<id of the source>/              shards, `cache.json`, `stats.safetensors`: one folder per source, see `ground.cache`
-<cache>/<id of the source>/needs/        what variants need of the stream (a Fisher metric, for instance), by its name
+<cache>/<id of the source>/              shards, `cache.json`, `stats.safetensors`: one folder per
+                                         source, see `ground.cache`
+<cache>/<id of the source>/needs/        what variants need of the stream (a Fisher metric, for
+                                         instance), by its name
 """
 
 import errno
@@ -12,10 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from saelab.experiments.run.group import Interrupted
 from saelab.experiments.listen import Listener
-from saelab.ground.stream import ActivationStream
+from saelab.experiments.run.group import Interrupted
 from saelab.ground.cache import CachedStream, is_cached, plan_cache, write_cache
+from saelab.ground.stream import ActivationStream
 from saelab.store import content_id, read_tensors, write_tensors
 from saelab.terms.base import Need
 from saelab.train.loop import CALIBRATION_ROWS, Meet
@@ -28,10 +30,12 @@ NOTE_SECONDS = 10.0  # between notes of progress
 
 
 def cached(stream: ActivationStream, cache: Path, listener: Listener) -> CachedStream:
-    """The batches of `stream` from its folder under `cache`; a finished cache is used as it is, the model is not run.
+    """The batches of `stream` from its folder under `cache`; a finished cache is used as it is, the
+    model is not run.
 
-    Raises `OSError` (no space) before anything is written, `ValueError` when the folder is of another model or text,
-    `CorruptFile` for a truncated shard, `Interrupted` on Ctrl-C: finished shards are kept.
+    Raises `OSError` (no space) before anything is written, `ValueError` when the folder is of
+    another model or text, `CorruptFile` for a truncated shard, `Interrupted` on Ctrl-C: finished
+    shards are kept.
     """
     folder, tokens = source_folder(cache, stream.source), _tokens(stream.source)
     if not is_cached(stream, folder, tokens):
@@ -58,7 +62,9 @@ def kept(folder: Path) -> Meet:
 
 
 def source_folder(cache: Path, source: Source) -> Path:
-    """Where under `cache` the activations of `source` are; held-out windows, which are not cached, do not matter."""
+    """Where under `cache` the activations of `source` are; held-out windows, which are not cached,
+    do not matter.
+    """
     fields = {name: value for name, value in asdict(source).items() if name != "eval_windows"}
     return Path(cache) / content_id(fields)
 
@@ -66,11 +72,15 @@ def source_folder(cache: Path, source: Source) -> Path:
 def check_folder(cache: Path) -> None:
     """Raise `OSError` when `cache` is a file."""
     if Path(cache).exists() and not Path(cache).is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "is a file; give a folder for the cache", str(cache))
+        raise NotADirectoryError(
+            errno.ENOTDIR, "is a file; give a folder for the cache", str(cache)
+        )
 
 
 def _tokens(source: Source) -> int:
-    """Activations that training reads: its steps, and what finished SAEs are calibrated on; whole batches."""
+    """Activations that training reads: its steps, and what finished SAEs are calibrated on; whole
+    batches.
+    """
     return (source.steps + math.ceil(CALIBRATION_ROWS / source.batch)) * source.batch
 
 
@@ -85,4 +95,6 @@ def _write(stream: ActivationStream, folder: Path, tokens: int, listener: Listen
                 shown = time.monotonic()
                 listener.note(f"cached {done:,} of {total:,} shards")
     except KeyboardInterrupt as stop:
-        raise Interrupted(f"stopped while caching, {done:,} of {total:,} shards are kept in {folder}") from stop
+        raise Interrupted(
+            f"stopped while caching, {done:,} of {total:,} shards are kept in {folder}"
+        ) from stop

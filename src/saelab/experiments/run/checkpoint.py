@@ -1,6 +1,7 @@
 """Checkpoints of a group of runs that train together: one safetensors file, replaced as a whole.
 
-<out>/checkpoints/<group id>.safetensors     metadata: the runs' names and the seconds trained so far
+<out>/checkpoints/<group id>.safetensors     metadata: the runs' names and the seconds trained so
+                                             far
 """
 
 import json
@@ -35,10 +36,15 @@ class Checkpoint:
         write_tensors(self.path, training.state(), self._meta() | {"seconds": seconds})
 
     def load(self, training: Training) -> float:
-        """Put `training` where the checkpoint left it; return the seconds trained before. Raises `CorruptFile`."""
+        """Put `training` where the checkpoint left it; return the seconds trained before. Raises
+        `CorruptFile`.
+        """
         meta = self._read_meta()
         if meta.get("runs") != self._meta()["runs"]:
-            raise CorruptFile(f"{self.path} is a checkpoint of other runs ({meta.get('runs')}); remove it to start anew")
+            raise CorruptFile(
+                f"{self.path} is a checkpoint of other runs ({meta.get('runs')}); remove it to "
+                "start anew"
+            )
         try:
             training.load(read_tensors(self.path))
         except ValueError as error:
@@ -59,13 +65,17 @@ class Checkpoint:
             with safe_open(str(self.path), framework="pt") as file:
                 return json.loads(file.metadata()["json"])
         except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
-            raise CorruptFile(f"{self.path} is truncated or no checkpoint ({error}); remove it to start anew") from error
+            raise CorruptFile(
+                f"{self.path} is truncated or no checkpoint ({error}); remove it to start anew"
+            ) from error
 
 
 def groups(runs: Sequence[Run], pending: Sequence[Run], out: Path) -> list[tuple[Run, ...]]:
-    """`pending` runs in groups that share a Source; a group with a checkpoint stays whole, so that it can go on.
+    """`pending` runs in groups that share a Source; a group with a checkpoint stays whole, so that
+    it can go on.
 
-    A checkpoint may hold runs of `runs` that are done already (killed while results were written): they train along.
+    A checkpoint may hold runs of `runs` that are done already (killed while results were written):
+    they train along.
     """
     left, found = list(pending), []
     by_name = {run_name(run): run for run in runs}

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from saelab.experiments.run.checkpoint import Checkpoint
 from saelab.experiments.folders import RunFolder, run_folder
 from saelab.experiments.listen import Listener
+from saelab.experiments.run.checkpoint import Checkpoint
 from saelab.sae.io import save_sae
 from saelab.store import append_line
 from saelab.terms.base import Need
@@ -24,7 +24,9 @@ CHECKPOINT_STEPS = 2_000
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM arrived; everything up to a checkpoint is saved, and the same call goes on from there."""
+    """Ctrl-C or SIGTERM arrived; everything up to a checkpoint is saved, and the same call goes on
+    from there.
+    """
 
 
 def train_group(
@@ -36,10 +38,12 @@ def train_group(
     facts: Mapping[str, Any],
     every: int | None = None,
 ) -> None:
-    """Train `runs` to the end and write their logs, SAEs and health records; go on from a checkpoint if there is one.
+    """Train `runs` to the end and write their logs, SAEs and health records; go on from a
+    checkpoint if there is one.
 
-    `facts` are recorded beside each SAE. `every`: steps between checkpoints; None: 2,000 steps or a minute, whichever
-    comes first. Raises `Interrupted` after saving, `NonFiniteTraining`, `CorruptFile` for a damaged checkpoint.
+    `facts` are recorded beside each SAE. `every`: steps between checkpoints; None: 2,000 steps or a
+    minute, whichever comes first. Raises `Interrupted` after saving, `NonFiniteTraining`,
+    `CorruptFile` for a damaged checkpoint.
     """
     folders = [run_folder(out, run) for run in runs]
     checkpoint = Checkpoint.of(out, runs)
@@ -47,7 +51,9 @@ def train_group(
     for folder in folders:
         folder.truncate_metrics(training.step)
     if training.step:
-        listener.note(f"going on from {checkpoint.path} at step {training.step:,} of {training.steps:,}")
+        listener.note(
+            f"going on from {checkpoint.path} at step {training.step:,} of {training.steps:,}"
+        )
     started = time.monotonic()
     with stop_requests() as stop:
         listener.begin(runs, training.step, training.steps)
@@ -56,7 +62,10 @@ def train_group(
         finally:
             listener.end()
     seconds = before + time.monotonic() - started
-    speed = {"seconds": round(seconds, 2), "throughput_tokens_per_s": round(runs[0].source.tokens / max(seconds, 1e-9), 1)}
+    speed = {
+        "seconds": round(seconds, 2),
+        "throughput_tokens_per_s": round(runs[0].source.tokens / max(seconds, 1e-9), 1),
+    }
     for folder, trained in zip(folders, training.results(), strict=True):
         save_sae(trained.sae, folder.sae, {"run": folder.run.config, "facts": {**facts, **speed}})
         folder.write_health(trained.health)
@@ -73,16 +82,25 @@ def train_together(
     facts: Mapping[str, Any],
     meet: Meet = Need.of,
 ) -> None:
-    """`train_group`; a run that becomes non-finite is marked and left out, and the others start anew without it."""
+    """`train_group`; a run that becomes non-finite is marked and left out, and the others start
+    anew without it.
+    """
     while runs:
         try:
-            train_group(Training(runs, source, build=build, meet=meet), runs, out, listener, facts=facts)
+            train_group(
+                Training(runs, source, build=build, meet=meet), runs, out, listener, facts=facts
+            )
             return
         except NonFiniteTraining as error:
             Checkpoint.of(out, runs).remove()
             failed = runs.pop(error.run)
-            run_folder(out, failed).write_health(Health(False, (f"NonFiniteTraining: {error}",), ()))
-            listener.note(f"{error}. The run is marked unhealthy" + ("; the others start anew" if runs else ""))
+            run_folder(out, failed).write_health(
+                Health(False, (f"NonFiniteTraining: {error}",), ())
+            )
+            listener.note(
+                f"{error}. The run is marked unhealthy"
+                + ("; the others start anew" if runs else "")
+            )
 
 
 def _loop(
@@ -99,7 +117,9 @@ def _loop(
     started = saved = time.monotonic()
     for progress in training:
         for record in progress.records:
-            append_line(folders[record.run].metrics, {k: v for k, v in asdict(record).items() if k != "run"})
+            append_line(
+                folders[record.run].metrics, {k: v for k, v in asdict(record).items() if k != "run"}
+            )
         listener.advance(progress)
         now = time.monotonic()
         due = now - saved >= CHECKPOINT_SECONDS or progress.step % (every or CHECKPOINT_STEPS) == 0
@@ -107,12 +127,16 @@ def _loop(
             checkpoint.save(training, before + now - started)
             saved = time.monotonic()
         if stop:
-            raise Interrupted(f"stopped at step {progress.step:,} of {training.steps:,}, saved in {checkpoint.path}")
+            raise Interrupted(
+                f"stopped at step {progress.step:,} of {training.steps:,}, saved in "
+                f"{checkpoint.path}"
+            )
 
 
 @contextmanager
 def stop_requests() -> Iterator[list[int]]:
-    """A list that receives a signal's number on Ctrl-C or SIGTERM, so that a step is never cut in two.
+    """A list that receives a signal's number on Ctrl-C or SIGTERM, so that a step is never cut in
+    two.
 
     A second one acts at once. Only the main thread can listen; elsewhere the list stays empty.
     """
@@ -126,7 +150,9 @@ def stop_requests() -> Iterator[list[int]]:
             raise KeyboardInterrupt
         received.append(number)
 
-    previous = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {
+        number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)
+    }
     try:
         yield received
     finally:

@@ -1,4 +1,6 @@
-"""What can be refused before the language model loads is refused here, in one sentence with the numbers."""
+"""What can be refused before the language model loads is refused here, in one sentence with the
+numbers.
+"""
 
 import errno
 import shutil
@@ -13,9 +15,11 @@ from saelab.variants import VARIANTS, check_spec
 
 
 def preflight(plan: Plan, *, own_build: bool) -> None:
-    """Check the plan, every spec, every source and every evaluation. Raises `ValueError` or `FileNotFoundError`.
+    """Check the plan, every spec, every source and every evaluation. Raises `ValueError` or
+    `FileNotFoundError`.
 
-    `own_build`: the caller builds the variants itself, so that their names and settings are its own business.
+    `own_build`: the caller builds the variants itself, so that their names and settings are its own
+    business.
     """
     check_plan(plan)
     for run in plan.runs:
@@ -32,9 +36,11 @@ def sources(runs: Sequence[Run]) -> list[Source]:
 
 
 def check_disk(runs: Sequence[Run], d_in: int, out: Path) -> None:
-    """Raise `OSError` when the results and a checkpoint of `runs`, training together, do not fit on the disk.
+    """Raise `OSError` when the results and a checkpoint of `runs`, training together, do not fit on
+    the disk.
 
-    An SAE has 2*D*L weights of 4 bytes; a checkpoint holds them with two Adam moments and is written beside the old one.
+    An SAE has 2*D*L weights of 4 bytes; a checkpoint holds them with two Adam moments and is
+    written beside the old one.
     """
     weights = sum(2 * d_in * run.spec.n_latents * 4 for run in runs)
     needed, folder = weights * (1 + 2 * 3), Path(out)

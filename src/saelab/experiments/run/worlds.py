@@ -1,4 +1,6 @@
-"""Carry out a table on a world: seeds side by side in processes, rows of a seed in lock-step on one stream."""
+"""Carry out a table on a world: seeds side by side in processes, rows of a seed in lock-step on one
+stream.
+"""
 
 import queue
 import time
@@ -14,13 +16,13 @@ import torch
 from saelab.evals import WORLD_EVALS
 from saelab.evals.common.selected import batch_selected
 from saelab.evals.common.world_result import WorldResult
-from saelab.experiments.run.checkpoint import groups
+from saelab.experiments.compare.summary import Summary, summarise, write_summary
 from saelab.experiments.folders import claim, run_folder
-from saelab.experiments.run.group import Interrupted, train_together
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import Plan, check_plan, run_from_config
+from saelab.experiments.run.checkpoint import groups
+from saelab.experiments.run.group import Interrupted, train_together
 from saelab.experiments.run.preflight import check_disk
-from saelab.experiments.compare.summary import Summary, summarise, write_summary
 from saelab.experiments.tables.table import Table, check_batches, facts, plan_of
 from saelab.store import write_json
 from saelab.synth.world import World
@@ -30,17 +32,23 @@ from saelab.train import Progress
 from saelab.types import Dictionary, Run, WorldSource
 from saelab.variants import build, check_spec
 
-THREADS = 1  # of torch in every process: products this small gain nothing from more, and results depend on the number
+# of torch in every process: products this small gain nothing from more, and results depend on the
+# number
+THREADS = 1
 REPORT_SECONDS = 0.5  # between a worker's messages
 _stopped: list[int] = []  # the group at which this worker process was told to stop
 Message = tuple[int, int | None, str]  # group, step (None: none), a sentence for the user or ""
 
 
-def run_table(table: Table, out: Path, *, listener: Listener | None = None, jobs: int = 1) -> Summary:
-    """Train and evaluate what is not done yet, and write `<out>/summary.json` with means, contrasts and sanity rows.
+def run_table(
+    table: Table, out: Path, *, listener: Listener | None = None, jobs: int = 1
+) -> Summary:
+    """Train and evaluate what is not done yet, and write `<out>/summary.json` with means, contrasts
+    and sanity rows.
 
-    `jobs`: processes, one seed each. Every number is the same for any number of them. Raises `ValueError` and `OSError` for
-    what cannot work, before anything trains; `KeyboardInterrupt` on Ctrl-C or SIGTERM, after saving.
+    `jobs`: processes, one seed each. Every number is the same for any number of them. Raises
+    `ValueError` and `OSError` for what cannot work, before anything trains; `KeyboardInterrupt` on
+    Ctrl-C or SIGTERM, after saving.
     """
     out, listener, started = Path(out), listener or Silent(), time.monotonic()
     plan = plan_of(table)
@@ -52,9 +60,17 @@ def run_table(table: Table, out: Path, *, listener: Listener | None = None, jobs
 
 
 def _defined(contrast: dict[str, Any], rows: Sequence[dict[str, Any]]) -> bool:
-    """Whether both arms have the metric at all: levels, trees and the like only exist in some SAEs."""
-    arms = [[row for row in rows if row["variant"] == contrast[arm]] for arm in ("baseline", "treatment")]
-    return all(any(row["metrics"].get(contrast["metric"], {}).get("value") is not None for row in arm) for arm in arms)
+    """Whether both arms have the metric at all: levels, trees and the like only exist in some
+    SAEs.
+    """
+    arms = [
+        [row for row in rows if row["variant"] == contrast[arm]]
+        for arm in ("baseline", "treatment")
+    ]
+    return all(
+        any(row["metrics"].get(contrast["metric"], {}).get("value") is not None for row in arm)
+        for arm in arms
+    )
 
 
 def run_plan(plan: Plan, out: Path, listener: Listener, jobs: int) -> bool:
@@ -75,11 +91,16 @@ def run_plan(plan: Plan, out: Path, listener: Listener, jobs: int) -> bool:
     members = groups(plan.runs, pending, out)
     jobs = min(jobs, len(members))
     steps = pending[0].source.steps
-    title = f"training {len(pending)} SAEs for {steps:,} steps of {pending[0].source.batch:,} activations each, "
+    title = (
+        f"training {len(pending)} SAEs for {steps:,} steps of {pending[0].source.batch:,} "
+        "activations each, "
+    )
     title += f"{len(members)} group{'s' * (len(members) > 1)} in {jobs} process{'es' * (jobs > 1)}"
     listener.begin(pending, 0, sum(group[0].source.steps for group in members), title)
     try:
-        _in_processes(plan, members, out, listener, jobs) if jobs > 1 else _in_turn(plan, members, out, listener)
+        _in_processes(plan, members, out, listener, jobs) if jobs > 1 else _in_turn(
+            plan, members, out, listener
+        )
     finally:
         listener.end()
     return True
@@ -96,14 +117,27 @@ def _in_turn(plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, listener
         torch.set_num_threads(threads)
 
 
-def _in_processes(plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, listener: Listener, jobs: int) -> None:
-    """One task a group. A worker that is told to stop saves a checkpoint; then the error or the interruption goes up."""
+def _in_processes(
+    plan: Plan, members: Sequence[tuple[Run, ...]], out: Path, listener: Listener, jobs: int
+) -> None:
+    """One task a group. A worker that is told to stop saves a checkpoint; then the error or the
+    interruption goes up.
+    """
     context = get_context("spawn")
     messages: Any = context.Manager().Queue()
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(THREADS,))
+    pool = ProcessPoolExecutor(
+        jobs, mp_context=context, initializer=torch.set_num_threads, initargs=(THREADS,)
+    )
     with calm_workers(), pool:
         tasks = [
-            pool.submit(_train_and_evaluate, [run.config for run in group], plan.evals, str(out), i, messages)
+            pool.submit(
+                _train_and_evaluate,
+                [run.config for run in group],
+                plan.evals,
+                str(out),
+                i,
+                messages,
+            )
             for i, group in enumerate(members)
         ]
         try:
@@ -122,7 +156,9 @@ def _listen(tasks: Sequence[Future[None]], messages: Any, listener: Listener) ->
     """Pass on what workers say until all are done or one has failed."""
     counter = _Counter(listener)
     while True:
-        ended = all(task.done() for task in tasks) or any(task.done() and task.exception() for task in tasks)
+        ended = all(task.done() for task in tasks) or any(
+            task.done() and task.exception() for task in tasks
+        )
         try:
             while True:
                 counter.put(messages.get(timeout=0.0 if ended else REPORT_SECONDS))
@@ -170,10 +206,13 @@ class _Messenger:
         """Nothing to close."""
 
 
-def _train_and_evaluate(configs: list[dict[str, Any]], evals: Sequence[str], out: str, group: int, messages: Any) -> None:
+def _train_and_evaluate(
+    configs: list[dict[str, Any]], evals: Sequence[str], out: str, group: int, messages: Any
+) -> None:
     """Everything about the runs of one seed, in a process of its own.
 
-    A process that was told to stop starts nothing more: the pool may have handed it the next seed already.
+    A process that was told to stop starts nothing more: the pool may have handed it the next seed
+    already.
     """
     if _stopped:
         raise Interrupted("stopped before it started")
@@ -184,7 +223,9 @@ def _train_and_evaluate(configs: list[dict[str, Any]], evals: Sequence[str], out
         raise
 
 
-def _one_seed(configs: list[dict[str, Any]], evals: Sequence[str], out: str, group: int, messages: Any) -> None:
+def _one_seed(
+    configs: list[dict[str, Any]], evals: Sequence[str], out: str, group: int, messages: Any
+) -> None:
     runs = [run_from_config(config) for config in configs]
     source, messenger = runs[0].source, _Messenger(group, messages)
     assert isinstance(source, WorldSource)
@@ -196,12 +237,16 @@ def _one_seed(configs: list[dict[str, Any]], evals: Sequence[str], out: str, gro
         train_together(list(runs), world, Path(out), messenger, build, facts=about)
     trained = time.monotonic()
     evaluate_runs(runs, world, evals, Path(out))
-    seconds = f"trained in {trained - started:.0f} s, evaluated in {time.monotonic() - trained:.0f} s"
+    seconds = (
+        f"trained in {trained - started:.0f} s, evaluated in {time.monotonic() - trained:.0f} s"
+    )
     messenger.note(f"{world.name} seed {source.seed}: {len(runs)} SAEs {seconds}")
 
 
 def evaluate_runs(runs: Sequence[Run], world: World, evals: Sequence[str], out: Path) -> None:
-    """Measure the runs that have an SAE and lack a result; every evaluation prepares its data once."""
+    """Measure the runs that have an SAE and lack a result; every evaluation prepares its data
+    once.
+    """
     folders = [run_folder(out, run) for run in runs]
     folders = [folder for folder in folders if folder.sae.exists()]
     for name in evals:
@@ -212,10 +257,14 @@ def evaluate_runs(runs: Sequence[Run], world: World, evals: Sequence[str], out: 
 
 
 def measure_both(name: str, dictionary: Dictionary, data: Any) -> WorldResult:
-    """Scores under the inference threshold, and as `<key>_batch` under batch selection where training selects so."""
+    """Scores under the inference threshold, and as `<key>_batch` under batch selection where
+    training selects so.
+    """
     result = WORLD_EVALS[name].measure(dictionary, data)
     selected = batch_selected(dictionary)
     if selected is None:
         return result
     batch = WORLD_EVALS[name].measure(selected, data).scores
-    return replace(result, scores={**result.scores, **{f"{key}_batch": score for key, score in batch.items()}})
+    return replace(
+        result, scores={**result.scores, **{f"{key}_batch": score for key, score in batch.items()}}
+    )

@@ -1,7 +1,9 @@
-"""The machinery behind `python experiment.py --out_dir=run_1`: a script's constants and `build` -> final_info.json.
+"""The machinery behind `python experiment.py --out_dir=run_1`: a script's constants and `build` ->
+final_info.json.
 
-The script is the experiment: its text is the identity of a run. A finished folder of the same text is left alone, an
-interrupted one goes on, a failed one or one of another text is moved to `<out_dir>.failed-N` and started anew.
+The script is the experiment: its text is the identity of a run. A finished folder of the same text
+is left alone, an interrupted one goes on, a failed one or one of another text is moved to
+`<out_dir>.failed-N` and started anew.
 """
 
 import argparse
@@ -17,12 +19,12 @@ from typing import Any
 import torch
 
 from saelab.evals import check_evals
-from saelab.experiments.script.dry_run import dry_run
-from saelab.experiments.run.execute import execute
-from saelab.experiments.script.final_info import final_info, write_notes
 from saelab.experiments.folders import OtherContent
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan, check_plan
+from saelab.experiments.run.execute import execute
+from saelab.experiments.script.dry_run import dry_run
+from saelab.experiments.script.final_info import final_info, write_notes
 from saelab.ground.preflight import check_source
 from saelab.store import content_id, read_json, write_json, write_text
 from saelab.terms.base import Variant
@@ -32,17 +34,37 @@ from saelab.types import Hook, Optim, Run, Source, Spec
 from saelab.variants import check_spec
 
 NAMES = (
-    *("model_name", "corpus", "layers", "dict_size", "num_tokens", "context_length", "learning_rate", "l0", "sparsity_penalty"),
-    *("warmup_steps", "buffer_size", "sae_batch_size", "llm_batch_size", "eval_types", "seeds", "build"),
+    *(
+        "model_name",
+        "corpus",
+        "layers",
+        "dict_size",
+        "num_tokens",
+        "context_length",
+        "learning_rate",
+        "l0",
+        "sparsity_penalty",
+    ),
+    *(
+        "warmup_steps",
+        "buffer_size",
+        "sae_batch_size",
+        "llm_batch_size",
+        "eval_types",
+        "seeds",
+        "build",
+    ),
 )
 VARIANT = "experiment"  # the name of what the script builds
 
 
 def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
-    """Carry out the experiment of a script, given its `globals()`, and return the folder of the results.
+    """Carry out the experiment of a script, given its `globals()`, and return the folder of the
+    results.
 
-    Writes `final_info.json`, `summary.json`, `runs/<run>/sae/`, and a section of `notes.txt` beside the folder. Exits with
-    0 when the folder holds the finished run of this very script. Whatever fails is explained on standard error, last.
+    Writes `final_info.json`, `summary.json`, `runs/<run>/sae/`, and a section of `notes.txt` beside
+    the folder. Exits with 0 when the folder holds the finished run of this very script. Whatever
+    fails is explained on standard error, last.
     """
     out = _out_dir()
     path = Path(script["__file__"]).resolve()
@@ -70,21 +92,32 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
 
 
 def plan_of(script: Mapping[str, Any]) -> Plan:
-    """The runs that a script's constants ask for: one per layer and seed. Raises `ValueError` for what makes no sense."""
+    """The runs that a script's constants ask for: one per layer and seed. Raises `ValueError` for
+    what makes no sense.
+    """
     for name in NAMES:
         if name not in script:
-            near = get_close_matches(name, [key for key in script if not key.startswith("_")], n=1, cutoff=0.6)
-            raise ValueError(f"the script defines no {name}" + (f"; is it called {near[0]!r} now? Put it back" if near else ""))
+            near = get_close_matches(
+                name, [key for key in script if not key.startswith("_")], n=1, cutoff=0.6
+            )
+            raise ValueError(
+                f"the script defines no {name}"
+                + (f"; is it called {near[0]!r} now? Put it back" if near else "")
+            )
     c = dict(script)
     if (c["l0"] is None) == (c["sparsity_penalty"] is None):
         raise ValueError(
-            f"l0 is {c['l0']} and sparsity_penalty is {c['sparsity_penalty']}; give one of them and set the other to None"
+            f"l0 is {c['l0']} and sparsity_penalty is {c['sparsity_penalty']}; give one of them "
+            "and set the other to None"
         )
     fixed = {} if c["sparsity_penalty"] is None else {"coefficient": float(c["sparsity_penalty"])}
     spec = Spec(VARIANT, c["dict_size"], c["l0"] or min(32.0, c["dict_size"] / 2), fixed)
-    check_spec(Spec("batch_topk", spec.n_latents, spec.l0))  # its sizes; its name is the script's business
+    # its sizes; its name is the script's business
+    check_spec(Spec("batch_topk", spec.n_latents, spec.l0))
     if not c["layers"] or not c["seeds"]:
-        raise ValueError(f"layers are {c['layers']} and seeds {c['seeds']}; give at least one of each, in a list")
+        raise ValueError(
+            f"layers are {c['layers']} and seeds {c['seeds']}; give at least one of each, in a list"
+        )
     optim = Optim(lr=c["learning_rate"], warmup=c["warmup_steps"])
     runs = []
     for layer in c["layers"]:
@@ -115,7 +148,10 @@ def seeded(build: Callable[..., Variant]) -> Build:
             raise TypeError(f"build returned {type(variant).__name__}; it must return a Variant")
         if variant.sae.n_latents != spec.n_latents or variant.sae.d_in != d_in:
             made = f"{variant.sae.d_in} x {variant.sae.n_latents}"
-            raise ValueError(f"build made an SAE of {made}, asked for is d_in x dict_size = {d_in} x {spec.n_latents}")
+            raise ValueError(
+                f"build made an SAE of {made}, asked for is d_in x dict_size = {d_in} x "
+                f"{spec.n_latents}"
+            )
         variant.sae.hook = hook
         return variant
 
@@ -123,8 +159,12 @@ def seeded(build: Callable[..., Variant]) -> Build:
 
 
 def _out_dir() -> Path:
-    parser = argparse.ArgumentParser(description="Train and evaluate the SAE that this file describes.")
-    parser.add_argument("--out_dir", required=True, type=Path, metavar="run_1", help="folder of the results")
+    parser = argparse.ArgumentParser(
+        description="Train and evaluate the SAE that this file describes."
+    )
+    parser.add_argument(
+        "--out_dir", required=True, type=Path, metavar="run_1", help="folder of the results"
+    )
     return parser.parse_args().out_dir
 
 
@@ -137,12 +177,17 @@ def _finished(out: Path, identity: str) -> bool:
 
 
 def _clear(out: Path, identity: str) -> None:
-    """Move a failed or changed experiment aside; keep an interrupted one. Raises `OtherContent` for a foreign folder."""
+    """Move a failed or changed experiment aside; keep an interrupted one. Raises `OtherContent` for
+    a foreign folder.
+    """
     if not out.exists() or not any(out.iterdir()):
         return
     path = out / "experiment.json"
     if not path.exists():
-        raise OtherContent(f"{out} holds files that no experiment wrote (no experiment.json); give another --out_dir")
+        raise OtherContent(
+            f"{out} holds files that no experiment wrote (no experiment.json); give another "
+            "--out_dir"
+        )
     if read_json(path).get("id") == identity and not (out / "failed.txt").exists():
         return
     number = 1
@@ -152,7 +197,9 @@ def _clear(out: Path, identity: str) -> None:
 
 
 class Explained:
-    """A block whose failure ends as a short explanation: where in the script, what happened, what to do."""
+    """A block whose failure ends as a short explanation: where in the script, what happened, what
+    to do.
+    """
 
     def __init__(self, script: Path, out: Path):
         self.script, self.out = script, out
@@ -160,7 +207,9 @@ class Explained:
     def __enter__(self) -> "Explained":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
         if error is None or isinstance(error, SystemExit):
             return
         if isinstance(error, KeyboardInterrupt):
@@ -180,20 +229,37 @@ CURES = (
     (ImportError, "the module or name cannot be imported; correct it, or do without"),
     (
         AttributeError,
-        "there is no such attribute; look at the class it is asked of (a loss term gets a saelab.terms.base.Step)",
+        (
+            "there is no such attribute; look at the class it is asked of (a loss term gets a "
+            "saelab.terms.base.Step)"
+        ),
     ),
-    (TypeError, "a wrong type or number of arguments; compare with the signature of what is called"),
+    (
+        TypeError,
+        "a wrong type or number of arguments; compare with the signature of what is called",
+    ),
     (IndexError, "an index or axis outside the tensor; x is [N, D], z and pre are [N, L]"),
-    (RuntimeError, "if shapes do not fit: x and x_hat are [N, D], z and pre are [N, L], a term returns a scalar"),
+    (
+        RuntimeError,
+        (
+            "if shapes do not fit: x and x_hat are [N, D], z and pre are [N, L], a term returns a "
+            "scalar"
+        ),
+    ),
 )
 
 
 def explanation(error: BaseException, script: Path) -> str:
     """Cause, place in the script, and cure, under 1,500 characters."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).resolve() == script]
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename).resolve() == script
+    ]
     inside = [frame for frame in frames if frame.name != "<module>"]
     where = f"{script.name}, line {inside[-1].lineno}: {inside[-1].line}\n" if inside else ""
-    explained = isinstance(error, ValueError | OSError | UnhealthyRun) and not inside  # by its own text
+    # by its own text
+    explained = isinstance(error, ValueError | OSError | UnhealthyRun) and not inside
     name = "" if explained else f"{type(error).__name__}: "
     cure = next((text for kind, text in CURES if isinstance(error, kind)), "") if inside else ""
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:

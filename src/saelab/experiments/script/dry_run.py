@@ -1,4 +1,6 @@
-"""Two training steps on random activations of the right shape: finds what is wrong in a script before a model loads."""
+"""Two training steps on random activations of the right shape: finds what is wrong in a script
+before a model loads.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -55,11 +57,19 @@ class Noise:
         count = ROWS // WINDOW
         tokens = torch.randint(self.vocabulary, (count, WINDOW), generator=generator)
         pos = torch.arange(WINDOW).expand(count, -1)
-        return Windows(self.lm.capture(tokens)[0], tokens, torch.arange(count)[:, None].expand(-1, WINDOW), pos, pos > 0)
+        return Windows(
+            self.lm.capture(tokens)[0],
+            tokens,
+            torch.arange(count)[:, None].expand(-1, WINDOW),
+            pos,
+            pos > 0,
+        )
 
 
 class NoiseModel:
-    """Gaussian activations by token, and a random readout of them; satisfies `types.LanguageModel`."""
+    """Gaussian activations by token, and a random readout of them; satisfies
+    `types.LanguageModel`.
+    """
 
     def __init__(self, hook: Hook, d_in: int):
         generator = torch.Generator().manual_seed(0)
@@ -78,11 +88,15 @@ class NoiseModel:
 
     def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
         """Next-token cross-entropy `[B, T - 1]`, nats."""
-        return torch.nn.functional.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:] % WORDS, reduction="none")
+        return torch.nn.functional.cross_entropy(
+            logits[:, :-1].transpose(1, 2), tokens[:, 1:] % WORDS, reduction="none"
+        )
 
 
 def dry_run(run: Run, build: Build) -> None:
-    """Train `run`'s variant for two steps on noise, calibrate and encode. Raises whatever the variant raises."""
+    """Train `run`'s variant for two steps on noise, calibrate and encode. Raises whatever the
+    variant raises.
+    """
     config = load_config(run.text.model)
     text = config.get_text_config()
     noise = Noise(parse_hook(run.text.hook, config), text.hidden_size, text.vocab_size)
@@ -95,7 +109,10 @@ def dry_run(run: Run, build: Build) -> None:
 
 def _watched(variant: Variant) -> Variant:
     """The variant with every term that is a plain function checked for what it returns."""
-    terms = (replace(t, fn=t.fn if isinstance(t.fn, nn.Module) else _scalar(t.name, t.fn)) for t in variant.objective.terms)
+    terms = (
+        replace(t, fn=t.fn if isinstance(t.fn, nn.Module) else _scalar(t.name, t.fn))
+        for t in variant.objective.terms
+    )
     return replace(variant, objective=Objective(*terms))
 
 
@@ -103,8 +120,15 @@ def _scalar(name: str, fn: TermFunction) -> TermFunction:
     def checked(step: Step) -> Tensor:
         value = fn(step)
         if not isinstance(value, Tensor) or value.ndim:
-            what = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"the term {name!r} returned {what}; a term returns a scalar tensor: take its .mean() or .sum()")
+            what = (
+                f"a tensor of shape {tuple(value.shape)}"
+                if isinstance(value, Tensor)
+                else type(value).__name__
+            )
+            raise ValueError(
+                f"the term {name!r} returned {what}; a term returns a scalar tensor: take its "
+                ".mean() or .sum()"
+            )
         return value
 
     return checked

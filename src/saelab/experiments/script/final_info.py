@@ -1,4 +1,6 @@
-"""`final_info.json` and `notes.txt`: the results of `experiment.py` in the words its readers know."""
+"""`final_info.json` and `notes.txt`: the results of `experiment.py` in the words its readers
+know.
+"""
 
 import math
 import re
@@ -6,10 +8,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from saelab.experiments.evaluate.score import read_scores
 from saelab.experiments.folders import RunFolder, complete_lines, run_folder
 from saelab.experiments.plan import Plan
 from saelab.experiments.run.preflight import sources
-from saelab.experiments.evaluate.score import read_scores
 from saelab.store import write_text
 from saelab.train.optim import learning_rate
 
@@ -17,7 +19,8 @@ SHOWN = ("l0", "explained_variance", "ce_loss_score", "kl_div_score", "dead", "f
 
 
 def final_info(plan: Plan, out: Path) -> dict[str, Any]:
-    """`{name: {"means", "stderrs", "final_info_dict"}}`, a name per layer; `final_info_dict` has a value per seed.
+    """`{name: {"means", "stderrs", "final_info_dict"}}`, a name per layer; `final_info_dict` has a
+    value per seed.
 
     A standard error of one seed, and a mean over undefined values, are None.
     """
@@ -25,7 +28,9 @@ def final_info(plan: Plan, out: Path) -> dict[str, Any]:
     for source in sources(plan.runs):
         folders = [run_folder(out, run) for run in plan.runs if run.source == source]
         values = [_values(folder, plan.evals) for folder in folders]
-        by_name: dict[str, list[float | None]] = {name: [v.get(name) for v in values] for name in values[0]}
+        by_name: dict[str, list[float | None]] = {
+            name: [v.get(name) for v in values] for name in values[0]
+        }
         info[f"{Path(source.model).name}_layer_{int(values[0]['layer'] or 0)}"] = {
             "means": {name: _mean(column) for name, column in by_name.items()},
             "stderrs": {name: _stderr(column) for name, column in by_name.items()},
@@ -63,12 +68,16 @@ def _stderr(values: list[float | None]) -> float | None:
 
 
 def write_notes(out: Path, info: dict[str, Any]) -> None:
-    """Put the section `## <out_dir>` into `notes.txt` beside the folder, in place of an earlier one of that name."""
+    """Put the section `## <out_dir>` into `notes.txt` beside the folder, in place of an earlier one
+    of that name.
+    """
     path = out.parent / "notes.txt"
     lines = [f"## {out.name}"]
     for name, entry in info.items():
         means = {key: entry["means"].get(key) for key in SHOWN}
-        lines.append(f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in means.items()))
+        lines.append(
+            f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in means.items())
+        )
     section = "\n".join(lines) + "\n"
     old = path.read_text(encoding="utf-8") if path.exists() else ""
     others = re.sub(rf"(?ms)^## {re.escape(out.name)}\n.*?(?=^## |\Z)", "", old).rstrip("\n")

@@ -1,0 +1,1 @@
+"""Tables of rows on a world, and the search for their learning rates."""

@@ -1,7 +1,7 @@
 """Reference rows on the embedded model, against which every research variant is compared.
 
-They are trained once by `plans/lm_baselines.py`; other plans list the same runs and take them over by content id
-(`saelab run plans/<variant>.py --reuse runs/lm_baselines`).
+They are trained once by `plans/lm_baselines.py`; other plans list the same runs and take them over
+by content id (`saelab run plans/<variant>.py --reuse runs/lm_baselines`).
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,8 @@ L0S: tuple[float, ...] = (32, 64)
 SEEDS = (0, 1, 2)
 GRID = (1e-3, 2e-3, 4e-3, 8e-3)  # rates that `plans/lm_baselines_rates.py` tries on seed 0 at L0 32
 EDGE = ("standard", "standard_trimmed", "jump_relu")
-WIDER: dict[str, tuple[float, ...]] = dict.fromkeys(EDGE, (1.6e-2,))  # and one more where the last of them won
+# and one more where the last of them won
+WIDER: dict[str, tuple[float, ...]] = dict.fromkeys(EDGE, (1.6e-2,))
 RATES: dict[str, float] = {  # the highest held-out explained variance of that search
     "standard": 8e-3,
     "standard_trimmed": 8e-3,
@@ -39,7 +40,12 @@ CAUSAL: dict[str, tuple[str, dict[str, float]]] = {  # the causal rows: variant 
 def reference_runs(variants: Sequence[str] = tuple(RATES)) -> tuple[Run, ...]:
     """The runs of these rows at both L0s, three seeds each, called `<variant>-l0_<L0>`."""
     return tuple(
-        Run(Spec(variant, N_LATENTS, l0, label=f"{variant}-l0_{l0:g}"), SOURCE, Optim(lr=RATES[variant]), seed)
+        Run(
+            Spec(variant, N_LATENTS, l0, label=f"{variant}-l0_{l0:g}"),
+            SOURCE,
+            Optim(lr=RATES[variant]),
+            seed,
+        )
         for l0 in L0S
         for variant in variants
         for seed in SEEDS

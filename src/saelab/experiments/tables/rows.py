@@ -1,4 +1,6 @@
-"""A row of a table as one writes it: `causal`, `causal:price=1`, `price_only=causal:weight=0:price=1`."""
+"""A row of a table as one writes it: `causal`, `causal:price=1`,
+`price_only=causal:weight=0:price=1`.
+"""
 
 import re
 from collections.abc import Mapping
@@ -18,9 +20,11 @@ class Row:
 
 
 def parse_row(text: str) -> Row:
-    """The row that `[name=]variant[:setting=number ...]` describes; without a name it is called after its settings.
+    """The row that `[name=]variant[:setting=number ...]` describes; without a name it is called
+    after its settings.
 
-    Raises `ValueError` for an unknown variant or setting, for what is no number, and for a name that cannot name a folder.
+    Raises `ValueError` for an unknown variant or setting, for what is no number, and for a name
+    that cannot name a folder.
     """
     head, *numbers = text.split(":")
     name, equals, variant = head.rpartition("=")
@@ -30,12 +34,16 @@ def parse_row(text: str) -> Row:
         try:
             settings[key.strip()] = float(number)
         except ValueError as error:
-            raise ValueError(f"row {text!r}: {part!r} is not SETTING=NUMBER; write for instance causal:price=1") from error
+            raise ValueError(
+                f"row {text!r}: {part!r} is not SETTING=NUMBER; write for instance causal:price=1"
+            ) from error
     variant = variant.strip()
     settings_of(variant)
     made = "-".join([variant, *(f"{key}_{value:g}" for key, value in settings.items())])
     row = Row(re.sub(r"[^\w.-]", "_", made) if not equals else name.strip(), variant, settings)
     if not row.name:
-        raise ValueError(f"row {text!r} has an empty name; write name=variant, or the variant alone")
+        raise ValueError(
+            f"row {text!r} has an empty name; write name=variant, or the variant alone"
+        )
     check_spec(Spec(variant, n_latents=2, l0=1, settings=settings, label=row.name))
     return row

@@ -1,4 +1,6 @@
-"""A table on a synthetic world: variants x seeds x L0s, paired by seed, as a plan; and what its summary adds."""
+"""A table on a synthetic world: variants x seeds x L0s, paired by seed, as a plan; and what its
+summary adds.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,15 +21,19 @@ COMPARATOR = "batch_topk"  # what other rows are compared with
 
 @dataclass(frozen=True)
 class Table:
-    """What is run on a world. Every row of a seed has the same stream, width, steps and learning rate."""
+    """What is run on a world. Every row of a seed has the same stream, width, steps and learning
+    rate.
+    """
 
     world: str
     variants: tuple[str, ...]  # rows, as `rows.parse_row` reads them
     seeds: tuple[int, ...]
     l0s: tuple[float, ...] = ()  # none: the world's k
-    changes: Mapping[str, float] = field(default_factory=dict)  # of the world's parameters or its setup
+    # of the world's parameters or its setup
+    changes: Mapping[str, float] = field(default_factory=dict)
     length: float = 1.0  # times the standard number of steps
-    rates: Mapping[str, float] = field(default_factory=dict)  # learning rate by row, where not the world's
+    # learning rate by row, where not the world's
+    rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -51,19 +57,28 @@ class Table:
 
     @property
     def name(self) -> str:
-        """The plan's name: what makes a table another one is the world, its numbers and the length, not its rows."""
-        numbers = {"changes": {k: float(v) for k, v in self.changes.items()}, "length": float(self.length)}
+        """The plan's name: what makes a table another one is the world, its numbers and the length,
+        not its rows.
+        """
+        numbers = {
+            "changes": {k: float(v) for k, v in self.changes.items()},
+            "length": float(self.length),
+        }
         plain = not self.changes and self.length == 1
         return f"synth-{self.world}" if plain else f"synth-{self.world}-{content_id(numbers, 6)}"
 
     def source(self, seed: int) -> WorldSource:
         """The stream of one seed."""
         settings, setup = configure(self.world, self.changes)
-        return WorldSource(self.world, settings, round(setup.steps * self.length) * setup.batch, setup.batch, seed)
+        return WorldSource(
+            self.world, settings, round(setup.steps * self.length) * setup.batch, setup.batch, seed
+        )
 
 
 def plan_of(table: Table) -> Plan:
-    """The runs of a table, the evaluations of its world, and every row against the comparator. Raises `ValueError`."""
+    """The runs of a table, the evaluations of its world, and every row against the comparator.
+    Raises `ValueError`.
+    """
     _check(table)
     setup, l0s = table.setup, table.l0s or (table.setup.k,)
     runs, contrasts = [], []
@@ -72,18 +87,25 @@ def plan_of(table: Table) -> Plan:
         for row in table.rows:
             lr = table.rates.get(row.name, setup.lr)
             optim = Optim(lr=lr, warmup=WARMUP, decay=setup.decay, dead_after=setup.dead_after)
-            spec = Spec(row.variant, setup.n_latents, l0, _settings(row, table), _label(row, l0, l0s))
+            spec = Spec(
+                row.variant, setup.n_latents, l0, _settings(row, table), _label(row, l0, l0s)
+            )
             runs += [Run(spec, table.source(seed), optim, seed) for seed in table.seeds]
             if row.name != baseline:
-                pair = tuple(f"{name}-l0_{l0:g}" if len(l0s) > 1 else name for name in (baseline, row.name))
+                pair = tuple(
+                    f"{name}-l0_{l0:g}" if len(l0s) > 1 else name for name in (baseline, row.name)
+                )
                 contrasts += [Contrast(metric, *pair) for metric in table.entry.headline]
     return Plan(table.name, tuple(runs), tuple(contrasts), ("truth", *table.entry.evals))
 
 
 def check_batches(plan: Plan) -> None:
-    """Refuse a variant that reads batches, or asks a model, which its world does not have. Raises `ValueError`."""
+    """Refuse a variant that reads batches, or asks a model, which its world does not have. Raises
+    `ValueError`.
+    """
     worlds: dict[str, World] = {}
-    for run in {run.spec.name: run for run in plan.runs}.values():  # the seeds of a row ask for the same
+    # the seeds of a row ask for the same
+    for run in {run.spec.name: run for run in plan.runs}.values():
         source = run.source
         assert isinstance(source, WorldSource)
         world = worlds[source.world] = worlds.get(source.world) or build_world(source)
@@ -91,11 +113,16 @@ def check_batches(plan: Plan) -> None:
         variant.check_lm(run.spec.name, world.lm)
         if variant.batch not in world.kinds:
             given = ", ".join(world.kinds)
-            raise ValueError(f"{run.spec.name} reads {variant.batch}, and world {world.name!r} has only {given}; leave it out")
+            raise ValueError(
+                f"{run.spec.name} reads {variant.batch}, and world {world.name!r} has only "
+                f"{given}; leave it out"
+            )
 
 
 def sanity(entry: Entry, means: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each expectation of the world with the mean that was found; `ok` null where its row was not run or is undefined."""
+    """Each expectation of the world with the mean that was found; `ok` null where its row was not
+    run or is undefined.
+    """
     found = {row["variant"]: row["metrics"] for row in means}
     rows = []
     for wanted in entry.sanity:
@@ -129,10 +156,19 @@ def facts(table: Table, means: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _settings(row: Row, table: Table) -> dict[str, float]:
-    """The row's own numbers, and the world's that the variant knows, where they differ from the variant's."""
+    """The row's own numbers, and the world's that the variant knows, where they differ from the
+    variant's.
+    """
     known, setup = settings_of(row.variant), table.setup
-    numbers = {"anneal": setup.anneal, "levels": setup.levels, "inner": setup.inner, **table.entry.own.get(row.variant, {})}
-    world = {name: value for name, value in numbers.items() if name in known and value != known[name]}
+    numbers = {
+        "anneal": setup.anneal,
+        "levels": setup.levels,
+        "inner": setup.inner,
+        **table.entry.own.get(row.variant, {}),
+    }
+    world = {
+        name: value for name, value in numbers.items() if name in known and value != known[name]
+    }
     return world | dict(row.settings)
 
 
@@ -148,14 +184,25 @@ def _check(table: Table) -> None:
     if not table.variants:
         raise ValueError("no variants are given; write for instance --variants standard,batch_topk")
     if not table.seeds:
-        raise ValueError("seeds is 0: nothing would be trained; give at least 1 (5 for an interval that says something)")
+        raise ValueError(
+            "seeds is 0: nothing would be trained; give at least 1 (5 for an interval that says "
+            "something)"
+        )
     if min(table.seeds) < 0:
         raise ValueError(f"the first seed is {min(table.seeds)}; it must be 0 or more")
     twice = sorted({name for name in table.names if table.names.count(name) > 1})
     if twice:
-        raise ValueError(f"two rows are called {twice[0]!r}; give one of them a name: NAME=VARIANT:SETTING=NUMBER")
+        raise ValueError(
+            f"two rows are called {twice[0]!r}; give one of them a name: "
+            "NAME=VARIANT:SETTING=NUMBER"
+        )
     for l0 in table.l0s or (setup.k,):
         if not 0 < l0 < setup.n_latents:
-            raise ValueError(f"L0 is {l0:g}; it must be above 0 and below the width, {setup.n_latents} latents")
+            raise ValueError(
+                f"L0 is {l0:g}; it must be above 0 and below the width, {setup.n_latents} latents"
+            )
     if not table.length > 0 or round(setup.steps * table.length) < 1:
-        raise ValueError(f"length is {table.length:g}; it multiplies the {setup.steps:,} steps and must leave at least 1")
+        raise ValueError(
+            f"length is {table.length:g}; it multiplies the {setup.steps:,} steps and must leave "
+            "at least 1"
+        )

@@ -1,16 +1,18 @@
-"""Learning rates by search: every row on a stated grid, on development seeds of the family's head world."""
+"""Learning rates by search: every row on a stated grid, on development seeds of the family's head
+world.
+"""
 
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from saelab.experiments.compare.judge import means, row
+from saelab.experiments.evaluate.score import read_scores
 from saelab.experiments.folders import run_folder
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan
-from saelab.experiments.evaluate.score import read_scores
-from saelab.experiments.tables.table import Table, plan_of
 from saelab.experiments.run.worlds import run_plan
+from saelab.experiments.tables.table import Table, plan_of
 from saelab.store import CorruptFile, content_id, read_json, write_json
 from saelab.types import Better
 
@@ -20,48 +22,84 @@ FILE = "learning_rates.json"
 
 
 def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict[str, float]:
-    """The rate of `GRID` with the best mean headline for every variant, written to `<out>-rates/learning_rates.json`.
+    """The rate of `GRID` with the best mean headline for every variant, written to
+    `<out>-rates/learning_rates.json`.
 
-    The search runs on seeds 0 to 2 of the family's head world at the standard length; twins and nulls inherit its rates.
-    Raises `ValueError` when a variant has no rate with a defined headline.
+    The search runs on seeds 0 to 2 of the family's head world at the standard length; twins and
+    nulls inherit its rates. Raises `ValueError` when a variant has no rate with a defined headline.
     """
     head = replace(table, world=table.entry.head, seeds=SEEDS, l0s=(), changes={}, length=1.0)
     headline, folder = head.entry.headline[0], out.parent / f"{out.name}-rates"
-    listener.note(f"learning rates: {', '.join(f'{lr:g}' for lr in GRID)} on seeds 0 to 2 of {head.world}, by {headline}")
+    listener.note(
+        f"learning rates: {', '.join(f'{lr:g}' for lr in GRID)} on seeds 0 to 2 of {head.world}, "
+        f"by {headline}"
+    )
     plan = _search(head)
     run_plan(plan, folder, listener, jobs)
     rows, better = [], dict[str, Better]()
     for run in plan.runs:
-        scores, healthy = read_scores(run_folder(folder, run).path, plan.evals), run_folder(folder, run).health().healthy
+        scores, healthy = (
+            read_scores(run_folder(folder, run).path, plan.evals),
+            run_folder(folder, run).health().healthy,
+        )
         better |= {name: score.better for name, score in scores.items()}
         rows.append(row(run.spec.name, run.spec.name, run.seed, healthy=healthy, scores=scores))
-    found = {mean["variant"]: mean["metrics"].get(headline, {}).get("value") for mean in means(rows, better)}
+    found = {
+        mean["variant"]: mean["metrics"].get(headline, {}).get("value")
+        for mean in means(rows, better)
+    }
     sign = -1.0 if better.get(headline) == "lower" else 1.0
     chosen: dict[str, float] = {}
     for variant in table.names:
         values = {lr: found.get(_label(variant, lr)) for lr in GRID}
         known = {lr: sign * value for lr, value in values.items() if value is not None}
         if not known:
-            raise ValueError(f"no learning rate of {GRID} gave {variant} a {headline} on {head.world}; see {folder}")
+            raise ValueError(
+                f"no learning rate of {GRID} gave {variant} a {headline} on {head.world}; see "
+                f"{folder}"
+            )
         chosen[variant] = max(known, key=lambda lr: known[lr])
-    record = {"head": head.world, "headline": headline, "grid": GRID, "seeds": SEEDS, "chosen": chosen, "means": found}
+    record = {
+        "head": head.world,
+        "headline": headline,
+        "grid": GRID,
+        "seeds": SEEDS,
+        "chosen": chosen,
+        "means": found,
+    }
     write_json(folder / FILE, record)
-    listener.note("chosen: " + ", ".join(f"{variant} {lr:g}" for variant, lr in chosen.items()) + f"; in {folder / FILE}")
+    listener.note(
+        "chosen: "
+        + ", ".join(f"{variant} {lr:g}" for variant, lr in chosen.items())
+        + f"; in {folder / FILE}"
+    )
     return chosen
 
 
 def read_rates(path: Path, table: Table) -> dict[str, float]:
-    """Rates that `choose_rates` wrote. Raises `ValueError` when they are another family's or lack a variant."""
+    """Rates that `choose_rates` wrote. Raises `ValueError` when they are another family's or lack a
+    variant.
+    """
     record: Any = read_json(path)
     try:
-        head, chosen = str(record["head"]), {str(name): float(lr) for name, lr in record["chosen"].items()}
+        head, chosen = (
+            str(record["head"]),
+            {str(name): float(lr) for name, lr in record["chosen"].items()},
+        )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CorruptFile(f"{path} holds no learning rates ({error!r}); give a {FILE} that --tune wrote") from error
+        raise CorruptFile(
+            f"{path} holds no learning rates ({error!r}); give a {FILE} that --tune wrote"
+        ) from error
     if head != table.entry.head:
-        raise ValueError(f"{path} was tuned on {head}; {table.world} takes its rates from {table.entry.head}")
+        raise ValueError(
+            f"{path} was tuned on {head}; {table.world} takes its rates from {table.entry.head}"
+        )
     missing = [name for name in table.names if name not in chosen]
     if missing:
-        raise ValueError(f"{path} has no rate for {', '.join(missing)}; it has {', '.join(chosen)}; tune again with --tune")
+        raise ValueError(
+            f"{path} has no rate for {', '.join(missing)}; it has {', '.join(chosen)}; tune again "
+            "with --tune"
+        )
     return {name: chosen[name] for name in table.names}
 
 
@@ -72,7 +110,11 @@ def _search(head: Table) -> Plan:
         for run in plan_of(replace(head, rates=dict.fromkeys(head.names, lr))).runs:
             runs.append(replace(run, spec=replace(run.spec, label=_label(run.spec.name, lr))))
     evals = ("truth", *head.entry.evals)
-    return Plan(f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}", tuple(runs), evals=evals)
+    return Plan(
+        f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}",
+        tuple(runs),
+        evals=evals,
+    )
 
 
 def _label(variant: str, lr: float) -> str:

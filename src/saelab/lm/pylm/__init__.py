@@ -1,0 +1,1 @@
+"""The embedded language model: its weights, and the script that trained it."""

@@ -1,4 +1,6 @@
-"""The embedded model's held-out score, the compressors and counts it is compared with, and the folder it ships in."""
+"""The embedded model's held-out score, the compressors and counts it is compared with, and the
+folder it ships in.
+"""
 
 import bz2
 import lzma
@@ -17,14 +19,16 @@ from tokenizers import Tokenizer
 from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
-from saelab.text.stdlib import SourceFile, stdlib_corpus
 from saelab.lm.pylm.recipe import BOS, Recipe, encode_files
 from saelab.store import atomic_folder, write_bytes, write_json, write_text
+from saelab.text.stdlib import SourceFile, stdlib_corpus
 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Score of a language model on text: nats per token and bits per byte (total bits / bytes of the same text)."""
+    """Score of a language model on text: nats per token and bits per byte (total bits / bytes of
+    the same text).
+    """
 
     nats_per_token: float
     bits_per_byte: float
@@ -32,7 +36,9 @@ class HeldOut:
     bytes: int
 
 
-def held_out_bits(model: LlamaForCausalLM, tokenizer: Tokenizer, files: Sequence[SourceFile]) -> HeldOut:
+def held_out_bits(
+    model: LlamaForCausalLM, tokenizer: Tokenizer, files: Sequence[SourceFile]
+) -> HeldOut:
     """Score `files`: windows of 255 tokens, each after a BOS, nothing carried over between windows."""
     context = 256
     rows: list[np.ndarray] = []
@@ -49,7 +55,9 @@ def held_out_bits(model: LlamaForCausalLM, tokenizer: Tokenizer, files: Sequence
                 tokens[j, 1 : len(row) + 1] = torch.from_numpy(row)
                 target[j, : len(row)] = torch.from_numpy(row)
             logits = model(input_ids=tokens.to(model.device)).logits.float().flatten(0, 1)
-            nats += F.cross_entropy(logits, target.flatten().to(model.device), reduction="sum").item()
+            nats += F.cross_entropy(
+                logits, target.flatten().to(model.device), reduction="sum"
+            ).item()
             count += sum(map(len, chunk))
     model.train()
     size = sum(len(file.text.encode()) for file in files)
@@ -67,7 +75,8 @@ def reference_bits(tokenizer: Tokenizer) -> dict[str, float]:
     held = "".join(file.text for file in corpus.held_out).encode()
     to_bits = 8 / len(held)
     best = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
-    wide = [best[0] | {"dict_size": 1 << 26}]  # 64 MiB, as `xz -9e`: the whole training text stays in the window
+    # 64 MiB, as `xz -9e`: the whole training text stays in the window
+    wide = [best[0] | {"dict_size": 1 << 26}]
     xz = {
         name: len(lzma.compress(data, filters=wide))
         for name, data in (("held", held), ("train", train), ("both", train + held))
@@ -105,20 +114,31 @@ def _count_models(tokenizer: Tokenizer) -> dict[str, float]:
 
     bits = {
         "unigram tokens": -sum(math.log2(unigram[t]) for row in held for t in row[1:]),
-        "bigram tokens, interpolated Kneser-Ney": -sum(math.log2(bigram(a, b)) for row in held for a, b in pairwise(row)),
+        "bigram tokens, interpolated Kneser-Ney": -sum(
+            math.log2(bigram(a, b)) for row in held for a, b in pairwise(row)
+        ),
     }
     return {name: value / size for name, value in bits.items()}
 
 
 def write_folder(
-    folder: Path, model: LlamaForCausalLM, tokenizer: Tokenizer, recipe: Recipe, curve: list[dict[str, Any]]
+    folder: Path,
+    model: LlamaForCausalLM,
+    tokenizer: Tokenizer,
+    recipe: Recipe,
+    curve: list[dict[str, Any]],
 ) -> None:
-    """Write the shipped Hugging Face folder: fp16 weights, tokenizer, card, held-out paths, facts as json.
+    """Write the shipped Hugging Face folder: fp16 weights, tokenizer, card, held-out paths, facts
+    as json.
 
     The held-out score is taken from the weights as shipped (rounded to fp16).
     """
     corpus = stdlib_corpus()
-    half = {name: tensor.half() for name, tensor in model.state_dict().items() if name != "lm_head.weight"}
+    half = {
+        name: tensor.half()
+        for name, tensor in model.state_dict().items()
+        if name != "lm_head.weight"
+    }
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
             if name in half:
@@ -127,7 +147,11 @@ def write_folder(
     references = reference_bits(tokenizer)
     facts = {
         "corpus_hash": corpus.hash,
-        "files": {"train": len(corpus.train), "held_out": len(corpus.held_out), "dropped": corpus.dropped},
+        "files": {
+            "train": len(corpus.train),
+            "held_out": len(corpus.held_out),
+            "dropped": corpus.dropped,
+        },
         "recipe": recipe.as_dict(),
         "tokens_seen": recipe.tokens,
         "parameters": model.num_parameters(),
@@ -137,12 +161,21 @@ def write_folder(
         "held_out_paths": [file.path for file in corpus.held_out],
     }
     with atomic_folder(folder) as temporary:
-        config = model.config.to_dict() | {"dtype": "float16", "architectures": ["LlamaForCausalLM"]}
-        write_json(temporary / "config.json", {k: v for k, v in config.items() if v is not None and k != "_name_or_path"})
+        config = model.config.to_dict() | {
+            "dtype": "float16",
+            "architectures": ["LlamaForCausalLM"],
+        }
+        write_json(
+            temporary / "config.json",
+            {k: v for k, v in config.items() if v is not None and k != "_name_or_path"},
+        )
         write_bytes(temporary / "model.safetensors", save(half, metadata={"format": "pt"}))
         write_text(temporary / "tokenizer.json", tokenizer.to_str())
         special = {"bos_token": BOS, "eos_token": BOS, "model_max_length": 512}
-        write_json(temporary / "tokenizer_config.json", special | {"tokenizer_class": "PreTrainedTokenizerFast"})
+        write_json(
+            temporary / "tokenizer_config.json",
+            special | {"tokenizer_class": "PreTrainedTokenizerFast"},
+        )
         write_json(temporary / "facts.json", facts)
         write_text(temporary / "README.md", card_text(facts))
 
@@ -152,11 +185,17 @@ def card_text(facts: dict[str, Any]) -> str:
     held, recipe, bits = facts["held_out"], facts["recipe"], facts["references_bits_per_byte"]
     ours = held["bits_per_byte"]
     rows = [
-        f"| {name} | {value:.3f} | {ours / value - 1:+.1%} |" for name, value in sorted(bits.items(), key=lambda item: -item[1])
+        f"| {name} | {value:.3f} | {ours / value - 1:+.1%} |"
+        for name, value in sorted(bits.items(), key=lambda item: -item[1])
     ]
-    shape = f"{recipe['layers']} layers, width {recipe['width']}, context {recipe['context']}, vocabulary {recipe['vocab']:,}"
+    shape = (
+        f"{recipe['layers']} layers, width {recipe['width']}, context {recipe['context']}, "
+        f"vocabulary {recipe['vocab']:,}"
+    )
     files = facts["files"]
-    left_out = ", ".join(f"{count} files ({why.replace('_', ' ')})" for why, count in files["dropped"].items())
+    left_out = ", ".join(
+        f"{count} files ({why.replace('_', ' ')})" for why, count in files["dropped"].items()
+    )
     settings = ", ".join(f"{key} {value}" for key, value in recipe.items())
     curve = [f"| {row['tokens'] / 1e6:.1f} | {row['probe_bpb']:.3f} |" for row in facts["curve"]]
     return f"""# pylm: the language model embedded in saelab

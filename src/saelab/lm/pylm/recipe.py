@@ -1,7 +1,9 @@
-"""How the embedded language model `pylm` is trained: architecture, tokenizer, data order, optimizers, schedule.
+"""How the embedded language model `pylm` is trained: architecture, tokenizer, data order,
+optimizers, schedule.
 
-Llama architecture, byte-level BPE, Muon (https://kellerjordan.github.io/posts/muon/, as in `torch.optim.Muon`) on the
-matrices and AdamW on embedding and norms, warm-up, constant, then linear decay.
+Llama architecture, byte-level BPE, Muon (https://kellerjordan.github.io/posts/muon/, as in
+`torch.optim.Muon`) on the matrices and AdamW on embedding and norms, warm-up, constant, then linear
+decay.
 """
 
 from collections.abc import Iterator
@@ -83,7 +85,9 @@ def train_tokenizer(files: tuple[SourceFile, ...], vocab: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator((file.text for file in files), trainer)
-    tokenizer.post_processor = processors.TemplateProcessing(single=f"{BOS} $A", special_tokens=[(BOS, 0)])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A", special_tokens=[(BOS, 0)]
+    )
     return tokenizer
 
 
@@ -94,19 +98,23 @@ def encode_files(tokenizer: Tokenizer, files: tuple[SourceFile, ...]) -> list[np
 
 
 class Batches:
-    """Training batches by step number: any step can be asked for, so a resumed run reads what it would have read.
+    """Training batches by step number: any step can be asked for, so a resumed run reads what it
+    would have read.
 
-    An epoch joins the files in a fresh random order, each after a BOS, cuts windows at a random offset, puts BOS in
-    front of each window and shuffles them.
+    An epoch joins the files in a fresh random order, each after a BOS, cuts windows at a random
+    offset, puts BOS in front of each window and shuffles them.
     """
 
     def __init__(self, files: list[np.ndarray], recipe: Recipe):
         self.files, self.recipe = files, recipe
         self.stride = recipe.context - 1
         joined = sum(len(file) + 1 for file in files)
-        self.per_epoch = (joined - self.stride) // self.stride // recipe.sequences  # batches, whatever the offset
+        # batches, whatever the offset
+        self.per_epoch = (joined - self.stride) // self.stride // recipe.sequences
         if self.per_epoch < 1:
-            raise ValueError(f"{joined} tokens are fewer than one batch of {recipe.sequences} x {recipe.context}")
+            raise ValueError(
+                f"{joined} tokens are fewer than one batch of {recipe.sequences} x {recipe.context}"
+            )
 
     def __call__(self, first_step: int) -> Iterator[torch.Tensor]:
         """Token ids `[sequences, context]` from `first_step` on, without end."""
@@ -115,13 +123,16 @@ class Batches:
             windows = self._windows(epoch)
             for i in range(skip, self.per_epoch):
                 batch = windows[i * self.recipe.sequences : (i + 1) * self.recipe.sequences]
-                yield torch.from_numpy(np.pad(batch, ((0, 0), (1, 0))).astype(np.int64))  # BOS is id 0
+                # BOS is id 0
+                yield torch.from_numpy(np.pad(batch, ((0, 0), (1, 0))).astype(np.int64))
             epoch, skip = epoch + 1, 0
 
     def _windows(self, epoch: int) -> np.ndarray:
         rng = np.random.default_rng([self.recipe.seed, epoch])
         bos = np.zeros(1, np.uint16)
-        joined = np.concatenate([part for i in rng.permutation(len(self.files)) for part in (bos, self.files[i])])
+        joined = np.concatenate(
+            [part for i in rng.permutation(len(self.files)) for part in (bos, self.files[i])]
+        )
         start = rng.integers(self.stride)
         count = (len(joined) - start) // self.stride
         windows = joined[start : start + count * self.stride].reshape(count, self.stride)
@@ -135,5 +146,7 @@ def build_optimizers(model: nn.Module, recipe: Recipe) -> list[torch.optim.Optim
     others = [p for name, p in named if p.ndim != 2 or "embed" in name]
     return [
         torch.optim.Muon(matrices, lr=recipe.lr_muon, weight_decay=recipe.weight_decay),
-        torch.optim.AdamW(others, lr=recipe.lr_adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+        torch.optim.AdamW(
+            others, lr=recipe.lr_adam, betas=(0.9, 0.95), weight_decay=0.0, fused=True
+        ),
     ]

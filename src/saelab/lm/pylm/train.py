@@ -1,9 +1,11 @@
 """Train `pylm` on the standard library of the running interpreter, resumably.
 
-    python -m saelab.lm.pylm.train --out runs/pylm            # train (or go on), then write folder and card
+    python -m saelab.lm.pylm.train --out runs/pylm            # train (or go on), then write folder
+        and card
     python -m saelab.lm.pylm.train --out runs/pylm --steps 20 # a quick try
 
-Killed at any time, the same command goes on from the last checkpoint with the data and optimizer state it had.
+Killed at any time, the same command goes on from the last checkpoint with the data and optimizer
+state it had.
 """
 
 import argparse
@@ -19,9 +21,24 @@ from torch.nn import functional as F
 from transformers import LlamaForCausalLM
 
 from saelab.lm.pylm.card import held_out_bits, write_folder
+from saelab.lm.pylm.recipe import (
+    Batches,
+    Recipe,
+    build_model,
+    build_optimizers,
+    encode_files,
+    train_tokenizer,
+)
+from saelab.store import (
+    append_line,
+    read_json,
+    read_lines,
+    read_tensors,
+    write_json,
+    write_tensors,
+    write_text,
+)
 from saelab.text.stdlib import stdlib_corpus
-from saelab.lm.pylm.recipe import Batches, Recipe, build_model, build_optimizers, encode_files, train_tokenizer
-from saelab.store import append_line, read_json, read_lines, read_tensors, write_json, write_tensors, write_text
 
 log = logging.getLogger("saelab.pylm")
 CHECKPOINT_EVERY = 128
@@ -30,7 +47,8 @@ PROBE_FILES = 6
 
 
 def train(out: Path, recipe: Recipe) -> LlamaForCausalLM:
-    """Train by `recipe` into folder `out` and return the model; goes on from a checkpoint found there.
+    """Train by `recipe` into folder `out` and return the model; goes on from a checkpoint found
+    there.
 
     Raises `ValueError` when `out` holds a run of another recipe or another corpus.
     """
@@ -38,7 +56,9 @@ def train(out: Path, recipe: Recipe) -> LlamaForCausalLM:
     identity = {"recipe": recipe.as_dict(), "corpus": corpus.hash}
     out.mkdir(parents=True, exist_ok=True)
     if (out / "run.json").exists() and read_json(out / "run.json") != identity:
-        raise ValueError(f"{out} holds a run of another recipe or corpus; choose another --out or remove it")
+        raise ValueError(
+            f"{out} holds a run of another recipe or corpus; choose another --out or remove it"
+        )
     write_json(out / "run.json", identity)
     tokenizer = _tokenizer(out, recipe)
     batches = Batches(encode_files(tokenizer, corpus.train), recipe)
@@ -58,14 +78,19 @@ def train(out: Path, recipe: Recipe) -> LlamaForCausalLM:
             log.info("step %d  loss %.3f  %.0f tokens/s", step, loss, rate)
         if step % PROBE_EVERY == 0 or step == recipe.steps:
             bits = held_out_bits(model, tokenizer, probe).bits_per_byte
-            append_line(out / "curve.jsonl", {"step": step, "tokens": step * tokens.numel(), "probe_bpb": bits})
+            append_line(
+                out / "curve.jsonl",
+                {"step": step, "tokens": step * tokens.numel(), "probe_bpb": bits},
+            )
             log.info("step %d  held-out probe %.4f bits per byte", step, bits)
         if step % CHECKPOINT_EVERY == 0 or step == recipe.steps:
             _save_checkpoint(out, model, optimizers, step)
     return model
 
 
-def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], tokens: Tensor, scale: float) -> float:
+def _step(
+    model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], tokens: Tensor, scale: float
+) -> float:
     device = model.device.type
     with torch.autocast(device, torch.bfloat16):
         logits = model(input_ids=tokens.to(model.device)).logits[:, :-1].flatten(0, 1)
@@ -80,7 +105,9 @@ def _step(model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], toke
     model.zero_grad(set_to_none=True)
     value = loss.item()
     if value != value:
-        raise FloatingPointError("the loss of pylm became NaN; lower lr_muon or lr_adam in the recipe")
+        raise FloatingPointError(
+            "the loss of pylm became NaN; lower lr_muon or lr_adam in the recipe"
+        )
     return value
 
 
@@ -92,16 +119,23 @@ def _tokenizer(out: Path, recipe: Recipe) -> Tokenizer:
     return Tokenizer.from_file(str(path))
 
 
-def _save_checkpoint(out: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], step: int) -> None:
+def _save_checkpoint(
+    out: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer], step: int
+) -> None:
     tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in model.named_parameters()}
     for i, optimizer in enumerate(optimizers):
         for index, state in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{i}.{index}.{key}": torch.as_tensor(value) for key, value in state.items()}
+            tensors |= {
+                f"optimizer.{i}.{index}.{key}": torch.as_tensor(value)
+                for key, value in state.items()
+            }
     tensors["step"] = torch.tensor(step)
     write_tensors(out / "checkpoint.safetensors", tensors)
 
 
-def _load_checkpoint(out: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]) -> int:
+def _load_checkpoint(
+    out: Path, model: LlamaForCausalLM, optimizers: list[torch.optim.Optimizer]
+) -> int:
     if not (out / "checkpoint.safetensors").exists():
         return 0
     tensors = read_tensors(out / "checkpoint.safetensors")
@@ -121,7 +155,9 @@ def _load_checkpoint(out: Path, model: LlamaForCausalLM, optimizers: list[torch.
 
 def main() -> None:
     """The command line: `--out`, and one flag per field of `Recipe`."""
-    parser = argparse.ArgumentParser(description="train the embedded language model pylm", allow_abbrev=False)
+    parser = argparse.ArgumentParser(
+        description="train the embedded language model pylm", allow_abbrev=False
+    )
     parser.add_argument("--out", type=Path, required=True)
     for field in dataclasses.fields(Recipe):
         parser.add_argument(f"--{field.name}", type=type(field.default), default=field.default)
@@ -130,7 +166,13 @@ def main() -> None:
     out = arguments.pop("out")
     recipe = Recipe(**arguments)
     model = train(out, recipe)
-    write_folder(out / "pylm", model, Tokenizer.from_file(str(out / "tokenizer.json")), recipe, read_lines(out / "curve.jsonl"))
+    write_folder(
+        out / "pylm",
+        model,
+        Tokenizer.from_file(str(out / "tokenizer.json")),
+        recipe,
+        read_lines(out / "curve.jsonl"),
+    )
     log.info("wrote %s", out / "pylm")
 
 

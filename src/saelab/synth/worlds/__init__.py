@@ -1,4 +1,6 @@
-"""Worlds whose true features are known. `WORLDS` is the table; a new world is an entry in its family's file."""
+"""Worlds whose true features are known. `WORLDS` is the table; a new world is an entry in its
+family's file.
+"""
 
 import inspect
 import math
@@ -8,7 +10,14 @@ from difflib import get_close_matches
 
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import World
-from saelab.synth.worlds import s1_causal, s2_tree, s3_persistence, s4_factors, s5_spurious, synthsaebench
+from saelab.synth.worlds import (
+    s1_causal,
+    s2_tree,
+    s3_persistence,
+    s4_factors,
+    s5_spurious,
+    synthsaebench,
+)
 from saelab.types import WorldSource
 
 WORLDS: dict[str, Entry] = {
@@ -25,7 +34,10 @@ COUNTS = ("n_latents", "steps", "batch", "dead_after")  # numbers of a Setup tha
 def entry_of(world: str) -> Entry:
     """The entry of a world. Raises `ValueError` naming the nearest one."""
     if world not in WORLDS:
-        raise ValueError(f"no world is called {world!r}{_nearest(world, list(WORLDS))}; there are: {', '.join(WORLDS)}")
+        raise ValueError(
+            f"no world is called {world!r}{_nearest(world, list(WORLDS))}; there are: "
+            f"{', '.join(WORLDS)}"
+        )
     return WORLDS[world]
 
 
@@ -37,29 +49,44 @@ def parameters(world: str) -> dict[str, float]:
 
 
 def configure(world: str, changes: Mapping[str, float]) -> tuple[dict[str, float], Setup]:
-    """What `changes` make of a world: the numbers given to its `build`, and how SAEs are trained on it.
+    """What `changes` make of a world: the numbers given to its `build`, and how SAEs are trained on
+    it.
 
-    A change names a parameter of the world, or a number of its setup (k, n_latents, steps, batch, lr, ...). Raises
-    `ValueError` naming the nearest one, or saying what a number must be.
+    A change names a parameter of the world, or a number of its setup (k, n_latents, steps, batch,
+    lr, ...). Raises `ValueError` naming the nearest one, or saying what a number must be.
     """
     entry, own = entry_of(world), parameters(world)
     of_setup = [field.name for field in fields(Setup)]
     for name, value in changes.items():
         if name not in own and name not in of_setup:
             known = [*own, *of_setup]
-            raise ValueError(f"world {world!r} has no number {name!r}{_nearest(name, known)}; it has {', '.join(known)}")
+            raise ValueError(
+                f"world {world!r} has no number {name!r}{_nearest(name, known)}; it has "
+                f"{', '.join(known)}"
+            )
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value:g}; it must be a finite number")
-        if name in of_setup and (value < (1 if name in COUNTS else 0) or (name in COUNTS and value != round(value))):
+        if name in of_setup and (
+            value < (1 if name in COUNTS else 0) or (name in COUNTS and value != round(value))
+        ):
             raise ValueError(
-                f"{name} is {value:g}; it must be {'a whole number, 1 or more' if name in COUNTS else '0 or more'}"
+                f"{name} is {value:g}; it must be "
+                f"{'a whole number, 1 or more' if name in COUNTS else '0 or more'}"
             )
-    changed = {name: int(value) if name in COUNTS else value for name, value in changes.items() if name in of_setup}
-    return {**entry.settings, **{k: v for k, v in changes.items() if k in own}}, replace(entry.setup, **changed)
+    changed = {
+        name: int(value) if name in COUNTS else value
+        for name, value in changes.items()
+        if name in of_setup
+    }
+    return {**entry.settings, **{k: v for k, v in changes.items() if k in own}}, replace(
+        entry.setup, **changed
+    )
 
 
 def build_world(source: WorldSource) -> World:
-    """The world of a source: equal sources, equal worlds. Raises `ValueError` as its `build` does."""
+    """The world of a source: equal sources, equal worlds. Raises `ValueError` as its `build`
+    does.
+    """
     process = entry_of(source.world).build(source.seed, **source.settings)
     return World(source.world, process, seed=source.seed, batch=source.batch)
 

@@ -1,7 +1,9 @@
-"""Worlds in which what is large is not what matters: a frozen network reads part of the activation, an SAE sees all of it.
+"""Worlds in which what is large is not what matters: a frozen network reads part of the activation,
+an SAE sees all of it.
 
-An SAE that only reconstructs spends its latents on variance; one that knows the effects on the model behind it need not.
-The idea is that of end-to-end dictionaries (Braun et al. 2024, sections 1 and 3): features by their effect on the output.
+An SAE that only reconstructs spends its latents on variance; one that knows the effects on the
+model behind it need not. The idea is that of end-to-end dictionaries (Braun et al. 2024, sections 1
+and 3): features by their effect on the output.
 """
 
 from collections.abc import Mapping
@@ -20,17 +22,20 @@ from saelab.synth.world import Sample
 WINDOW = 16  # positions of a window; they are independent, so that order carries nothing
 SPREAD = 0.2  # standard deviation of an amplitude over its mean
 HIDDEN, VOCAB = 128, 50  # of the network behind the world
-LARGEST = 1_000.0  # amplitude over that of a causal feature: single precision still resolves the small ones
+# amplitude over that of a causal feature: single precision still resolves the small ones
+LARGEST = 1_000.0
 CALIBRATION_ROWS = 20_000  # activations over which the network's mean entropy is set
-GAINS = (1e-6, 1e6)  # between which the output weights are scaled, whatever the unit of the activations
+# between which the output weights are scaled, whatever the unit of the activations
+GAINS = (1e-6, 1e6)
 
 
 @dataclass(frozen=True)
 class Causal:
     """Causal and inert features in orthogonal subspaces; the network sees the causal one only.
 
-    A feature is active with probability p and amplitude |N(1, .2)| times its `amplitudes`. With probability `copy` an inert
-    feature takes its support from the causal feature of the same number. `logits = U relu(V x)`.
+    A feature is active with probability p and amplitude |N(1, .2)| times its `amplitudes`. With
+    probability `copy` an inert feature takes its support from the causal feature of the same
+    number. `logits = U relu(V x)`.
     """
 
     features: Tensor  # [F, D], the causal half first
@@ -58,13 +63,17 @@ class Causal:
         return self.groups["inert"]
 
     def draw(self, n: int, generator: torch.Generator) -> Sample:
-        """Windows of 16 independent activations, `x [n/16, 16, D]`. Raises `ValueError` where n is no multiple of 16."""
+        """Windows of 16 independent activations, `x [n/16, 16, D]`. Raises `ValueError` where n is
+        no multiple of 16.
+        """
         active = torch.rand(n, len(self.features), generator=generator) < self.p
         if self.copy > 0:
             half = len(self.causal)
             copied = torch.rand(n, half, generator=generator) < self.copy
             active[:, half:] = torch.where(copied, active[:, :half], active[:, half:])
-        return _windows(_codes(active, self.amplitudes, generator), self.features, self.noise, generator)
+        return _windows(
+            _codes(active, self.amplitudes, generator), self.features, self.noise, generator
+        )
 
     def logits(self, x: Tensor) -> Tensor:
         """Activations `[..., D]` -> logits `[..., VOCAB]`."""
@@ -77,10 +86,12 @@ class Causal:
 
 @dataclass(frozen=True)
 class Gated:
-    """Two banks of features in orthogonal subspaces, and a context, the sign of one more direction, that says which matters.
+    """Two banks of features in orthogonal subspaces, and a context, the sign of one more direction,
+    that says which matters.
 
-    The network reads bank A where the context is positive and bank B where it is negative, through the same weights, so no
-    feature is inert everywhere. The context's two signs are two features with opposite directions, always one of them active.
+    The network reads bank A where the context is positive and bank B where it is negative, through
+    the same weights, so no feature is inert everywhere. The context's two signs are two features
+    with opposite directions, always one of them active.
     """
 
     features: Tensor  # [F, D], bank A, bank B, context + and -
@@ -95,7 +106,11 @@ class Gated:
     def groups(self) -> Mapping[str, range]:
         """The two banks and the two signs of the context."""
         half = len(self.amplitudes) // 2
-        return {"A": range(half), "B": range(half, 2 * half), "context": range(2 * half, 2 * half + 2)}
+        return {
+            "A": range(half),
+            "B": range(half, 2 * half),
+            "context": range(2 * half, 2 * half + 2),
+        }
 
     @property
     def causal(self) -> range:
@@ -108,16 +123,26 @@ class Gated:
         return range(0)
 
     def draw(self, n: int, generator: torch.Generator) -> Sample:
-        """Windows of 16 independent activations, `x [n/16, 16, D]`. Raises `ValueError` where n is no multiple of 16."""
-        banks = _codes(torch.rand(n, len(self.amplitudes), generator=generator) < self.p, self.amplitudes, generator)
+        """Windows of 16 independent activations, `x [n/16, 16, D]`. Raises `ValueError` where n is
+        no multiple of 16.
+        """
+        banks = _codes(
+            torch.rand(n, len(self.amplitudes), generator=generator) < self.p,
+            self.amplitudes,
+            generator,
+        )
         positive = torch.rand(n, 1, generator=generator) < 0.5
         codes = torch.cat([banks, self.context * positive, self.context * ~positive], 1)
         return _windows(codes, self.features, self.noise, generator)
 
     def logits(self, x: Tensor) -> Tensor:
-        """Activations `[..., D]` -> logits `[..., VOCAB]`; the switch between the banks has no gradient."""
+        """Activations `[..., D]` -> logits `[..., VOCAB]`; the switch between the banks has no
+        gradient.
+        """
         positive = x @ self.features[-2] > 0  # [...]
-        return relu(torch.where(positive.unsqueeze(-1), x @ self.V[0].T, x @ self.V[1].T)) @ self.U.T
+        return (
+            relu(torch.where(positive.unsqueeze(-1), x @ self.V[0].T, x @ self.V[1].T)) @ self.U.T
+        )
 
     def ablated(self, x: Tensor, mean: Tensor) -> Tensor:
         """What stands for "nothing is known of x" `[N, D]`: the mean, with x's own context kept.
@@ -132,7 +157,9 @@ def _codes(active: Tensor, amplitudes: Tensor, generator: torch.Generator) -> Te
     """Amplitudes where a feature is active, drawn there only `[n, F]`."""
     row, column = active.nonzero(as_tuple=True)
     codes = torch.zeros(active.shape)
-    codes[row, column] = amplitudes[column] * (1 + SPREAD * torch.randn(len(row), generator=generator)).abs()
+    codes[row, column] = (
+        amplitudes[column] * (1 + SPREAD * torch.randn(len(row), generator=generator)).abs()
+    )
     return codes
 
 
@@ -140,7 +167,10 @@ def _windows(codes: Tensor, features: Tensor, noise: float, generator: torch.Gen
     """Activations of codes `[n, F]`, in windows."""
     n = len(codes)
     if n % WINDOW:
-        raise ValueError(f"{n} activations asked for; these worlds give windows of {WINDOW}, so ask for a multiple of {WINDOW}")
+        raise ValueError(
+            f"{n} activations asked for; these worlds give windows of {WINDOW}, so ask for a "
+            f"multiple of {WINDOW}"
+        )
     x = codes @ features + noise * torch.randn(n, features.shape[1], generator=generator)
     return Sample(x.view(-1, WINDOW, x.shape[1]), codes.view(-1, WINDOW, codes.shape[1]))
 
@@ -158,8 +188,9 @@ def build_causal(
 ) -> Causal:
     """`features` causal and as many inert features, each half in a subspace of `width` dimensions.
 
-    `ratio`: inert over causal amplitude. `copy`: how often an inert feature takes a causal one's support. `entropy`: mean
-    over activations of the network's prediction, nats. Raises `ValueError` for numbers that make no such world.
+    `ratio`: inert over causal amplitude. `copy`: how often an inert feature takes a causal one's
+    support. `entropy`: mean over activations of the network's prediction, nats. Raises `ValueError`
+    for numbers that make no such world.
     """
     _check("ratio", ratio, 0 < ratio <= LARGEST, f"(0, {LARGEST:g}]")
     _check("copy", copy, 0 <= copy <= 1, "[0, 1]")
@@ -184,7 +215,8 @@ def build_gated(
     noise: float = 0.02,
     entropy: float = 2.0,
 ) -> Gated:
-    """`features` in each of two banks of `width` dimensions, and a context of amplitude `context` that selects the bank.
+    """`features` in each of two banks of `width` dimensions, and a context of amplitude `context`
+    that selects the bank.
 
     `entropy` as in `build_causal`. Raises `ValueError` for numbers that make no such world.
     """
@@ -193,7 +225,9 @@ def build_gated(
     generator = feature_generator("s1", seed)
     basis = orthonormal(2 * d + 1, generator)
     banks = basis[:-1].split(d)
-    directions = torch.cat([*(repelled(n, d, generator) @ bank for bank in banks), basis[-1:], -basis[-1:]])
+    directions = torch.cat(
+        [*(repelled(n, d, generator) @ bank for bank in banks), basis[-1:], -basis[-1:]]
+    )
     amplitudes = torch.ones(2 * n)
     weights = torch.randn(HIDDEN, d, generator=generator) / d**0.5
     V = torch.stack([weights @ bank for bank in banks])
@@ -208,19 +242,24 @@ def _check(name: str, value: float, allowed: bool, limits: str) -> None:
         raise ValueError(f"{name} is {value:g}; it must lie in {limits}")
 
 
-def _check_common(features: float, width: float, *, p: float, noise: float, entropy: float) -> tuple[int, int]:
+def _check_common(
+    features: float, width: float, *, p: float, noise: float, entropy: float
+) -> tuple[int, int]:
     """The two counts, rounded, once all numbers that both worlds share are known to make sense."""
     _check("features", features, 1 <= features <= 10_000, "[1, 10000]")
     _check("width", width, 2 <= width <= 10_000, "[2, 10000]")
     _check("p", p, 0 < p < 1, "(0, 1)")
     _check("noise", noise, 0 <= noise <= LARGEST, f"[0, {LARGEST:g}]")
-    _check("entropy", entropy, 0.01 <= entropy <= 0.99 * log(VOCAB), f"[0.01, {0.99 * log(VOCAB):.2f}]")
+    _check(
+        "entropy", entropy, 0.01 <= entropy <= 0.99 * log(VOCAB), f"[0.01, {0.99 * log(VOCAB):.2f}]"
+    )
     return round(features), round(width)
 
 
 @torch.no_grad()
 def _gain(process: Causal | Gated, entropy: float, generator: torch.Generator) -> float:
-    """Factor on the output weights at which the mean entropy of the predictions is as asked, by bisection of its logarithm.
+    """Factor on the output weights at which the mean entropy of the predictions is as asked, by
+    bisection of its logarithm.
 
     Predictions grow sharper with it, so that the entropy falls from log(VOCAB) to 0.
     """
@@ -237,20 +276,50 @@ def _gain(process: Causal | Gated, entropy: float, generator: torch.Generator) -
 _SETUP: dict[str, Any] = {"batch": 1_024, "lr": 1e-2, "decay": 0.33, "anneal": 3, "levels": 4}
 _SMALL = Setup(n_latents=64, k=4, steps=2_000, **_SETUP)
 _OWN = {  # one metric, more of it, nothing else; KL as strong as the metric
-    "causal": {"weight": 4, "clusters": 1, "rows": 20_000, "refine": 0, "finetune_weight": 4, "restart": 1},
+    "causal": {
+        "weight": 4,
+        "clusters": 1,
+        "rows": 20_000,
+        "refine": 0,
+        "finetune_weight": 4,
+        "restart": 1,
+    },
     "kl_finetune_25": {"weight": 4, "restart": 1},
     "kl_finetune_5": {"weight": 4, "restart": 1},
     "end_to_end": {"weight": 4},
 }
 _HEADLINE = ("causal_mcc", "recovered_share", "kl_recovered", "explained_variance")
-_BLIND = Expectation("batch_topk", "causal_mcc", 0, 0.15, "reconstruction alone already finds the causal features")
-_MUTE = Expectation("batch_topk", "kl_recovered", -0.1, 0.1, "reconstruction alone already restores the model's predictions")
-_MERGED = Expectation("batch_topk", "recovered_share", 0, 0.15, "reconstruction alone tells causal features from their copies")
-_PARTIAL = Expectation("batch_topk", "kl_recovered", 0.3, 0.8, "reconstruction alone loses or restores nearly everything")
+_BLIND = Expectation(
+    "batch_topk", "causal_mcc", 0, 0.15, "reconstruction alone already finds the causal features"
+)
+_MUTE = Expectation(
+    "batch_topk",
+    "kl_recovered",
+    -0.1,
+    0.1,
+    "reconstruction alone already restores the model's predictions",
+)
+_MERGED = Expectation(
+    "batch_topk",
+    "recovered_share",
+    0,
+    0.15,
+    "reconstruction alone tells causal features from their copies",
+)
+_PARTIAL = Expectation(
+    "batch_topk",
+    "kl_recovered",
+    0.3,
+    0.8,
+    "reconstruction alone loses or restores nearly everything",
+)
 
 ENTRIES: dict[str, Entry] = {
     "s1": Entry(
-        tests="Does an SAE find the weak features that the model reads, beside strong ones that it ignores?",
+        tests=(
+            "Does an SAE find the weak features that the model reads, beside strong ones that it "
+            "ignores?"
+        ),
         build=build_causal,
         setup=_SMALL,
         evals=("nces",),
@@ -260,7 +329,10 @@ ENTRIES: dict[str, Entry] = {
         sanity=(_BLIND, _MUTE),
     ),
     "s1b": Entry(
-        tests="The same where ignored features fire together with the read ones, so that correlation cannot tell them apart.",
+        tests=(
+            "The same where ignored features fire together with the read ones, so that "
+            "correlation cannot tell them apart."
+        ),
         build=build_causal,
         setup=_SMALL,
         evals=("nces",),
@@ -271,7 +343,10 @@ ENTRIES: dict[str, Entry] = {
         sanity=(_MERGED,),
     ),
     "s1d": Entry(
-        tests="Does an SAE keep what the model reads where the context decides which features those are?",
+        tests=(
+            "Does an SAE keep what the model reads where the context decides which features those "
+            "are?"
+        ),
         build=build_gated,
         setup=Setup(n_latents=130, k=5, steps=1_200, **_SETUP),
         evals=("nces",),

@@ -1,11 +1,13 @@
 """World S2: a two-level tree of features beside frequent features that belong to no tree.
 
-Hypothesis it tests: an SAE short of latents per token does not pay for a parent where a child fires, and folds the parent's
-direction into the child's latent instead: absorption (Chanin et al. 2024, 2409.14507; a tree of features as in Bussmann et al.
-2025, 2503.17547). The distractors fire more often than the parents, so a first level that is picked by frequency is wrong.
+Hypothesis it tests: an SAE short of latents per token does not pay for a parent where a child
+fires, and folds the parent's direction into the child's latent instead: absorption (Chanin et al.
+2024, 2409.14507; a tree of features as in Bussmann et al. 2025, 2503.17547). The distractors fire
+more often than the parents, so a first level that is picked by frequency is wrong.
 
-x = sum_f code_f feature_f + noise; per activation each parent is on with chance p, then with chance p_child exactly one of its
-children; each distractor is on with chance p_distractor; amplitudes are |N(mean, amp_sd)|.
+x = sum_f code_f feature_f + noise; per activation each parent is on with chance p, then with chance
+p_child exactly one of its children; each distractor is on with chance p_distractor; amplitudes are
+|N(mean, amp_sd)|.
 
 Features: parents 0 ... P-1, then the children of parent 0, of parent 1, ..., then the distractors.
 """
@@ -56,22 +58,32 @@ class TreeProcess:
         groups = self.groups
         rows, parent = bernoulli(n, self.n_parents, self.p, generator)
         if self.independent:
-            child_rows, child = bernoulli(n, len(groups["children"]), self.p * self.p_child / self.n_children, generator)
+            child_rows, child = bernoulli(
+                n, len(groups["children"]), self.p * self.p_child / self.n_children, generator
+            )
         else:
-            which = (torch.rand(len(rows), generator=generator) * (self.n_children / self.p_child)).long()
+            which = (
+                torch.rand(len(rows), generator=generator) * (self.n_children / self.p_child)
+            ).long()
             one = which < self.n_children  # the others have no child
             child_rows, child = rows[one], (parent * self.n_children + which)[one]
         other_rows, other = bernoulli(n, len(groups["distractors"]), self.p_distractor, generator)
         rows = torch.cat([rows, child_rows, other_rows])
-        active = torch.cat([parent, groups["children"].start + child, groups["distractors"].start + other])
+        active = torch.cat(
+            [parent, groups["children"].start + child, groups["distractors"].start + other]
+        )
         codes = torch.zeros(n, len(self.features))
-        codes[rows, active] = (self.amplitude[active] + self.amp_sd * torch.randn(len(rows), generator=generator)).abs()
+        codes[rows, active] = (
+            self.amplitude[active] + self.amp_sd * torch.randn(len(rows), generator=generator)
+        ).abs()
         x = self.noise * torch.randn(n, self.features.shape[1], generator=generator)
         return Sample(torch.addmm(x, codes, self.features), codes)
 
 
 def bernoulli(n: int, width: int, p: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Rows and columns of the ones in an `[n, width]` table of independent draws that are 1 with chance p."""
+    """Rows and columns of the ones in an `[n, width]` table of independent draws that are 1 with
+    chance p.
+    """
     rows, columns = (torch.rand(n, width, generator=generator) < p).nonzero(as_tuple=True)
     return rows, columns
 
@@ -92,7 +104,8 @@ def tree(
     max_cos: float = 0.2,
     independent: float = 0,
 ) -> TreeProcess:
-    """The tree's process. `max_cos`: largest |cosine| of a feature with another, in the mean; `independent` 1: the null.
+    """The tree's process. `max_cos`: largest |cosine| of a feature with another, in the mean;
+    `independent` 1: the null.
 
     Raises `ValueError` for numbers that make no such tree.
     """
@@ -102,29 +115,54 @@ def tree(
         "distractors": (distractors, 0, ANY),
         "d": (d, 1, ANY),
     }
-    check_limits(counts | {"amp_parent": (amp_parent, 0, ANY), "amp_sd": (amp_sd, 0, ANY), "noise": (noise, 0, ANY)})
-    for name, value in {"p": p, "p_child": p_child, "p_distractor": p_distractor, "max_cos": max_cos}.items():
+    check_limits(
+        counts
+        | {"amp_parent": (amp_parent, 0, ANY), "amp_sd": (amp_sd, 0, ANY), "noise": (noise, 0, ANY)}
+    )
+    for name, value in {
+        "p": p,
+        "p_child": p_child,
+        "p_distractor": p_distractor,
+        "max_cos": max_cos,
+    }.items():
         if not 0 < value <= 1:
             raise ValueError(f"{name} is {value:g}; it must be above 0 and at most 1")
     if independent not in (0, 1):
-        raise ValueError(f"independent is {independent:g}; it must be 0 (children of their parents) or 1 (the null)")
+        raise ValueError(
+            f"independent is {independent:g}; it must be 0 (children of their parents) or 1 (the "
+            "null)"
+        )
     n_parents, n_children = round(parents), round(children)
     n_features = n_parents * (1 + n_children) + round(distractors)
     amplitude = torch.ones(n_features)
     amplitude[:n_parents] = amp_parent
     features = spread(n_features, round(d), feature_generator("s2", seed), target=max_cos)
-    return TreeProcess(features, amplitude, n_parents, n_children, p, p_child, p_distractor, amp_sd, noise, bool(independent))
+    return TreeProcess(
+        features,
+        amplitude,
+        n_parents,
+        n_children,
+        p,
+        p_child,
+        p_distractor,
+        amp_sd,
+        noise,
+        bool(independent),
+    )
 
 
-# k is .72 of the features active per activation: with a latent for each of them there is nothing to gain by absorption.
+# k is .72 of the features active per activation: with a latent for each of them there is nothing to
+# gain by absorption.
 HALF = Setup(n_latents=96, k=3, steps=5_000, batch=512, lr=2e-3, inner=16)
 EVALS, HEADLINE = ("composition",), ("parent_fn", "coverage_f1", "placement", "explained_variance")
 ABSORBS = Expectation("batch_topk", "parent_fn", 0.08, 0.6, "there is no absorption to cure")
 
 ENTRIES = {
     "s2": Entry(
-        tests="Are parents found, kept active where a child fires, and linked to their children, though distractors are more"
-        " frequent?",
+        tests=(
+            "Are parents found, kept active where a child fires, and linked to their children, "
+            "though distractors are more frequent?"
+        ),
         build=tree,
         setup=HALF,
         evals=EVALS,
@@ -133,7 +171,10 @@ ENTRIES = {
         sanity=(ABSORBS,),
     ),
     "s2_amp1": Entry(
-        tests="As s2, with parents no louder than other features: does the tree alone, not amplitude, put them first?",
+        tests=(
+            "As s2, with parents no louder than other features: does the tree alone, not "
+            "amplitude, put them first?"
+        ),
         build=tree,
         setup=HALF,
         evals=EVALS,
@@ -142,7 +183,10 @@ ENTRIES = {
         settings={"amp_parent": 1.0},
     ),
     "s2_freq": Entry(
-        tests="As s2, with parents more frequent than distractors: frequency alone finds the tree, so no lead is expected.",
+        tests=(
+            "As s2, with parents more frequent than distractors: frequency alone finds the tree, "
+            "so no lead is expected."
+        ),
         build=tree,
         setup=Setup(n_latents=96, k=3.8, steps=5_000, batch=512, lr=2e-3, inner=16),
         evals=EVALS,
@@ -151,14 +195,21 @@ ENTRIES = {
         settings={"p": 0.15, "p_distractor": 0.06},
     ),
     "s2_null": Entry(
-        tests="The null of s2: children fire whatever their parents do, so every edge and every promotion is an error.",
+        tests=(
+            "The null of s2: children fire whatever their parents do, so every edge and every "
+            "promotion is an error."
+        ),
         build=tree,
         setup=HALF,
         evals=EVALS,
         headline=HEADLINE,
         head="s2",
         settings={"independent": 1},
-        sanity=(Expectation("batch_topk", "coverage_f1", 0, 0.15, "edges are found where there are none"),),
+        sanity=(
+            Expectation(
+                "batch_topk", "coverage_f1", 0, 0.15, "edges are found where there are none"
+            ),
+        ),
     ),
     "s2_full": Entry(
         tests="s2 at full size: 32 parents, 128 children and 32 distractors in 96 dimensions.",

@@ -1,20 +1,26 @@
-"""S3: half of the true features are hidden states that persist over a sequence, the other half are drawn anew everywhere.
+"""S3: half of the true features are hidden states that persist over a sequence, the other half are
+drawn anew everywhere.
 
-A hidden state h_f(t) is on with probability p and keeps its value from one position to the next with probability `stay`,
-else it is redrawn, so its correlation at lag d is stay^d. A state that is on shows with probability `emission`:
+A hidden state h_f(t) is on with probability p and keeps its value from one position to the next
+with probability `stay`, else it is redrawn, so its correlation at lag d is stay^d. A state that is
+on shows with probability `emission`:
 
-    x_t = sum_f h_f(t) e_f(t) (1 + .1 n_f(t)) d_f + signals(t) + noise n(t),      n ~ N(0, 1),  e ~ Bernoulli(emission)
+    x_t = sum_f h_f(t) e_f(t) (1 + .1 n_f(t)) d_f + signals(t) + noise n(t),      n ~ N(0, 1),  e ~
+        Bernoulli(emission)
 
-`signals` are two circles in the position (once and four times a sequence): they too change slowly, but say nothing about
-the content. At a single position slow and fast features are indistinguishable. Idea: switching states with noisy emissions
-as ground truth for temporal objectives (Hidden Markov models; nonlinear ICA from nonstationarity, Halva & Hyvarinen 2020).
+`signals` are two circles in the position (once and four times a sequence): they too change slowly,
+but say nothing about the content. At a single position slow and fast features are
+indistinguishable. Idea: switching states with noisy emissions as ground truth for temporal
+objectives (Hidden Markov models; nonlinear ICA from nonstationarity, Halva & Hyvarinen 2020).
 
-In `s3c` the dictionary has fewer latents than there are features and no features of the position, so a method must choose
-what to keep, and no sorting afterwards can bring back what was not learned. In the nulls the tokens are permuted within the
-corpus, position signals included: the same activations in an order that means nothing.
+In `s3c` the dictionary has fewer latents than there are features and no features of the position,
+so a method must choose what to keep, and no sorting afterwards can bring back what was not learned.
+In the nulls the tokens are permuted within the corpus, position signals included: the same
+activations in an order that means nothing.
 
-Training reads pairs of positions of distinct sequences; the state at the later position is drawn from the chain's exact
-transition, so no sequence is simulated. Legend: F true features | S sequences | T positions | P position signals | D width.
+Training reads pairs of positions of distinct sequences; the state at the later position is drawn
+from the chain's exact transition, so no sequence is simulated. Legend: F true features | S
+sequences | T positions | P position signals | D width.
 """
 
 import math
@@ -41,7 +47,9 @@ class Persistence:
     """The world: hidden states, their emissions, and signals of the position."""
 
     features: Tensor  # [F, D] orthonormal, slow ones first
-    planes: Tensor  # [P, D] orthonormal to the features: cosine and sine of each circle; P is 0 without position signals
+    # [P, D] orthonormal to the features: cosine and sine of each circle; P is 0 without position
+    # signals
+    planes: Tensor
     signals: Tensor  # [T, P] position signals
     groups: Mapping[str, range]
     chance: Tensor  # [F] that a state is on
@@ -51,10 +59,12 @@ class Persistence:
     permuted: bool  # tokens are in random order: what stands at a position came from any other
 
     def draw(self, n: int, generator: torch.Generator) -> Sample:
-        """n/2 pairs of positions (t, t + lag) from n/2 sequences, lag uniform on 1..15 and t wherever that fits.
+        """n/2 pairs of positions (t, t + lag) from n/2 sequences, lag uniform on 1..15 and t
+        wherever that fits.
 
-        `x [n/2, 2, D]`, `codes` and hidden states (`labels`) `[n/2, 2, F]`, `pos [n/2, 2]`. Permuted, both members are
-        independent tokens with the marginal distribution of the ordered world's. Raises `ValueError` for odd n.
+        `x [n/2, 2, D]`, `codes` and hidden states (`labels`) `[n/2, 2, F]`, `pos [n/2, 2]`.
+        Permuted, both members are independent tokens with the marginal distribution of the ordered
+        world's. Raises `ValueError` for odd n.
         """
         if n < 2 or n % 2:
             raise ValueError(f"n is {n}; this world gives pairs: n must be even and at least 2")
@@ -63,14 +73,19 @@ class Persistence:
         pos = torch.stack([first, first + lag], 1)  # [n/2, 2]
         start = self._fresh(n // 2, generator)
         kept = torch.rand(start.shape, generator=generator) < self.stay ** lag.unsqueeze(1)
-        hidden = torch.stack([start, torch.where(kept, start, self._fresh(n // 2, generator))], 1)  # [n/2, 2, F]
+        # [n/2, 2, F]
+        hidden = torch.stack([start, torch.where(kept, start, self._fresh(n // 2, generator))], 1)
         origin = pos
         if self.permuted:
-            origin = torch.multinomial(pair_positions(), n, replacement=True, generator=generator).view(-1, 2)
+            origin = torch.multinomial(
+                pair_positions(), n, replacement=True, generator=generator
+            ).view(-1, 2)
         return self._emit(hidden, origin, pos, generator)
 
     def sequences(self, n: int, generator: torch.Generator) -> Sample:
-        """n whole sequences: `x [n, T, D]`, `codes` and hidden states (`labels`) `[n, T, F]`, positions 0, 1, ..., T - 1."""
+        """n whole sequences: `x [n, T, D]`, `codes` and hidden states (`labels`) `[n, T, F]`,
+        positions 0, 1, ..., T - 1.
+        """
         states = [self._fresh(n, generator)]
         for _ in range(POSITIONS - 1):
             kept = torch.rand(states[-1].shape, generator=generator) < self.stay
@@ -80,17 +95,27 @@ class Persistence:
         return self._emit(torch.stack(states, 1), origin, pos, generator)
 
     def position_mean(self) -> Tensor:
-        """Expected activation at every position `[T, D]`; permuted, that of a pair's member: everywhere the same."""
+        """Expected activation at every position `[T, D]`; permuted, that of a pair's member:
+        everywhere the same.
+        """
         content = (self.chance * self.emission) @ self.features
-        signals = (pair_positions() @ self.signals).expand_as(self.signals) if self.permuted else self.signals
+        signals = (
+            (pair_positions() @ self.signals).expand_as(self.signals)
+            if self.permuted
+            else self.signals
+        )
         return content + signals @ self.planes
 
     def _fresh(self, n: int, generator: torch.Generator) -> Tensor:
         """Hidden states `[n, F]` with no past."""
         return torch.rand(n, len(self.features), generator=generator) < self.chance
 
-    def _emit(self, hidden: Tensor, origin: Tensor, pos: Tensor, generator: torch.Generator) -> Sample:
-        """Activations of hidden states `[S, T, F]` whose position signals are those of `origin [S, T]`."""
+    def _emit(
+        self, hidden: Tensor, origin: Tensor, pos: Tensor, generator: torch.Generator
+    ) -> Sample:
+        """Activations of hidden states `[S, T, F]` whose position signals are those of `origin [S,
+        T]`.
+        """
         shown = hidden & (torch.rand(hidden.shape, generator=generator) < self.emission)
         codes = torch.zeros(hidden.shape)
         strength = 1 + SPREAD * torch.randn(int(shown.sum()), generator=generator)
@@ -102,7 +127,9 @@ class Persistence:
 
 @cache
 def pair_positions() -> Tensor:
-    """How often a member of a pair stands at each position `[T]`: lag uniform, first position uniform where it fits."""
+    """How often a member of a pair stands at each position `[T]`: lag uniform, first position
+    uniform where it fits.
+    """
     chances = torch.zeros(POSITIONS)
     for lag in range(1, MAX_LAG + 1):
         chances[: POSITIONS - lag] += 1 / (POSITIONS - lag)
@@ -121,10 +148,11 @@ def build(
     position: float = 0.7,
     permuted: float = 0,
 ) -> Persistence:
-    """20 slow and 20 fast features and, where `position` > 0, four signals of the position of that amplitude.
+    """20 slow and 20 fast features and, where `position` > 0, four signals of the position of that
+    amplitude.
 
-    `p_slow`, `p_fast`: chance that a state is on, in (0, 1). `stay` in [0, 1], `emission` in (0, 1], `noise` >= 0,
-    `permuted` 0 or 1. Raises `ValueError` for anything else.
+    `p_slow`, `p_fast`: chance that a state is on, in (0, 1). `stay` in [0, 1], `emission` in (0,
+    1], `noise` >= 0, `permuted` 0 or 1. Raises `ValueError` for anything else.
     """
     for name, value, allowed, fits in (
         ("p_slow", p_slow, "above 0 and below 1", 0 < p_slow < 1),
@@ -139,7 +167,9 @@ def build(
             raise ValueError(f"{name} is {value}; it must be {allowed}")
     basis = orthonormal(D_IN, feature_generator("s3", seed))
     angles = 2 * math.pi * torch.arange(POSITIONS) / POSITIONS
-    signals = position * torch.stack([angles.cos(), angles.sin(), (4 * angles).cos(), (4 * angles).sin()], 1)
+    signals = position * torch.stack(
+        [angles.cos(), angles.sin(), (4 * angles).cos(), (4 * angles).sin()], 1
+    )
     n_signals = signals.shape[1] if position > 0 else 0
     n_features = SLOW + FAST
     return Persistence(
@@ -165,8 +195,11 @@ CAPACITY = ("slow_recall", "fast_recall", "purity", "explained_variance")
 
 ENTRIES: dict[str, Entry] = {
     "s3": Entry(
-        tests="Features that persist over a sequence go to the slow block, fast ones and the position elsewhere; sorting"
-        " any dictionary afterwards does it too, so a win must be read beside purity_sorted.",
+        tests=(
+            "Features that persist over a sequence go to the slow block, fast ones and the "
+            "position elsewhere; sorting any dictionary afterwards does it too, so a win must be "
+            "read beside purity_sorted."
+        ),
         build=build,
         setup=_setup(48, 8),
         evals=EVALS,
@@ -174,12 +207,19 @@ ENTRIES: dict[str, Entry] = {
         head="s3",
         sanity=(
             Expectation(
-                "batch_topk", "purity_sorted", 0.9, 1.0, "Persistence cannot be read off the codes: slow and fast are alike."
+                "batch_topk",
+                "purity_sorted",
+                0.9,
+                1.0,
+                "Persistence cannot be read off the codes: slow and fast are alike.",
             ),
         ),
     ),
     "s3_hard": Entry(
-        tests="The same where slow features are three times rarer than fast ones, so variance speaks against them.",
+        tests=(
+            "The same where slow features are three times rarer than fast ones, so variance "
+            "speaks against them."
+        ),
         build=build,
         setup=_setup(48, 6.5),
         evals=EVALS,
@@ -195,11 +235,21 @@ ENTRIES: dict[str, Entry] = {
         headline=ORDER,
         head="s3",
         settings={"permuted": 1},
-        sanity=(Expectation("batch_topk", "purity_sorted", 0.25, 0.75, "Sorting finds persistence where there is none."),),
+        sanity=(
+            Expectation(
+                "batch_topk",
+                "purity_sorted",
+                0.25,
+                0.75,
+                "Sorting finds persistence where there is none.",
+            ),
+        ),
     ),
     "s3c": Entry(
-        tests="With 24 latents for 40 features, persistent features are kept and fast ones given up; no sorting afterwards"
-        " can bring back what was not learned.",
+        tests=(
+            "With 24 latents for 40 features, persistent features are kept and fast ones given "
+            "up; no sorting afterwards can bring back what was not learned."
+        ),
         build=build,
         setup=_setup(24, 2.25),
         evals=EVALS,
@@ -212,12 +262,18 @@ ENTRIES: dict[str, Entry] = {
                 "slow_recall",
                 0.3,
                 0.8,
-                "No capacity pressure: an ordinary dictionary keeps nearly all slow features, or nearly none.",
+                (
+                    "No capacity pressure: an ordinary dictionary keeps nearly all slow features, "
+                    "or nearly none."
+                ),
             ),
         ),
     ),
     "s3c_hard": Entry(
-        tests="s3c where a slow feature has a third of a fast one's variance: what keeping them costs in reconstruction.",
+        tests=(
+            "s3c where a slow feature has a third of a fast one's variance: what keeping them "
+            "costs in reconstruction."
+        ),
         build=build,
         setup=_setup(24, 1.5),
         evals=EVALS,

@@ -1,11 +1,14 @@
-"""S4: sequences that share six categorical factors. Two of them agree far more often in training than in truth.
+"""S4: sequences that share six categorical factors. Two of them agree far more often in training
+than in truth.
 
-Every sequence of 16 tokens has a value for each factor, or none (each factor is absent half the time, else the values of one
-factor sum to a constant that an SAE folds into its bias). A value is a direction; its amplitude and 34 nuisance features are
-new at every token. Factor A copies factor B with probability `rho`, so under a tight budget one latent for "A and B" is
-cheaper than two pure ones. What a sequence shares is what contrastive learning separates from nuisance (Locatello et al.
-2020, weakly supervised disentanglement): equal values twice are a paraphrase pair, one shared value is a factor pair.
-Null: every token draws values of its own, with the same marginals, and the sequence shares nothing.
+Every sequence of 16 tokens has a value for each factor, or none (each factor is absent half the
+time, else the values of one factor sum to a constant that an SAE folds into its bias). A value is a
+direction; its amplitude and 34 nuisance features are new at every token. Factor A copies factor B
+with probability `rho`, so under a tight budget one latent for "A and B" is cheaper than two pure
+ones. What a sequence shares is what contrastive learning separates from nuisance (Locatello et al.
+2020, weakly supervised disentanglement): equal values twice are a paraphrase pair, one shared value
+is a factor pair. Null: every token draws values of its own, with the same marginals, and the
+sequence shares nothing.
 
 Legend: B sequences | T tokens in a sequence, 16 | F true features, values first | D width.
 """
@@ -43,7 +46,11 @@ class Factors:
     def groups(self) -> Mapping[str, range]:
         """Values of A, of B, of the other factors; nuisance."""
         last = FACTORS * VALUES
-        values = {"a": range(VALUES), "b": range(VALUES, 2 * VALUES), "other": range(2 * VALUES, last)}
+        values = {
+            "a": range(VALUES),
+            "b": range(VALUES, 2 * VALUES),
+            "other": range(2 * VALUES, last),
+        }
         return values | {"nuisance": range(last, len(self.features))}
 
     @property
@@ -64,23 +71,32 @@ class Factors:
         return values
 
     def sequences(self, values: Tensor, generator: torch.Generator) -> Sample:
-        """Sequences with factor values `[B, 6]`; equal values twice are a paraphrase pair, in all but nuisance equal."""
+        """Sequences with factor values `[B, 6]`; equal values twice are a paraphrase pair, in all
+        but nuisance equal.
+        """
         held = values.unsqueeze(1).expand(-1, LENGTH, -1)  # [B, T, 6]
         if self.hold < 1:
             own = self.values(len(values) * LENGTH, generator, rho=self.rho).view(held.shape)
-            held = torch.where(torch.rand(*held.shape[:2], 1, generator=generator) < self.hold, held, own)
+            held = torch.where(
+                torch.rand(*held.shape[:2], 1, generator=generator) < self.hold, held, own
+            )
         return self._tokens(values, held, generator)
 
     def balanced(self, n: int, generator: torch.Generator) -> Sample:
-        """n sequences for evaluation: A independent of B, values held by all tokens (in the null as well)."""
+        """n sequences for evaluation: A independent of B, values held by all tokens (in the null as
+        well).
+        """
         values = self.values(n, generator, rho=0)
         return self._tokens(values, values.unsqueeze(1).expand(-1, LENGTH, -1), generator)
 
-    def partners(self, values: Tensor, generator: torch.Generator, *, rho: float) -> tuple[Sample, Tensor]:
-        """Factor pairs: sequences that share one factor present in `values [B, 6]`, and which factor it is `[B]`.
+    def partners(
+        self, values: Tensor, generator: torch.Generator, *, rho: float
+    ) -> tuple[Sample, Tensor]:
+        """Factor pairs: sequences that share one factor present in `values [B, 6]`, and which
+        factor it is `[B]`.
 
-        The other factors are drawn anew given the shared one: balanced with `rho` 0, as in training with the world's own.
-        Where no factor is present, what is shared is that one is absent.
+        The other factors are drawn anew given the shared one: balanced with `rho` 0, as in training
+        with the world's own. Where no factor is present, what is shared is that one is absent.
         """
         rows = torch.arange(len(values))
         present = values < VALUES
@@ -89,19 +105,24 @@ class Factors:
         drawn = self.values(len(values), generator, rho=0)
         drawn[rows, shared] = values[rows, shared]
         copied = torch.rand(len(values), generator=generator) < rho
-        source = torch.where(shared == A, A, B)  # P(B | A = a) is P(A | B = a): the shared one of the two is the one copied
+        # P(B | A = a) is P(A | B = a): the shared one of the two is the one copied
+        source = torch.where(shared == A, A, B)
         drawn[copied, (A + B - source)[copied]] = drawn[copied, source[copied]]
         return self.sequences(drawn, generator), shared
 
     def _tokens(self, values: Tensor, held: Tensor, generator: torch.Generator) -> Sample:
-        """Activations of tokens with factor values `held [B, T, 6]`, labelled with `values [B, 6]`."""
+        """Activations of tokens with factor values `held [B, T, 6]`, labelled with `values [B,
+        6]`.
+        """
         codes = torch.zeros(*held.shape[:2], len(self.features))  # [B, T, F]
         amplitude = (1 + VALUE_SPREAD * torch.randn(held.shape, generator=generator)).abs()
         first = torch.arange(FACTORS) * VALUES
         codes.scatter_(-1, first + held.clamp_max(VALUES - 1), amplitude * (held < VALUES))
         nuisance = codes[..., FACTORS * VALUES :]
         active = torch.rand(nuisance.shape, generator=generator) < self.p
-        nuisance[active] = (1 + NUISANCE_SPREAD * torch.randn(int(active.sum()), generator=generator)).abs()
+        nuisance[active] = (
+            1 + NUISANCE_SPREAD * torch.randn(int(active.sum()), generator=generator)
+        ).abs()
         x = codes @ self.features
         return Sample(x + self.noise * torch.randn(x.shape, generator=generator), codes, values)
 
@@ -117,7 +138,8 @@ def build(
     hold: float = 1.0,
     noise: float = 0.05,
 ) -> Factors:
-    """The world: `d` dimensions, `nuisance` features besides the 30 values, the chances and the noise of `Factors`.
+    """The world: `d` dimensions, `nuisance` features besides the 30 values, the chances and the
+    noise of `Factors`.
 
     Raises `ValueError` for a number outside its range, and for too few dimensions.
     """
@@ -140,11 +162,18 @@ def build(
 SETUP = Setup(n_latents=80, k=4.5, steps=6_000, batch=512, lr=3e-3, inner=40)
 HEADLINE = ("mig", "mig_ab", "composites", "explained_variance")
 SANITY = Expectation(
-    "batch_topk", "mig_ab", 0.3, 0.7, "a plain SAE keeps A and B apart, or finds neither: no composites to remove"
+    "batch_topk",
+    "mig_ab",
+    0.3,
+    0.7,
+    "a plain SAE keeps A and B apart, or finds neither: no composites to remove",
 )
 ENTRIES = {
     "s4": Entry(
-        tests="Can a variant keep apart two factors that mostly agree in training, and every value from nuisance?",
+        tests=(
+            "Can a variant keep apart two factors that mostly agree in training, and every value "
+            "from nuisance?"
+        ),
         build=build,
         setup=SETUP,
         evals=("disentangle",),
@@ -153,7 +182,10 @@ ENTRIES = {
         sanity=(SANITY,),
     ),
     "s4_null": Entry(
-        tests="The null of s4: tokens of a sequence share nothing, so contrast within and between sequences must not help.",
+        tests=(
+            "The null of s4: tokens of a sequence share nothing, so contrast within and between "
+            "sequences must not help."
+        ),
         build=build,
         setup=SETUP,
         evals=("disentangle",),

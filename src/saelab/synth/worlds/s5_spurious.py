@@ -1,12 +1,15 @@
 """S5: a task factor T and a spurious factor s that comes with it.
 
-Both are active in 30 % of the samples, with correlation .9, and k is one below the mean number of active features: an SAE
-that minimises squared error then spends one latent on the mixture of the two (the exact solution for two features is in
-Chanin and Garriga-Alonso, "Sparse but Wrong", 2508.16560), and neither factor can be removed without the other. `s5b`
-spreads s over six directions, so that three bank latents cannot hold all of it. `s5_null` has correlation 0 at the same
-marginals: there is nothing to mix, the labels of s are as true as before. Read `spurious_cos` there: one latent
-holds s, so that a bank of the three best is filled up with near ties, which can take the task's latent. (The null of a
-variant that is given labels is another one: random labels of s on `s5`.)
+Both are active in 30 % of the samples, with correlation .9, and k is one below the mean number of
+active features: an SAE that minimises squared error then spends one latent on the mixture of the
+two (the exact solution for two features is in Chanin and Garriga-Alonso, "Sparse but Wrong",
+2508.16560), and neither factor can be removed without the other. `s5b` spreads s over six
+directions, so that three bank latents cannot hold all of it. `s5_null` has correlation 0 at the
+same
+marginals: there is nothing to mix, the labels of s are as true as before. Read `spurious_cos`
+    there: one latent holds s, so that a bank of the three best is filled up with near ties, which
+    can take the task's latent. (The null of a variant that is given labels is another one: random
+    labels of s on `s5`.)
 
 Labels `[N, 2]` are (T, s), each 0 or 1; -1 is unknown. There is no order.
 """
@@ -30,7 +33,9 @@ TASK_LABELLED = 0.1  # share of a labelled sub-batch in which T is known
 
 @dataclass(frozen=True)
 class SpuriousFactor:
-    """One task direction, `n_spurious` directions of s, and background features that are active independently."""
+    """One task direction, `n_spurious` directions of s, and background features that are active
+    independently.
+    """
 
     features: Tensor  # [F, D] the task, the spurious directions, the background
     n_spurious: int
@@ -44,13 +49,18 @@ class SpuriousFactor:
     def groups(self) -> Mapping[str, range]:
         """The task feature, the spurious features, the background."""
         first = 1 + self.n_spurious
-        return {"task": range(1), "spurious": range(1, first), "background": range(first, len(self.features))}
+        return {
+            "task": range(1),
+            "spurious": range(1, first),
+            "background": range(first, len(self.features)),
+        }
 
     def cells(self, n: int, generator: torch.Generator, mode: Mode) -> Tensor:
         """Labels (T, s) of n samples, int64 `[N, 2]`.
 
-        natural: marginals and correlation of the world; decorrelated: the same marginals, independent; balanced: the four
-        cells in turn, a quarter each; concordant: T = s, half of each.
+        natural: marginals and correlation of the world; decorrelated: the same marginals,
+            independent; balanced: the four cells in turn, a quarter each; concordant: T = s, half
+            of each.
         """
         if mode in ("balanced", "concordant"):
             turn = torch.arange(n)
@@ -61,24 +71,35 @@ class SpuriousFactor:
             chances = torch.tensor([1 - 2 * m + both, m - both, m - both, both]).clamp_min(0)
             cell = torch.multinomial(chances, n, replacement=True, generator=generator)
         else:
-            raise ValueError(f"mode is {mode!r}; it must be natural, decorrelated, balanced or concordant")
+            raise ValueError(
+                f"mode is {mode!r}; it must be natural, decorrelated, balanced or concordant"
+            )
         return torch.stack([cell // 2, cell % 2], 1)
 
     def draw(self, n: int, generator: torch.Generator, *, mode: Mode = "natural") -> Sample:
-        """`x [N, D]`, `codes [N, F]` and labels `[N, 2]`; `mode` says how T and s go together (see `cells`)."""
+        """`x [N, D]`, `codes [N, F]` and labels `[N, 2]`; `mode` says how T and s go together (see
+        `cells`).
+        """
         labels = self.cells(n, generator, mode)
         task, spurious = labels.unbind(1)
         chances = torch.full((n, len(self.features)), self.p)
         chances[:, 0] = task
         chances[:, 1 : 1 + self.n_spurious] = self.chance * spurious.unsqueeze(1)
-        active = (torch.rand(chances.shape, generator=generator) < chances).flatten().nonzero().squeeze(1)
+        active = (
+            (torch.rand(chances.shape, generator=generator) < chances)
+            .flatten()
+            .nonzero()
+            .squeeze(1)
+        )
         codes = torch.zeros(chances.shape)
         codes.view(-1)[active] = (1 + SPREAD * torch.randn(len(active), generator=generator)).abs()
         noise = self.noise * torch.randn(n, self.features.shape[1], generator=generator)
         return Sample(codes @ self.features + noise, codes, labels)
 
     def labelled(self, n: int, generator: torch.Generator) -> Sample:
-        """A sub-batch for supervision: cell-balanced, s known everywhere, T in the first tenth only (else -1)."""
+        """A sub-batch for supervision: cell-balanced, s known everywhere, T in the first tenth only
+        (else -1).
+        """
         sample = self.draw(n, generator, mode="balanced")
         labels = sample.labels
         assert labels is not None
@@ -99,7 +120,8 @@ def build(
     p: float = 0.05,
     noise: float = 0.02,
 ) -> SpuriousFactor:
-    """The world of a seed. `cosine`: of the task direction and the first spurious one; the others are repelled from all.
+    """The world of a seed. `cosine`: of the task direction and the first spurious one; the others
+    are repelled from all.
 
     Raises `ValueError` for numbers that make no such world.
     """
@@ -110,7 +132,8 @@ def build(
             "n_spurious": (n_spurious, 1, ANY),
             "n_features": (n_features, 1 + n_spurious, ANY),
             "chance": (chance, 0, 1),
-            "frequency": (frequency, 0.05, 0.95),  # outside, the probes of the evaluation see too few of a class
+            # outside, the probes of the evaluation see too few of a class
+            "frequency": (frequency, 0.05, 0.95),
             "correlation": (correlation, 0, 1),
             "cosine": (cosine, -0.95, 0.95),
             "p": (p, 0, 1),
@@ -123,7 +146,9 @@ def build(
     spurious = cosine * task + (1 - cosine**2) ** 0.5 * other
     named = torch.stack([task, spurious])
     rest = repelled(n_features - 2, d, generator, steps=200, fixed=named)
-    return SpuriousFactor(torch.cat([named, rest]), n_spurious, chance, frequency, correlation, p, noise)
+    return SpuriousFactor(
+        torch.cat([named, rest]), n_spurious, chance, frequency, correlation, p, noise
+    )
 
 
 EVALS = ("spurious",)
@@ -137,7 +162,10 @@ def _setup(k: float) -> Setup:
 
 ENTRIES: dict[str, Entry] = {
     "s5": Entry(
-        tests="A task factor comes with a spurious one: can the spurious factor be removed and the task kept?",
+        tests=(
+            "A task factor comes with a spurious one: can the spurious factor be removed and the "
+            "task kept?"
+        ),
         build=build,
         setup=_setup(2.70),
         evals=EVALS,
@@ -145,12 +173,19 @@ ENTRIES: dict[str, Entry] = {
         head="s5",
         sanity=(
             Expectation(
-                "batch_topk", "spurious_cos", 0.3, 0.7, "the budget leaves room for both factors: nothing forces the mixture"
+                "batch_topk",
+                "spurious_cos",
+                0.3,
+                0.7,
+                "the budget leaves room for both factors: nothing forces the mixture",
             ),
         ),
     ),
     "s5b": Entry(
-        tests="The spurious factor is spread over six directions: can it be kept out of the latents beyond a bank of three?",
+        tests=(
+            "The spurious factor is spread over six directions: can it be kept out of the latents "
+            "beyond a bank of three?"
+        ),
         build=build,
         setup=_setup(3.23),
         evals=EVALS,
@@ -168,7 +203,10 @@ ENTRIES: dict[str, Entry] = {
         ),
     ),
     "s5_null": Entry(
-        tests="The null of s5: the spurious factor is independent of the task, so no latent should mix them.",
+        tests=(
+            "The null of s5: the spurious factor is independent of the task, so no latent should "
+            "mix them."
+        ),
         build=build,
         setup=_setup(2.70),
         evals=EVALS,
@@ -176,7 +214,13 @@ ENTRIES: dict[str, Entry] = {
         head="s5",
         settings={"correlation": 0.0},
         sanity=(
-            Expectation("batch_topk", "spurious_cos", -0.3, 0.2, "factors that have nothing to do with each other are mixed"),
+            Expectation(
+                "batch_topk",
+                "spurious_cos",
+                -0.3,
+                0.2,
+                "factors that have nothing to do with each other are mixed",
+            ),
         ),
     ),
 }

@@ -1,22 +1,28 @@
-"""SynthSAEBench (arXiv 2602.14687): thousands of rare, correlated features in superposition, most of them in a forest.
+"""SynthSAEBench (arXiv 2602.14687): thousands of rare, correlated features in superposition, most
+of them in a forest.
 
-Hypothesis it tests: with frequencies, a hierarchy, exclusion and correlation as in language, which SAE finds the features? Made
-by `synth.features_build.synthsaebench`, drawn by `synth.features`. `synthsaebench-16k` has the published configuration, the
-others keep all that does not depend on size.
+Hypothesis it tests: with frequencies, a hierarchy, exclusion and correlation as in language, which
+SAE finds the features? Made by `synth.features_build.synthsaebench`, drawn by `synth.features`.
+`synthsaebench-16k` has the published configuration, the others keep all that does not depend on
+size.
 
-Features: the roots, level 1, ... of the forest, then those outside of it; the earlier, the more frequent.
+Features: the roots, level 1, ... of the forest, then those outside of it; the earlier, the more
+frequent.
 """
 
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.features_build import synthsaebench
 
-# k is the L0 of the features that the width has room for, the most frequent ones: 25 at 4,096 of 16,384 (published), 8.3 at 512
-# of 2,048, 3.6 at 128 of 512.
+# k is the L0 of the features that the width has room for, the most frequent ones: 25 at 4,096 of
+# 16,384 (published), 8.3 at 512 of 2,048, 3.6 at 128 of 512.
 HEADLINE = ("f1", "mcc", "uniqueness", "explained_variance")
 
 ENTRIES = {
     "synthsaebench-16k": Entry(
-        tests="Which SAE finds the features of the published benchmark: 16,384 in 768 dimensions, 34 active at a time?",
+        tests=(
+            "Which SAE finds the features of the published benchmark: 16,384 in 768 dimensions, "
+            "34 active at a time?"
+        ),
         build=synthsaebench,
         setup=Setup(n_latents=4_096, k=25, steps=195_312, batch=1_024, lr=3e-4, decay=1 / 3),
         evals=(),
@@ -25,7 +31,10 @@ ENTRIES = {
         settings={"features": 16_384, "d": 768, "roots": 128},
     ),
     "synthsaebench-2k": Entry(
-        tests="The published benchmark at an eighth of the size, for a table within an hour: 2,048 features in 256 dimensions.",
+        tests=(
+            "The published benchmark at an eighth of the size, for a table within an hour: 2,048 "
+            "features in 256 dimensions."
+        ),
         build=synthsaebench,
         setup=Setup(n_latents=512, k=8, steps=4_000, batch=1_024, lr=1e-3, decay=1 / 3),
         evals=(),

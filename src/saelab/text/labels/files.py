@@ -1,4 +1,6 @@
-"""Labels from a file: csv, tsv, jsonl or parquet with one text per row, and a mapping from columns to their meaning."""
+"""Labels from a file: csv, tsv, jsonl or parquet with one text per row, and a mapping from columns
+to their meaning.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +14,16 @@ MAX_VALUES = 32_767  # of one column
 READERS = (".csv", ".tsv", ".jsonl", ".parquet")
 
 
-def read_labels(path: str | Path, *, text: str, labels: Sequence[str], file: str | None = None) -> LabelledCorpus:
-    """A labelled corpus from a table with one text per row; a row's labels hold for all of its characters.
+def read_labels(
+    path: str | Path, *, text: str, labels: Sequence[str], file: str | None = None
+) -> LabelledCorpus:
+    """A labelled corpus from a table with one text per row; a row's labels hold for all of its
+    characters.
 
-    `text`: the column of the text; `labels`: the columns of the families, of any plain type (values are compared as text,
-    an empty or missing one is unknown); `file`: the column by which splits go (rows of one source belong together), by
-    default every row for itself. Rows without a text are left out. Raises `FileNotFoundError`, or `ValueError` naming the
-    file and the columns it has.
+    `text`: the column of the text; `labels`: the columns of the families, of any plain type (values
+    are compared as text, an empty or missing one is unknown); `file`: the column by which splits go
+    (rows of one source belong together), by default every row for itself. Rows without a text are
+    left out. Raises `FileNotFoundError`, or `ValueError` naming the file and the columns it has.
     """
     path = Path(path).expanduser()
     columns = _columns(path)
@@ -32,7 +37,10 @@ def read_labels(path: str | Path, *, text: str, labels: Sequence[str], file: str
         found = ["" if columns[name][i] is None else str(columns[name][i]) for i in keep]
         values = tuple(sorted(set(found) - {""}))
         if len(values) > MAX_VALUES:
-            raise ValueError(f"labels {path}: column {name!r} has {len(values):,} values; at most {MAX_VALUES:,} are allowed")
+            raise ValueError(
+                f"labels {path}: column {name!r} has {len(values):,} values; at most "
+                f"{MAX_VALUES:,} are allowed"
+            )
         known = {value: i for i, value in enumerate(values)} | {"": -1}
         families.append(Family(name, values))
         numbers[:, c] = [known[value] for value in found]
@@ -40,7 +48,9 @@ def read_labels(path: str | Path, *, text: str, labels: Sequence[str], file: str
     for row, i in enumerate(keep):
         content = str(columns[text][i])
         name = str(columns[file][i]) if file else f"row {i + 1}"
-        texts.append(LabelledText(name, content, np.broadcast_to(numbers[row], (len(content), len(labels)))))
+        texts.append(
+            LabelledText(name, content, np.broadcast_to(numbers[row], (len(content), len(labels))))
+        )
     return LabelledCorpus(tuple(families), tuple(texts))
 
 
@@ -59,7 +69,9 @@ def _columns(path: Path) -> dict[str, list[Any]]:
         elif path.suffix == ".jsonl":
             table = json.read_json(path)
         else:
-            split = csv.ParseOptions(delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True)
+            split = csv.ParseOptions(
+                delimiter="\t" if path.suffix == ".tsv" else ",", newlines_in_values=True
+            )
             table = csv.read_csv(path, parse_options=split)
     except pa.ArrowInvalid as error:
         raise ValueError(f"labels {path} cannot be read as {path.suffix[1:]}: {error}") from error

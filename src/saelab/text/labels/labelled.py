@@ -1,9 +1,11 @@
-"""Labelled text -> labelled tokens: one interface for labels that Python's grammar gives and labels from files.
+"""Labelled text -> labelled tokens: one interface for labels that Python's grammar gives and labels
+from files.
 
-A `LabelledCorpus` holds texts with a label of every character, in one column per family (token type, scope, ...); its
-makers are `stdlib_labels` here and `labels_files.read_labels`. A token takes the label of its first character that is not
-blank. What a causal language model cannot know (that an identifier will be called, before its bracket) is labelled all
-the same. -1 stands for unknown everywhere. Every split goes by file: neighbouring tokens share nearly everything.
+A `LabelledCorpus` holds texts with a label of every character, in one column per family (token
+type, scope, ...); its makers are `stdlib_labels` here and `labels_files.read_labels`. A token takes
+the label of its first character that is not blank. What a causal language model cannot know (that
+an identifier will be called, before its bracket) is labelled all the same. -1 stands for unknown
+everywhere. Every split goes by file: neighbouring tokens share nearly everything.
 """
 
 import hashlib
@@ -16,18 +18,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.store import read_json
 from saelab.text.corpora import EMBEDDED, read_documents
 from saelab.text.labels.python import FAMILIES, VALUES, python_labels
 from saelab.text.stdlib import Split, stdlib_corpus
 from saelab.text.windows import TokenWindows, split_documents, start_token
-from saelab.store import read_json
 from saelab.types import Source
 
 TOP_LEVEL = "top level"  # module family of a file outside every package
 REMAINDER = ("no", "none")  # values that say a thing is absent: no concept of their own
-SLOW = ("file", "module_family", "scope", "in_docstring", "indentation")  # constant over many tokens
+# constant over many tokens
+SLOW = ("file", "module_family", "scope", "in_docstring", "indentation")
 FAST = ("token_type", "role")  # change from token to token
-FACTS = Path(__file__).parent / "pylm" / "weights" / "facts.json"
+FACTS = Path(__file__).parents[2] / "lm" / "pylm" / "weights" / "facts.json"
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,18 @@ HIERARCHY: tuple[tuple[Concept, Concept], ...] = tuple(
         (("token_type", ("name",)), ("role", ("call", "builtin_call", "method_call"))),
         (("role", ("call", "builtin_call", "method_call")), ("role", ("builtin_call",))),
         (("role", ("call", "builtin_call", "method_call")), ("role", ("method_call",))),
-        (("token_type", ("name",)), ("role", ("function_name", "class_name", "parameter", "store"))),
-        (("role", ("function_name", "class_name", "parameter", "store")), ("role", ("function_name",))),
-        (("role", ("function_name", "class_name", "parameter", "store")), ("role", ("class_name",))),
+        (
+            ("token_type", ("name",)),
+            ("role", ("function_name", "class_name", "parameter", "store")),
+        ),
+        (
+            ("role", ("function_name", "class_name", "parameter", "store")),
+            ("role", ("function_name",)),
+        ),
+        (
+            ("role", ("function_name", "class_name", "parameter", "store")),
+            ("role", ("class_name",)),
+        ),
         (("token_type", ("op", "bracket")), ("token_type", ("bracket",))),
         (("scope", ("function", "method")), ("scope", ("method",))),
         (("construct", ("dict", "list", "set", "tuple")), ("construct", ("dict",))),
@@ -124,26 +136,42 @@ class TokenLabels:
         """Tokens per value."""
         known = self.families[self.column(family)].values
         found = self.of(family)
-        return dict(zip(known, found[found >= 0].long().bincount(minlength=len(known)).tolist(), strict=True))
+        return dict(
+            zip(
+                known, found[found >= 0].long().bincount(minlength=len(known)).tolist(), strict=True
+            )
+        )
 
     def holds(self, concept: Concept) -> Tensor:
-        """Whether a concept holds, `[N]`: 1, 0, or -1 where the label is unknown. Raises `ValueError` for unknown names."""
+        """Whether a concept holds, `[N]`: 1, 0, or -1 where the label is unknown. Raises
+        `ValueError` for unknown names.
+        """
         found, known = self.of(concept.family), self.families[self.column(concept.family)].values
         if missing := [value for value in concept.values if value not in known]:
-            raise ValueError(f"family {concept.family} has no value {missing[0]!r}; it has {', '.join(known)}")
+            raise ValueError(
+                f"family {concept.family} has no value {missing[0]!r}; it has {', '.join(known)}"
+            )
         wanted = torch.tensor([known.index(value) for value in concept.values])
         return torch.where(found < 0, -1, torch.isin(found, wanted).long())
 
     def concepts(self) -> list[Concept]:
-        """One concept for every value of every family, but those that only say that something is absent."""
-        return [Concept(f.name, (value,)) for f in self.families for value in f.values if value not in REMAINDER]
+        """One concept for every value of every family, but those that only say that something is
+        absent.
+        """
+        return [
+            Concept(f.name, (value,))
+            for f in self.families
+            for value in f.values
+            if value not in REMAINDER
+        ]
 
 
 def stdlib_labels(split: Split, tokenizer: Any) -> LabelledCorpus:
-    """The embedded corpus with the labels that `tokenize` and `ast` give, in the order in which windows number its files.
+    """The embedded corpus with the labels that `tokenize` and `ast` give, in the order in which
+    windows number its files.
 
-    Families: those of `labels_python`, the module family (the first folder of the path) and the file. A file that this
-    Python cannot parse keeps the last two and is named in `problems`.
+    Families: those of `labels_python`, the module family (the first folder of the path) and the
+    file. A file that this Python cannot parse keeps the last two and is named in `problems`.
     """
     documents = read_documents(Source(corpus=EMBEDDED), split)
     pieces = list(split_documents(documents, tokenizer))
@@ -159,11 +187,15 @@ def stdlib_labels(split: Split, tokenizer: Any) -> LabelledCorpus:
         labels[:, -2:] = modules.index(_module_family(name)), files.index(name)
         texts.append(LabelledText(name, text, labels, problem))
     of_python = (Family(name, VALUES[name]) for name in FAMILIES)
-    return LabelledCorpus((*of_python, Family("module_family", modules), Family("file", files)), tuple(texts))
+    return LabelledCorpus(
+        (*of_python, Family("module_family", modules), Family("file", files)), tuple(texts)
+    )
 
 
 def missing_files() -> tuple[str, ...]:
-    """Held-out files of the embedded model that the running Python's library lacks, such as its tests."""
+    """Held-out files of the embedded model that the running Python's library lacks, such as its
+    tests.
+    """
     here = {file.path for file in stdlib_corpus().held_out}
     return tuple(path for path in read_json(FACTS)["held_out_paths"] if path not in here)
 
@@ -175,13 +207,19 @@ def _module_family(path: str) -> str:
 def label_tokens(corpus: LabelledCorpus, tokenizer: Any) -> TokenLabels:
     """Tokenise a labelled corpus; a token takes the label of its first character that is not blank.
 
-    Raises `ValueError` for a tokenizer that does not say where its tokens lie in the text (a slow one).
+    Raises `ValueError` for a tokenizer that does not say where its tokens lie in the text (a slow
+    one).
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError("labels need to know where a token lies in its text: give a fast tokenizer (PreTrainedTokenizerFast)")
+        raise ValueError(
+            "labels need to know where a token lies in its text: give a fast tokenizer "
+            "(PreTrainedTokenizerFast)"
+        )
     tokens, values, doc, names = [], [], [], []
     for text in corpus.texts:
-        coded = tokenizer(text.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        coded = tokenizer(
+            text.text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+        )
         if coded["input_ids"]:
             tokens.append(np.array(coded["input_ids"], np.int32))
             values.append(text.labels[_deciding(text.text, np.array(coded["offset_mapping"]))])
@@ -194,7 +232,9 @@ def label_tokens(corpus: LabelledCorpus, tokenizer: Any) -> TokenLabels:
 
 
 def _deciding(text: str, spans: np.ndarray) -> np.ndarray:
-    """The character `[n]` that decides on the label of the tokens at `spans [n, 2]`: the first that is no space or tab."""
+    """The character `[n]` that decides on the label of the tokens at `spans [n, 2]`: the first that
+    is no space or tab.
+    """
     blank = np.array([c in " \t" for c in text] + [False])
     solid = np.where(blank, len(text), np.arange(len(text) + 1))
     following = np.minimum.accumulate(solid[::-1])[::-1]  # the next place that is not blank
@@ -207,29 +247,40 @@ def at_windows(labels: TokenLabels, windows: TokenWindows) -> Tensor:
 
     Raises `ValueError` when the windows were cut from another text or by another tokenizer.
     """
-    first = torch.searchsorted(labels.doc, torch.arange(len(labels.names), dtype=labels.doc.dtype))  # [docs]
+    # [docs]
+    first = torch.searchsorted(labels.doc, torch.arange(len(labels.names), dtype=labels.doc.dtype))
     known = (windows.at >= 0) & (windows.doc < len(first))
     place = torch.where(known, first[windows.doc.clamp(max=len(first) - 1).long()] + windows.at, -1)
     at = place.clamp(0, len(labels.tokens) - 1)
-    if (place >= len(labels.tokens)).any() or not torch.equal(labels.tokens[at][known], windows.tokens[known]):
-        raise ValueError("the windows do not show the labelled text: label the same documents with the same tokenizer")
+    if (place >= len(labels.tokens)).any() or not torch.equal(
+        labels.tokens[at][known], windows.tokens[known]
+    ):
+        raise ValueError(
+            "the windows do not show the labelled text: label the same documents with the same "
+            "tokenizer"
+        )
     return place
 
 
 def labelled_windows(labels: TokenLabels, tokenizer: Any, *, context: int) -> TokenWindows:
-    """Windows of a labelled corpus, every text from a window of its own on; short ones are filled up, `keep` is False there.
+    """Windows of a labelled corpus, every text from a window of its own on; short ones are filled
+    up, `keep` is False there.
 
-    For texts that are labelled as a whole: the model sees nothing of the text before. Raises `ValueError` for a context
-    under 2.
+    For texts that are labelled as a whole: the model sees nothing of the text before. Raises
+    `ValueError` for a context under 2.
     """
     if context < 2:
-        raise ValueError(f"context is {context}; a window needs at least 2 tokens, the first is the separator")
+        raise ValueError(
+            f"context is {context}; a window needs at least 2 tokens, the first is the separator"
+        )
     start, start_id = start_token(tokenizer)
     front = int(start_id is not None)
     rows: list[np.ndarray] = []
     for places in torch.arange(len(labels.doc)).split(labels.doc.bincount().tolist()):
         for part in places.split(context - front):
-            rows.append(np.pad(part.numpy(), (front, context - front - len(part)), constant_values=-1))
+            rows.append(
+                np.pad(part.numpy(), (front, context - front - len(part)), constant_values=-1)
+            )
     place = torch.from_numpy(np.stack(rows))  # [W, T]
     keep, at = place >= 0, place.clamp(min=0)
     doc = labels.doc[at[:, front]].unsqueeze(1).expand_as(place)

@@ -1,8 +1,10 @@
-"""Labels of Python source from its own grammar: `tokenize` and `ast` say what every character is. Nothing is annotated.
+"""Labels of Python source from its own grammar: `tokenize` and `ast` say what every character is.
+Nothing is annotated.
 
-Positions: `ast` counts columns in UTF-8 bytes, `tokenize` in characters; both end a line only at a newline (after CR LF and
-CR are read as one), never at a form feed. Versions: up to Python 3.11 an f-string is one string token and the positions of
-the expressions in it are unreliable, so it is labelled as a whole; from 3.12 on its expressions are labelled like others.
+Positions: `ast` counts columns in UTF-8 bytes, `tokenize` in characters; both end a line only at a
+newline (after CR LF and CR are read as one), never at a form feed. Versions: up to Python 3.11 an
+f-string is one string token and the positions of the expressions in it are unreliable, so it is
+labelled as a whole; from 3.12 on its expressions are labelled like others.
 """
 
 import ast
@@ -14,17 +16,67 @@ import tokenize
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-TYPES = ("name", "keyword", "string", "docstring", "comment", "op", "bracket", "number", "newline", "line_break", "space")
+TYPES = (
+    "name",
+    "keyword",
+    "string",
+    "docstring",
+    "comment",
+    "op",
+    "bracket",
+    "number",
+    "newline",
+    "line_break",
+    "space",
+)
 ROLES = (
-    *("none", "load", "store", "attribute", "method_call", "call", "builtin_call", "builtin", "parameter"),
+    *(
+        "none",
+        "load",
+        "store",
+        "attribute",
+        "method_call",
+        "call",
+        "builtin_call",
+        "builtin",
+        "parameter",
+    ),
     *("keyword_argument", "function_name", "class_name", "imported_name", "self", "other"),
 )
 CONSTRUCTS = (
-    *("module", "call", "def", "assign", "class", "tuple", "if", "binop", "dict", "list", "compare", "subscript", "for"),
-    *("with", "import", "try", "return", "except", "boolop", "while", "comprehension", "set", "fstring", "lambda", "ifexp"),
+    *(
+        "module",
+        "call",
+        "def",
+        "assign",
+        "class",
+        "tuple",
+        "if",
+        "binop",
+        "dict",
+        "list",
+        "compare",
+        "subscript",
+        "for",
+    ),
+    *(
+        "with",
+        "import",
+        "try",
+        "return",
+        "except",
+        "boolop",
+        "while",
+        "comprehension",
+        "set",
+        "fstring",
+        "lambda",
+        "ifexp",
+    ),
     *("raise", "yield", "assert", "match"),
 )
 SCOPES = ("module", "class", "function", "method")
@@ -44,7 +96,22 @@ VALUES = {
 }
 FAMILIES = tuple(VALUES)
 NAMED_AS_IS = (
-    *("Call", "Assign", "If", "With", "Try", "For", "While", "Return", "Raise", "Assert", "Tuple", "List", "Dict", "Set"),
+    *(
+        "Call",
+        "Assign",
+        "If",
+        "With",
+        "Try",
+        "For",
+        "While",
+        "Return",
+        "Raise",
+        "Assert",
+        "Tuple",
+        "List",
+        "Dict",
+        "Set",
+    ),
     *("Compare", "Subscript", "BoolOp", "BinOp", "IfExp", "Lambda", "Yield", "Import", "Match"),
 )
 CONSTRUCT_OF = {kind: kind.lower() for kind in NAMED_AS_IS} | {
@@ -67,12 +134,26 @@ CONSTRUCT_OF = {kind: kind.lower() for kind in NAMED_AS_IS} | {
     "TemplateStr": "fstring",
 }
 DOCUMENTED = (ast.Module, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-TOKEN_TYPES = {tokenize.NUMBER: "number", tokenize.COMMENT: "comment", tokenize.NEWLINE: "newline", tokenize.NL: "line_break"}
-STRING_PARTS = {"STRING", "FSTRING_START", "FSTRING_MIDDLE", "FSTRING_END", "TSTRING_START", "TSTRING_MIDDLE", "TSTRING_END"}
+TOKEN_TYPES = {
+    tokenize.NUMBER: "number",
+    tokenize.COMMENT: "comment",
+    tokenize.NEWLINE: "newline",
+    tokenize.NL: "line_break",
+}
+STRING_PARTS = {
+    "STRING",
+    "FSTRING_START",
+    "FSTRING_MIDDLE",
+    "FSTRING_END",
+    "TSTRING_START",
+    "TSTRING_MIDDLE",
+    "TSTRING_END",
+}
 FSTRING_INSIDE = hasattr(tokenize, "FSTRING_START")  # Python 3.12: f-strings are tokenised inside
 BUILTINS = frozenset(dir(builtins))
 HEADER = re.compile(r"(?:async[\s\\]+)?(?:def|class)[\s\\]+")
-UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError)  # what the parser refuses with
+# what the parser refuses with
+UNREADABLE = (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError)
 
 
 def python_labels(text: str) -> np.ndarray:
@@ -85,7 +166,11 @@ def python_labels(text: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the source's own invalid escapes
             tree = ast.parse(plain)
-        tokens = [t for t in tokenize.generate_tokens(io.StringIO(plain).readline) if t.type != tokenize.ENCODING]
+        tokens = [
+            t
+            for t in tokenize.generate_tokens(io.StringIO(plain).readline)
+            if t.type != tokenize.ENCODING
+        ]
     except UNREADABLE as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     painter = _Painter(plain)
@@ -95,7 +180,9 @@ def python_labels(text: str) -> np.ndarray:
 
 
 def _plain_lines(text: str) -> tuple[str, np.ndarray]:
-    """The text with newlines only and no byte-order mark, and for every character of `text` its place there."""
+    """The text with newlines only and no byte-order mark, and for every character of `text` its
+    place there.
+    """
     if text.startswith("\ufeff"):
         text = "\f" + text[1:]
     dropped = np.zeros(len(text), bool)  # the CR of a CR LF
@@ -114,7 +201,9 @@ class _Names:
 
 
 class _Painter:
-    """The label array of one text, painted from outside to inside: what is painted later lies deeper."""
+    """The label array of one text, painted from outside to inside: what is painted later lies
+    deeper.
+    """
 
     def __init__(self, text: str):
         self.text = text
@@ -128,12 +217,14 @@ class _Painter:
     def put(self, family: str, start: int, end: int, value: str) -> None:
         self.of[family][start:end] = VALUES[family].index(value)
 
-    # Tokens: type, string, comment, depths ---------------------------------------------------------------------------
+    # Tokens: type, string, comment, depths --------------------------------------------------------
 
     def paint_tokens(self, tokens: list[tokenize.TokenInfo]) -> None:
         depth = brackets = fstrings = done = 0
         for token in tokens:
-            start, end = (int(self.starts[row - 1]) + column for row, column in (token.start, token.end))
+            start, end = (
+                int(self.starts[row - 1]) + column for row, column in (token.start, token.end)
+            )
             kind = tokenize.tok_name[token.type]
             depth += (kind == "INDENT") - (kind == "DEDENT")
             fstrings += kind in ("FSTRING_START", "TSTRING_START")
@@ -160,7 +251,7 @@ class _Painter:
             self.names.end[start], self.names.start[end] = end, start
             self.put("role", start, end, "self" if text in ("self", "cls") else "other")
 
-    # Tree: docstring, role, construct, scope -------------------------------------------------------------------------
+    # Tree: docstring, role, construct, scope ------------------------------------------------------
 
     def paint_tree(self, tree: ast.Module) -> None:
         todo: list[tuple[ast.AST, str]] = [(tree, "module")]
@@ -181,7 +272,13 @@ class _Painter:
             start, end = self.span(node)
             self.put("construct", start, end, construct)
             if construct in ("def", "class"):
-                scope = "class" if construct == "class" else "method" if scope == "class" else "function"
+                scope = (
+                    "class"
+                    if construct == "class"
+                    else "method"
+                    if scope == "class"
+                    else "function"
+                )
                 self.put("scope", start, end, scope)
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             start, end = self.span(node.body[0])
@@ -207,14 +304,21 @@ class _Painter:
                     own = "store" if isinstance(node.ctx, ast.Store) else "load"
                     yield self.span(node)[0], "builtin" if known else own
             case ast.Attribute():
-                yield self.names.start.get(self.span(node)[1], -1), "method_call" if called else "attribute"
+                yield (
+                    self.names.start.get(self.span(node)[1], -1),
+                    "method_call" if called else "attribute",
+                )
             case ast.arg():
                 yield self.span(node)[0], "parameter"
             case ast.keyword(arg=str()):
                 yield self.span(node)[0], "keyword_argument"
             case ast.alias():
                 start, end = self.span(node)
-                yield from ((place, "imported_name") for place in range(start, end) if place in self.names.end)
+                yield from (
+                    (place, "imported_name")
+                    for place in range(start, end)
+                    if place in self.names.end
+                )
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 header = HEADER.match(self.text, self.span(node)[0])
                 role = "class_name" if isinstance(node, ast.ClassDef) else "function_name"
@@ -222,8 +326,9 @@ class _Painter:
 
     def span(self, node: ast.AST) -> tuple[int, int]:
         """Start and end of a node in characters."""
-        first, last = getattr(node, "lineno"), getattr(node, "end_lineno")  # noqa: B009 (not every node has them)
-        return self._place(first, getattr(node, "col_offset")), self._place(last, getattr(node, "end_col_offset"))  # noqa: B009
+        place: Any = node  # not every node has one, those asked about have
+        start = self._place(place.lineno, place.col_offset)
+        return start, self._place(place.end_lineno, place.end_col_offset)
 
     def _place(self, row: int, column: int) -> int:
         """A row and a column in UTF-8 bytes -> a place in the text."""

@@ -1,4 +1,6 @@
-"""Sets made of labelled tokens: splits by file, spans, paired factors, and `types.Labelled` from any of them."""
+"""Sets made of labelled tokens: splits by file, spans, paired factors, and `types.Labelled` from
+any of them.
+"""
 
 from dataclasses import dataclass
 
@@ -21,17 +23,23 @@ class Spans:
     def mean(self, x: Tensor) -> Tensor:
         """Mean over each span `[S, D]` of token rows `x [N, D]`."""
         total = torch.cat([x.new_zeros(1, x.shape[1], dtype=torch.double), x.double().cumsum(0)])
-        return ((total[self.end] - total[self.start]) / (self.end - self.start).unsqueeze(1)).to(x.dtype)
+        return ((total[self.end] - total[self.start]) / (self.end - self.start).unsqueeze(1)).to(
+            x.dtype
+        )
 
 
 def split_by_file(file: Tensor, *, seed: int = 0) -> Tensor:
-    """Whether a token is for training, `[N]` bool, from file numbers `[N]`: whole files, about half of the tokens each.
+    """Whether a token is for training, `[N]` bool, from file numbers `[N]`: whole files, about half
+    of the tokens each.
 
-    Files come in random order; each goes to the side that has fewer tokens so far. Raises `ValueError` for one file.
+    Files come in random order; each goes to the side that has fewer tokens so far. Raises
+    `ValueError` for one file.
     """
     found, where, size = file.unique(return_inverse=True, return_counts=True)
     if len(found) < 2:
-        raise ValueError(f"{len(found)} file cannot be split into training and test files; give at least 2")
+        raise ValueError(
+            f"{len(found)} file cannot be split into training and test files; give at least 2"
+        )
     train = torch.zeros(len(found), dtype=torch.bool)
     held = [0, 0]
     for i in torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist():
@@ -65,7 +73,8 @@ def cells(labels: TokenLabels, first: str, second: str) -> Tensor:
 
 
 def balanced(first: Tensor, second: Tensor, *, seed: int = 0) -> Tensor:
-    """Numbers of tokens, in order, with as many in each of the four cells of two binary factors `[N]` (-1 is left out).
+    """Numbers of tokens, in order, with as many in each of the four cells of two binary factors
+    `[N]` (-1 is left out).
 
     Raises `ValueError` when a cell is empty, saying which.
     """
@@ -74,13 +83,20 @@ def balanced(first: Tensor, second: Tensor, *, seed: int = 0) -> Tensor:
     smallest = min(len(part) for part in parts)
     if smallest == 0:
         empty = [f"({n // 2}, {n % 2})" for n, part in enumerate(parts) if len(part) == 0]
-        raise ValueError(f"no token has the two factors at {', '.join(empty)}: they cannot be balanced; choose another pair")
+        raise ValueError(
+            f"no token has the two factors at {', '.join(empty)}: they cannot be balanced; choose "
+            "another pair"
+        )
     drawn = [part[torch.randperm(len(part), generator=generator)[:smallest]] for part in parts]
     return torch.cat(drawn).sort().values
 
 
 def labelled(x: Tensor, labels: TokenLabels, families: tuple[str, ...]) -> Labelled:
-    """Token rows `x [N, D]` with the columns of some families, one or a pair. Raises `ValueError` where sizes differ."""
+    """Token rows `x [N, D]` with the columns of some families, one or a pair. Raises `ValueError`
+    where sizes differ.
+    """
     if len(x) != len(labels.values):
-        raise ValueError(f"{len(x):,} activations for {len(labels.values):,} labelled tokens; give one for each")
+        raise ValueError(
+            f"{len(x):,} activations for {len(labels.values):,} labelled tokens; give one for each"
+        )
     return Labelled(x, torch.stack([labels.of(name).long() for name in families], 1), families)
