@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "saelab"
 ROWS = (
-    ("types",),
+    ("types", "figures"),
     ("store", "stats", "threads"),
     ("text",),
     ("lm", "effects", "synth", "sae"),
