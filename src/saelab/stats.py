@@ -176,6 +176,24 @@ def paired_difference(
     return mean_score([t - b for t, b in zip(treatment, baseline, strict=True)], better=better)
 
 
+def paired_p(differences: Sequence[float]) -> float:
+    """Two-sided p-value of mean difference 0 by Student's t test on paired differences.
+
+    It is below .05 exactly where the interval of `paired_difference` excludes 0. Differences that
+    are all equal have p 0, or 1 where they are 0. Raises `ValueError` with fewer than 2.
+    """
+    _check_finite(differences, "differences")
+    n = len(differences)
+    if n < 2:
+        raise ValueError(f"{n} difference; a t test takes at least 2")
+    mean, deviation = math.fsum(differences) / n, _deviation(differences)
+    if deviation == 0:
+        return 1.0 if mean == 0 else 0.0
+    from scipy.special import stdtr  # here, so that `import saelab` stays light
+
+    return float(2 * stdtr(n - 1, -abs(mean) / deviation * math.sqrt(n)))
+
+
 def sign_flip_p(differences: Sequence[float], *, n_perm: int = 10_000, seed: int = 0) -> float:
     """Two-sided p-value of mean 0 under random signs (Fisher's randomisation test on paired
     differences).

@@ -144,3 +144,15 @@ def test_minimum_detectable_difference():
     assert stats.minimum_detectable_difference(d) == pytest.approx(expected, rel=1e-5)
     with pytest.raises(ValueError, match="1 differences"):
         stats.minimum_detectable_difference([1.0])
+
+
+def test_the_p_value_agrees_with_the_interval_and_with_scipy():
+    from scipy.stats import ttest_1samp
+
+    for gaps in ([0.02, 0.04, 0.03], [0.02, 0.04, -0.01], [1.0, 2.0, 2.5, 0.2]):
+        p, interval = stats.paired_p(gaps), stats.mean_score(gaps)
+        assert p == pytest.approx(float(ttest_1samp(gaps, 0).pvalue))
+        assert interval.low is not None and (p < 0.05) == (interval.low > 0)
+    assert stats.paired_p([0.0, 0.0]) == 1 and stats.paired_p([0.1, 0.1]) == 0
+    with pytest.raises(ValueError, match="at least 2"):
+        stats.paired_p([0.1])

@@ -1,6 +1,7 @@
 import pytest
 
-from saelab.experiments.compare.judge import judge, merged, row
+from saelab.experiments.compare import judge as judging
+from saelab.experiments.compare.judge import merged, row
 from saelab.experiments.plan import Contrast
 from saelab.types import Score
 
@@ -19,6 +20,11 @@ def rows(treatment, baseline, *, l0=(32.0, 32.0), healthy=True, seeds=None):
             }
             made.append(row(f"{variant}-s{seed}", variant, seed, healthy=healthy, scores=scores))
     return made
+
+
+def judge(claim, made, better):
+    (verdict,) = judging.judge([claim], made, {claim.metric: better})
+    return verdict
 
 
 def test_row_holds_exactly_what_the_summary_promises():
@@ -41,7 +47,9 @@ def test_better_when_the_interval_excludes_zero():
     assert verdict["verdict"] == "better"
     assert verdict["value"] == pytest.approx(0.02)
     assert verdict["low"] == pytest.approx(0.02) and verdict["high"] == pytest.approx(0.02)
-    assert {"metric", "baseline", "treatment", "value", "low", "high", "verdict"} == set(verdict)
+    assert ["metric", "baseline", "treatment", "value", "low", "high"] == list(verdict)[:6]
+    assert ["n", "p", "detectable", "verdict"] == list(verdict)[6:]
+    assert verdict["n"] == 3
 
 
 def test_worse_where_lower_is_better():
@@ -92,3 +100,32 @@ def test_merged_facts():
         "model": "pylm",
         "seed": [0, 1],
     }
+
+
+def test_a_plan_of_many_contrasts_needs_more_than_one():
+    """Differences .02, .04, .03: t = 27 ** .5 on 2 degrees of freedom, p = 1 - (27 / 29) ** .5."""
+    clear, noise = rows([0.82, 0.85, 0.83], [0.80, 0.81, 0.80]), rows([0.8, 0.9], [0.9, 0.8])
+    alone = judge(CLAIM, clear, "higher")
+    assert alone["verdict"] == "better" and alone["p"] == pytest.approx(1 - (27 / 29) ** 0.5)
+    other = Contrast("explained_variance", baseline="b", treatment="a")
+    renamed = [r | {"variant": {"batch_topk": "a", "topk": "b"}[r["variant"]]} for r in noise]
+    both = judging.judge([CLAIM, other], [*clear, *renamed], {CLAIM.metric: "higher"})
+    assert [entry["verdict"] for entry in both] == ["no difference shown"] * 2
+    assert both[0]["p"] == pytest.approx(2 * alone["p"])
+    assert "not among 2 contrasts (corrected p 0.07)" in both[0]["reason"]
+    assert (both[0]["value"], both[0]["low"]) == (alone["value"], alone["low"])
+
+
+def test_what_cannot_be_compared_costs_the_others_nothing():
+    clear = rows([0.82, 0.85, 0.83], [0.80, 0.81, 0.80])
+    missing = Contrast("explained_variance", baseline="topk", treatment="absent")
+    both = judging.judge([CLAIM, missing], clear, {CLAIM.metric: "higher"})
+    assert [entry["verdict"] for entry in both] == ["better", "not comparable"]
+    assert both[1]["p"] is None and both[1]["detectable"] is None
+
+
+def test_the_detectable_difference_follows_the_spread():
+    narrow = judge(CLAIM, rows([0.82, 0.83, 0.82], [0.80, 0.81, 0.80]), "higher")
+    wide = judge(CLAIM, rows([0.82, 0.93, 0.72], [0.80, 0.81, 0.80]), "higher")
+    assert 0 <= narrow["detectable"] < 1e-9 and wide["detectable"] > 0.2
+    assert judge(CLAIM, rows([0.9], [0.1]), "higher")["detectable"] is None

@@ -4,11 +4,19 @@ A row is plain json, as it stands in the file: `variant, seed, l0, healthy, metr
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
 from saelab.experiments.plan import Contrast
-from saelab.stats import mean_score, paired_difference
+from saelab.stats import (
+    LEVEL,
+    holm,
+    mean_score,
+    minimum_detectable_difference,
+    paired_difference,
+    paired_p,
+)
 from saelab.types import Better, Score
 
 # two arms whose mean L0 differs by more, relative to the baseline's, are not comparable
@@ -37,45 +45,96 @@ def row(
     }
 
 
-def judge(contrast: Contrast, rows: Sequence[Mapping[str, Any]], better: Better) -> dict[str, Any]:
-    """The verdict on one contrast, from rows of both variants, paired by seed.
+def judge(
+    contrasts: Sequence[Contrast],
+    rows: Sequence[Mapping[str, Any]],
+    better: Mapping[str, Better],
+) -> list[dict[str, Any]]:
+    """The verdicts on all contrasts of a plan, each from rows of both variants, paired by seed.
 
-    better / worse: the 95 % interval of the paired difference treatment - baseline excludes 0 in
-    the metric's `better` direction; else no difference shown. Not comparable: a run is unhealthy,
-    mean L0 differs by over 3 %, a value is undefined, or the two share no seed. `reason` says why
-    whenever the verdict is neither better nor worse.
+    better / worse: the paired difference treatment - baseline is not 0 in a t test at 5 %, after
+    Holm's correction over all contrasts of the plan that can be compared, and lies in the metric's
+    `better` direction or against it; else no difference shown. So the chance of one false "better"
+    or "worse" in the whole plan is at most 5 %. The interval beside it is that of this contrast
+    alone. Not comparable: a run is unhealthy, mean L0 differs by over 3 %, a value is undefined, or
+    the two share no seed. `reason` says why whenever the verdict is neither better nor worse.
+
+    `p` is the corrected p-value, `detectable` the smallest true difference that as many seeds with
+    this spread show in 4 of 5 cases; both are null where there is no interval.
     """
+    compared = [
+        _compared(contrast, rows, better.get(contrast.metric, "neither")) for contrast in contrasts
+    ]
+    tested = [i for i, result in enumerate(compared) if result.p is not None]
+    corrected = dict(zip(tested, holm([compared[i].p or 0.0 for i in tested]), strict=True))
+    return [_entry(result, corrected.get(i), len(tested)) for i, result in enumerate(compared)]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """One contrast by itself: its paired difference and what stands against a verdict."""
+
+    contrast: Contrast
+    difference: Score
+    p: float | None = None  # of this contrast alone
+    detectable: float | None = None
+    obstacle: str = ""  # why the two cannot be compared
+
+
+def _compared(contrast: Contrast, rows: Sequence[Mapping[str, Any]], better: Better) -> _Compared:
     baseline = {r["seed"]: r for r in rows if r["variant"] == contrast.baseline}
     treatment = {r["seed"]: r for r in rows if r["variant"] == contrast.treatment}
-    seeds = sorted(set(baseline) & set(treatment))
-    pairs = [(treatment[seed], baseline[seed]) for seed in seeds]
+    pairs = [(treatment[seed], baseline[seed]) for seed in sorted(set(baseline) & set(treatment))]
     obstacle = _obstacle(contrast, pairs)
     if obstacle:
-        return _entry(contrast, Score(None), "not comparable", obstacle)
+        return _Compared(contrast, Score(None), obstacle=obstacle)
     values = [
         [r["metrics"][contrast.metric]["value"] for r in arm] for arm in zip(*pairs, strict=True)
     ]
     difference = paired_difference(values[0], values[1], better=better)
+    if len(pairs) < 2:
+        return _Compared(contrast, difference)
+    gaps = [t - b for t, b in zip(*values, strict=True)]
+    return _Compared(contrast, difference, paired_p(gaps), minimum_detectable_difference(gaps))
+
+
+def _entry(compared: _Compared, p: float | None, tested: int) -> dict[str, Any]:
+    """One contrast as the summary has it; `p` is corrected over the `tested` ones."""
+    contrast, difference = compared.contrast, compared.difference
+    verdict, reason = _verdict(compared, p, tested)
+    entry: dict[str, Any] = {
+        "metric": contrast.metric,
+        "baseline": contrast.baseline,
+        "treatment": contrast.treatment,
+        "value": difference.value,
+        "low": difference.low,
+        "high": difference.high,
+        "n": difference.n,
+        "p": p,
+        "detectable": compared.detectable,
+        "verdict": verdict,
+    }
+    return entry | ({"reason": reason} if reason else {})
+
+
+def _verdict(compared: _Compared, p: float | None, tested: int) -> tuple[str, str]:
+    """The verdict in words, and the reason where it is neither better nor worse."""
+    difference = compared.difference
     value, low, high = difference.value, difference.low, difference.high
-    if value is None or low is None or high is None:
-        return _entry(contrast, difference, "no difference shown", difference.reason)
+    if compared.obstacle:
+        return "not comparable", compared.obstacle
+    if value is None or low is None or high is None or p is None:
+        return "no difference shown", difference.reason
     if low <= 0 <= high:
-        return _entry(
-            contrast,
-            difference,
+        return "no difference shown", f"the interval over {difference.n} seeds includes 0"
+    if p > 1 - LEVEL:
+        return (
             "no difference shown",
-            f"the interval over {len(seeds)} seeds includes 0",
+            f"alone it would count, but not among {tested} contrasts (corrected p {p:.2g})",
         )
-    if better == "neither":
-        return _entry(
-            contrast,
-            difference,
-            "no difference shown",
-            f"{contrast.metric} has no better direction",
-        )
-    return _entry(
-        contrast, difference, "better" if (value > 0) == (better == "higher") else "worse", ""
-    )
+    if difference.better == "neither":
+        return "no difference shown", f"{compared.contrast.metric} has no better direction"
+    return ("better" if (value > 0) == (difference.better == "higher") else "worse"), ""
 
 
 def means(rows: Sequence[Mapping[str, Any]], better: Mapping[str, Better]) -> list[dict[str, Any]]:
@@ -139,19 +198,6 @@ def _obstacle(
             f"mean L0 {of_treatment:.2f} against {of_baseline:.2f} differs by over {MAX_L0_GAP:.0%}"
         )
     return ""
-
-
-def _entry(contrast: Contrast, difference: Score, verdict: str, reason: str) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "metric": contrast.metric,
-        "baseline": contrast.baseline,
-        "treatment": contrast.treatment,
-        "value": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "verdict": verdict,
-    }
-    return entry | ({"reason": reason} if reason else {})
 
 
 def merged(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -66,9 +66,7 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
             row(folder.name, run.spec.name, run.seed, healthy=health.healthy, scores=scores)
         )
         facts.append(folder.meta().get("facts", {}))
-    contrasts = [
-        judge(contrast, rows, better.get(contrast.metric, "neither")) for contrast in plan.contrasts
-    ]
+    contrasts = judge(plan.contrasts, rows, better)
     record = {
         **merged(facts),
         "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],
