@@ -80,6 +80,7 @@ def test_summary_tables():
         "run": "topk-s0",
     }
     contrast = {"metric": "explained_variance", "baseline": "topk", "treatment": "gated", **score}
+    contrast |= {"n": 2, "p": None, "detectable": 0.031}
     contrast |= {"verdict": "not comparable", "reason": "mean L0 differs"}
     health = {"topk-s0": Health(False, ("NothingActive: none",), ("30% of the latents are dead",))}
     summary = Summary(Path("out"), (row,), (contrast,), (), {}, health)
@@ -90,6 +91,7 @@ def test_summary_tables():
         "0.500 [0.250, 0.750]" in text and "undefined" in text and "32.00" in text and "NO" in text
     )
     assert "gated against topk" in text and "not comparable (mean L0 differs)" in text
+    assert "0.031" in text and "Holm" in text
     assert "warning: topk-s0: 30% of the latents are dead" in text
     with pytest.raises(
         UnhealthyRun, match=r"1 of 1 runs is unhealthy. topk-s0: NothingActive: none"

@@ -47,8 +47,8 @@ def test_better_when_the_interval_excludes_zero():
     assert verdict["verdict"] == "better"
     assert verdict["value"] == pytest.approx(0.02)
     assert verdict["low"] == pytest.approx(0.02) and verdict["high"] == pytest.approx(0.02)
-    assert ["metric", "baseline", "treatment", "value", "low", "high"] == list(verdict)[:6]
-    assert ["n", "p", "detectable", "verdict"] == list(verdict)[6:]
+    assert list(verdict)[:6] == ["metric", "baseline", "treatment", "value", "low", "high"]
+    assert list(verdict)[6:] == ["n", "p", "detectable", "verdict"]
     assert verdict["n"] == 3
 
 
