@@ -1,11 +1,10 @@
-"""What calm threads cost on an idle machine and win beside busy processes: any command, both ways,
-taking turns.
+"""What calm threads cost on an idle machine and win beside busy processes: any command, taking turns.
 
     python benchmarks/calm_threads.py --competitors 0 6 --rounds 3 -- saelab demo --out /tmp/demo
 
-Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE and PASSIVE, and their ratio,
-for every number of competing processes. Without a command it times training steps of `batch_topk`,
-in tokens per second.
+Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE, unset and PASSIVE, and their
+ratios, for every number of competing processes (a `saelab` command sets PASSIVE itself where nothing
+is set). Without a command it times training steps of `batch_topk`, in tokens per second.
 """
 
 import argparse
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import time
 
-POLICIES = ("ACTIVE", "PASSIVE")
+POLICIES = ("ACTIVE", "unset", "PASSIVE")
 BUSY = "while True: pass"
 STEP = """
 import sys, time
@@ -39,6 +38,8 @@ print((n - 5) * 1024 / (time.perf_counter() - started))
 def measured(policy: str, command: list[str], limit: float) -> float:
     """Seconds of the command, or the number that it printed when there is no command."""
     env = os.environ | {"OMP_WAIT_POLICY": policy}
+    if policy == "unset":
+        del env["OMP_WAIT_POLICY"]
     started = time.monotonic()
     own = command or [sys.executable, "-c", STEP, "60"]
     try:
@@ -76,15 +77,14 @@ def main() -> None:
         median = {
             policy: statistics.median(values[policy] for values in rounds) for policy in POLICIES
         }
-        all_values = "; ".join(
-            " ".join(f"{values[policy]:,.0f}" for values in rounds) for policy in POLICIES
-        )
-        print(
-            f"{competitors} competitors: ACTIVE {median['ACTIVE']:,.1f} {unit}, PASSIVE "
-            f"{median['PASSIVE']:,.1f} {unit}, "
-            f"PASSIVE / ACTIVE {median['PASSIVE'] / median['ACTIVE']:.3f}  ({all_values})",
-            flush=True,
-        )
+        for policy in POLICIES:
+            ratio = median["PASSIVE"] / median[policy]
+            numbers = " ".join(f"{values[policy]:,.0f}" for values in rounds)
+            print(
+                f"{competitors} competitors, {policy}: {median[policy]:,.1f} {unit} ({numbers}), "
+                f"PASSIVE / {policy} {ratio:.3f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
