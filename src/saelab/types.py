@@ -9,7 +9,7 @@ Units: squared error is summed over D and averaged over positions; CE and KL are
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args, runtime_checkable
 
@@ -65,20 +65,68 @@ class Windows:
         """The kept activations as `[N, D]`, in order."""
         return self.x[self.keep]
 
+    def in_order(self, values: "Tensor") -> "Tensor":
+        """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, 0 elsewhere."""
+        ordered = values.new_zeros(*self.keep.shape, *values.shape[1:])
+        ordered[self.keep] = values
+        return ordered
+
+    def rows(self, numbers: "Tensor") -> "Windows":
+        """The windows with these numbers `[B]`, in this order."""
+        at = numbers.to(self.x.device)
+        return Windows(self.x[at], self.tokens[at], self.doc[at], self.pos[at], self.keep[at])
+
 
 @dataclass(frozen=True)
 class Tokens:
-    """Kept activations of shuffled positions; beside them, where asked for, windows of the same
-    stretch of text.
-    """
+    """Kept activations of shuffled positions."""
 
     x: "Tensor"  # [N, D]
-    windows: Windows | None = None
 
     @property
     def flat(self) -> "Tensor":
         """The activations `[N, D]`."""
         return self.x
+
+    def in_order(self, values: "Tensor") -> "Tensor":
+        """Raises `TypeError`: shuffled positions have no order."""
+        del values
+        raise TypeError(
+            "this step has shuffled tokens, no windows; a variant that needs order says "
+            'batches={"main": Windows}'
+        )
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of windows that have something in common, or have not; `kind` says what.
+
+    `flat` holds the kept positions of all first windows, then those of all second ones.
+    """
+
+    first: Windows  # [B, T]
+    second: Windows  # [B, T]
+    kind: "Tensor"  # [B] number in `kinds`
+    kinds: tuple[str, ...]  # what the two of a pair share, in words
+    # [B, 2, C] what is true of both windows, where the source tells it; for supervised runs
+    values: "Tensor | None" = None
+
+    @property
+    def flat(self) -> "Tensor":
+        """The kept activations as `[N, D]`, those of the first windows before the others."""
+        import torch  # not with the module: this one stays light
+
+        return torch.cat([self.first.flat, self.second.flat])
+
+    def in_order(self, values: "Tensor") -> "Tensor":
+        """Values of the kept positions `[N, *]` back in their windows `[2, B, T, *]`, 0
+        elsewhere.
+        """
+        n = int(self.first.keep.sum())
+        ordered = values.new_zeros(2, *self.first.keep.shape, *values.shape[1:])
+        ordered[0] = self.first.in_order(values[:n])
+        ordered[1] = self.second.in_order(values[n:])
+        return ordered
 
 
 @dataclass(frozen=True)
@@ -89,9 +137,28 @@ class Labelled:
     labels: "Tensor"  # [N, C] number of the value in its column, -1: unknown
     names: tuple[str, ...]  # of the columns
 
+    @property
+    def flat(self) -> "Tensor":
+        """The activations `[N, D]`."""
+        return self.x
 
-Batch = Tokens | Windows
-BatchKind = Literal["tokens", "windows", "both"]  # both: tokens, and windows beside them
+    def in_order(self, values: "Tensor") -> "Tensor":
+        """Raises `TypeError`: labelled positions have no order."""
+        del values
+        raise TypeError("labelled activations have no order; read Windows or Pairs for it")
+
+
+Batch = Tokens | Windows | Pairs | Labelled
+
+
+@dataclass(frozen=True)
+class Views:
+    """What one training step reads: views of the stream at one cursor."""
+
+    # windows also where tokens were asked for, if the stream does not shuffle: their kept positions
+    # in order are the tokens
+    main: Tokens | Windows
+    sides: Mapping[type[Batch], Batch] = field(default_factory=dict)  # by what was asked for
 
 
 @dataclass(frozen=True)
@@ -137,9 +204,21 @@ class ActivationSource(Protocol):
         """Mean and scale of the kept activations."""
         ...
 
-    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """Batches from `start` on, without end, each with the cursor that follows it. Equal
-        cursors, equal batches.
+    def missing(self, kind: type[Batch]) -> str:
+        """Why the stream has no batches of this kind, in one sentence; empty where it has."""
+        ...
+
+    def batches(
+        self,
+        main: type[Tokens] | type[Windows],
+        start: Cursor,
+        sides: Collection[type[Batch]] = (),
+    ) -> Iterator[tuple[Views, Cursor]]:
+        """Batches from `start` on, without end, each with the cursor that follows it.
+
+        Equal cursors, equal batches: a view does not depend on which others are asked for. How many
+        batches lie between two loads of the shuffle buffer is that of `main`. Raises `ValueError`
+        with the sentence of `missing`.
         """
         ...
 

@@ -3,6 +3,7 @@ fail.
 """
 
 from dataclasses import replace
+from itertools import islice
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from saelab.sae.activations import Activation, TopK
 from saelab.terms.base import Event, Variant
 from saelab.testing import variants as checks
 from saelab.testing.variants import BATCH, CHECKS, N_LATENTS, SparseSource, Subject, variant_checks
-from saelab.types import Cursor, Hook, Spec
+from saelab.types import Cursor, Hook, Spec, Tokens, Windows
 from saelab.variants import VARIANTS, build, check_spec, settings_of
 
 NAMES = [name for name, _ in variant_checks("topk")]
@@ -98,12 +99,11 @@ def test_every_setting_changes_the_run(variant, setting):
 
 def test_the_source_depends_on_the_cursor_alone():
     source = SparseSource()
-    stream = source.batches("tokens", Cursor())
-    first, following = next(stream)
-    second, _ = next(stream)
-    again, _ = next(SparseSource().batches("tokens", following))
+    stream = source.batches(Tokens, Cursor())
+    (first, following), (second, _) = ((views.main, after) for views, after in islice(stream, 2))
+    again = next(SparseSource().batches(Tokens, following))[0].main
     assert torch.equal(second.flat, again.flat) and not torch.equal(first.flat, second.flat)
-    windows, _ = next(source.batches("windows", Cursor()))
+    windows = next(source.batches(Windows, Cursor()))[0].main
     assert torch.equal(windows.flat, first.flat) and windows.x.shape == (BATCH // 16, 16, 16)
     scaled = first.flat * source.stats.scale
     assert 0.8 < scaled.square().sum(1).mean() < 1.2  # mean squared norm 1

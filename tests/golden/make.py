@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from saelab.store import write_json
-from saelab.testing.variants import SparseSource
+from saelab.testing.fakes import SparseSource
 from saelab.train import Training
 from saelab.types import Optim, Run, Source, Spec
 from saelab.variants import VARIANTS

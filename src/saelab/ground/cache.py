@@ -10,18 +10,29 @@ of activations that the cache is good for.
 import errno
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from saelab.ground.batching import cut_block, following, windows_per_batch
 from saelab.ground.stream import ActivationStream
+from saelab.ground.views import Block, read_batches, windows_per_batch
 from saelab.store import CorruptFile, file_hash, read_json, read_tensors, write_json, write_tensors
 from saelab.text.corpora import corpus_hash
-from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Source, Windows
+from saelab.types import (
+    Batch,
+    Cursor,
+    Hook,
+    InputStats,
+    Labelled,
+    LanguageModel,
+    Source,
+    Tokens,
+    Views,
+    Windows,
+)
 
 MANIFEST, STATS = "cache.json", "stats.safetensors"
 # What decides the content of a shard. `batch` does not: batches are cut when a shard is read.
@@ -249,17 +260,29 @@ class CachedStream:
         stats = read_tensors(self.folder / STATS, self.device)
         self.stats = InputStats(stats["mean"], float(stats["scale"]), int(stats["n"]))
 
-    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+    def missing(self, kind: type[Batch]) -> str:
+        """A cache knows documents and order, and no labels."""
+        if kind is Labelled:
+            return f"the cache in {self.folder} holds no labels of tokens; train without a cache"
+        return ""
+
+    def batches(
+        self,
+        main: type[Tokens] | type[Windows],
+        start: Cursor,
+        sides: Collection[type[Batch]] = (),
+    ) -> Iterator[tuple[Views, Cursor]]:
         """As the live stream's, for equal cursors. Raises `CorruptFile` naming a damaged shard,
         `ValueError` at the end.
         """
-        epoch, block, first = start.epoch, start.block, start.batch
-        while True:
-            cut = cut_block(self.block(epoch, block), kind, self.source, epoch, block)
-            for i in range(first, len(cut)):
-                yield cut[i], following(Cursor(epoch, block, i), len(cut), self.n_blocks)
-            epoch, block = (epoch, block + 1) if block + 1 < self.n_blocks else (epoch + 1, 0)
-            first = 0
+        for kind in sides:
+            if lack := self.missing(kind):
+                raise ValueError(lack)
+
+        def load(epoch: int, block: int) -> Block:
+            return Block(self.block(epoch, block), self.source, (epoch, block))
+
+        yield from read_batches(load, self.n_blocks, main, start, sides)
 
     def block(self, epoch: int, block: int) -> Windows:
         """The windows of one shard, its checksum verified the first time."""

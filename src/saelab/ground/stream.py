@@ -9,16 +9,27 @@ resuming recomputes one block.
 import functools
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saelab.ground.batching import cut_block, following, seeded
+from saelab.ground.views import Block, read_batches, seeded
 from saelab.lm.model import HFModel, State
+from saelab.text.corpora import EMBEDDED
+from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
 from saelab.text.windows import TokenWindows, load_windows
-from saelab.types import Batch, BatchKind, Cursor, InputStats, Source, Windows
+from saelab.types import (
+    Batch,
+    Cursor,
+    InputStats,
+    Labelled,
+    Source,
+    Tokens,
+    Views,
+    Windows,
+)
 
 log = logging.getLogger("saelab.lm")
 STATS_FROM = 8_192  # kept activations that scale, mean and median norm are estimated from, at least
@@ -154,30 +165,52 @@ class ActivationStream:
 
     # Batches --------------------------------------------------------------------------------------
 
-    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
+    def missing(self, kind: type[Batch]) -> str:
+        """Labels of tokens are known for the embedded text alone."""
+        if kind is Labelled and self.source.corpus != EMBEDDED:
+            return (
+                f"corpus {self.source.corpus} has no labels of tokens; read the embedded text, "
+                f"corpus {EMBEDDED!r}"
+            )
+        return ""
+
+    def batches(
+        self,
+        main: type[Tokens] | type[Windows],
+        start: Cursor,
+        sides: Collection[type[Batch]] = (),
+    ) -> Iterator[tuple[Views, Cursor]]:
         """Batches from `start` on, without end, each with the cursor that follows it. Equal
         cursors, equal batches.
 
-        "tokens": exactly `batch` shuffled activations; what a block has left over is dropped.
-        "windows": whole windows of about `batch` positions in all. "both": the batches of "tokens",
-        with such windows of the same block beside them.
+        `Tokens`: exactly `batch` shuffled activations; what a block has left over is dropped.
+        `Windows`: whole windows of about `batch` positions in all. `Pairs`: halves of windows, as
+        many, of one document and of two in turn. `Labelled`: `batch` shuffled activations, in
+        another order, with the labels of their tokens.
         """
-        epoch, block, first = start.epoch, start.block, start.batch
-        idle = 0  # blocks in a row without a batch
-        while True:
-            cut = cut_block(self.block(epoch, block), kind, self.source, epoch, block)
-            idle = 0 if len(cut) else idle + 1
-            if idle > self.n_blocks:
-                raise ValueError(
-                    f"no buffer load of {self.per_block} windows holds {self.source.batch:,} "
-                    "activations, one batch; "
-                    "raise max_norm or the buffer, or lower the batch"
-                )
-            for i in range(first, len(cut)):
-                yield cut[i], following(Cursor(epoch, block, i), len(cut), self.n_blocks)
-            del cut  # the next block is computed without this one in memory
-            epoch, block = (epoch, block + 1) if block + 1 < self.n_blocks else (epoch + 1, 0)
-            first = 0
+        for kind in sides:
+            if lack := self.missing(kind):
+                raise ValueError(lack)
+
+        def load(epoch: int, block: int) -> Block:
+            labels = None
+            if Labelled in sides:
+                values, names = self._labels
+                labels = values[self.rows(epoch, block)], names
+            return Block(self.block(epoch, block), self.source, (epoch, block), labels)
+
+        yield from read_batches(load, self.n_blocks, main, start, sides)
+
+    @functools.cached_property
+    def _labels(self) -> tuple[Tensor, tuple[str, ...]]:
+        """Labels of every position `[W, T, C]`, -1 where unknown, and the names of the columns."""
+        log.info("labelling the tokens of %d documents", self.windows.n_documents)
+        tokenizer = self.lm.tokenizer
+        corpus = stdlib_labels(self.windows.split, tokenizer, int(self.windows.doc.max()) + 1)
+        labels = label_tokens(corpus, tokenizer)
+        place = at_windows(labels, self.windows)
+        values = labels.values[place.clamp_min(0)].masked_fill((place < 0).unsqueeze(2), -1)
+        return values, tuple(family.name for family in labels.families)
 
     def block(self, epoch: int, block: int) -> Windows:
         """All windows of one buffer load `[W, T, D]`, in the order of the epoch."""

@@ -23,11 +23,14 @@ class Activation(nn.Module, ABC):
     def forward(self, pre: Tensor) -> Tensor:
         """Codes at inference."""
 
-    def train_codes(self, pre: Tensor, progress: float) -> Tensor:
+    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
         """Codes during training at `progress` in [0, 1]; the same as at inference unless said
         otherwise.
+
+        `among [M, L]`: the pre-activations that a selection over a batch is made among, `pre`
+        itself if not given.
         """
-        del progress
+        del progress, among
         return self(pre)
 
     def project_(self) -> None:
@@ -91,9 +94,9 @@ class Trimmed(Activation):
         """Codes by the threshold."""
         return support_only(pre.relu() * (pre > self.threshold))
 
-    def train_codes(self, pre: Tensor, progress: float) -> Tensor:
+    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
         """max(pre, 0)."""
-        del progress
+        del progress, among
         return support_only(pre.relu())
 
     def rescale_(self, factor: float) -> None:
@@ -120,8 +123,9 @@ class TopK(Activation):
         """Codes with the final k."""
         return self.train_codes(pre, 1.0)
 
-    def train_codes(self, pre: Tensor, progress: float) -> Tensor:
+    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
         """Codes with k at `progress`."""
+        del among
         k = min(pre.shape[-1], max(1, round(value_at(self.k, progress))))
         top = pre.relu().topk(k, dim=-1, sorted=False)
         return support_only(torch.zeros_like(pre).scatter(-1, top.indices, top.values))
@@ -151,11 +155,12 @@ class BatchTopK(Activation):
         """Codes by the threshold."""
         return support_only(pre.relu() * (pre > self.threshold))
 
-    def train_codes(self, pre: Tensor, progress: float) -> Tensor:
+    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
         """Codes by selection over the batch."""
-        rows = pre.numel() // pre.shape[-1]
-        count = min(pre.numel(), max(1, round(value_at(self.k, progress) * rows)))
-        return support_only(pre.relu() * (pre >= kth_largest(pre, count)))
+        among = pre if among is None else among
+        rows = among.numel() // among.shape[-1]
+        count = min(among.numel(), max(1, round(value_at(self.k, progress) * rows)))
+        return support_only(pre.relu() * (pre >= kth_largest(among, count)))
 
     def rescale_(self, factor: float) -> None:
         """The threshold is in units of pre-activations."""

@@ -93,14 +93,24 @@ class SAE(nn.Module):
         """
         return kernels.encode(x, self.W_enc, self.b_enc, self.b_dec)
 
-    def codes(self, x: Tensor, progress: float | None = None) -> tuple[Tensor, Tensor]:
+    def codes(
+        self,
+        x: Tensor,
+        progress: float | None = None,
+        among: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
         """Refined pre-activations and codes, both `[..., L]`: as in training at `progress`, or by
         the thresholds (None).
+
+        `among`: another batch, its activations `[M, D]` and what this gave as its pre-activations
+        `[M, L]`. An activation that selects among the positions of a batch in training then selects
+        among those, and x is coded by the threshold that results.
         """
         if self.first is not None:
-            x = self._refined(x, self.first, progress)
+            first_among = None if among is None else self.pre(among[0])
+            x = self._refined(x, self.first, progress, first_among)
         pre = self.pre(x).to(x.dtype)  # under autocast the products are short, the selection is not
-        return pre, _select(self.act, pre, progress)
+        return pre, _select(self.act, pre, progress, None if among is None else among[1])
 
     def encode(self, x: Tensor) -> Tensor:
         """Codes `[..., L]` of activations `[..., D]`, as at inference."""
@@ -187,7 +197,13 @@ class SAE(nn.Module):
         if self.leave_one_out > 0:
             self.drop_below.div_(scale)
 
-    def _refined(self, x: Tensor, first: Activation, progress: float | None) -> Tensor:
+    def _refined(
+        self,
+        x: Tensor,
+        first: Activation,
+        progress: float | None,
+        among: Tensor | None = None,
+    ) -> Tensor:
         """x + eta (x - decode(z_0)): its pre-activations are pre(x) + eta (x - decode(z_0)) @
         W_enc.
 
@@ -196,7 +212,7 @@ class SAE(nn.Module):
         levels before it); to x it is not.
         """
         with torch.set_grad_enabled(torch.is_grad_enabled() and x.requires_grad):
-            z = _select(first, self.pre(x).to(x.dtype), progress)
+            z = _select(first, self.pre(x).to(x.dtype), progress, among)
             return x + self.refine * (x - self.decode(z))
 
     @torch.no_grad()
@@ -206,5 +222,7 @@ class SAE(nn.Module):
         return alone + kernels.products_on_support(x - self.decode(z), self.W_dec, z)
 
 
-def _select(act: Activation, pre: Tensor, progress: float | None) -> Tensor:
-    return act(pre) if progress is None else act.train_codes(pre, progress)
+def _select(
+    act: Activation, pre: Tensor, progress: float | None, among: Tensor | None = None
+) -> Tensor:
+    return act(pre) if progress is None else act.train_codes(pre, progress, among)

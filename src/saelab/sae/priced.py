@@ -27,12 +27,13 @@ class Priced(BatchTopK):
         """Codes by the threshold of each latent."""
         return support_only(pre.relu() * (pre - self.price > self.threshold))
 
-    def train_codes(self, pre: Tensor, progress: float) -> Tensor:
+    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
         """Codes by selection over the batch."""
-        rows = pre.numel() // pre.shape[-1]
-        count = min(pre.numel(), max(1, round(value_at(self.k, progress) * rows)))
+        among = (pre if among is None else among).detach()
+        rows = among.numel() // among.shape[-1]
+        count = min(among.numel(), max(1, round(value_at(self.k, progress) * rows)))
         rank = pre.detach() - self.price
-        worth = rank[pre > 0]  # what could be active, however cheap the rest is
+        worth = (among - self.price)[among > 0]  # what could be active, however cheap the rest is
         least = kth_largest(worth, count) if len(worth) > count else -torch.inf
         return support_only(pre.relu() * (rank >= least))
 

@@ -5,7 +5,7 @@ Legend: F true features | N activations | B windows | T positions | D width | V 
 model behind the world.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol, runtime_checkable
@@ -15,7 +15,18 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from saelab.store import content_id
-from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Tokens, Windows
+from saelab.types import (
+    Batch,
+    Cursor,
+    Hook,
+    InputStats,
+    Labelled,
+    LanguageModel,
+    Pairs,
+    Tokens,
+    Views,
+    Windows,
+)
 
 STATS_ROWS = 20_000  # activations that mean and scale are estimated from
 
@@ -99,6 +110,36 @@ class SparseProcess(Process, Protocol):
 
 
 @runtime_checkable
+class PairProcess(Process, Protocol):
+    """A process that draws pairs of windows which share something that is true of them."""
+
+    @property
+    def pair_kinds(self) -> tuple[str, ...]:
+        """What the two of a pair may share, in words."""
+        ...
+
+    def pairs(self, n: int, generator: torch.Generator) -> tuple[Sample, Sample, Tensor]:
+        """Pairs with about n activations in all: first and second windows with labels `[B, C]`, and
+        the kind of each pair `[B]`, its number in `pair_kinds`.
+        """
+        ...
+
+
+@runtime_checkable
+class LabelledProcess(Process, Protocol):
+    """A process that draws activations for supervision, with labels that say what is true."""
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """What the columns of the labels are."""
+        ...
+
+    def labelled(self, n: int, generator: torch.Generator) -> Sample:
+        """n activations `[N, D]` with labels `[N, C]`, -1 where one is kept unknown."""
+        ...
+
+
+@runtime_checkable
 class Downstream(Protocol):
     """A process with a small frozen model that reads the activations."""
 
@@ -136,13 +177,27 @@ class World:
         return WorldModel(self, self.process) if isinstance(self.process, Downstream) else None
 
     @cached_property
-    def kinds(self) -> tuple[BatchKind, ...]:
-        """The batch types that this world can give."""
-        return (
-            ("tokens", "windows", "both")
-            if self.activations(self.batch, 0).ndim == 3
-            else ("tokens",)
-        )
+    def kinds(self) -> tuple[type[Batch], ...]:
+        """The kinds of batches that this world can give."""
+        has = {
+            Tokens: True,
+            Windows: self.activations(self.batch, 0).ndim == 3,
+            Pairs: isinstance(self.process, PairProcess),
+            Labelled: isinstance(self.process, LabelledProcess),
+        }
+        return tuple(kind for kind, there in has.items() if there)
+
+    def missing(self, kind: type[Batch]) -> str:
+        """What the world's process does not draw."""
+        if kind in self.kinds:
+            return ""
+        why = {
+            Windows: "no windows: its activations have no order",
+            Pairs: "no pairs: nothing in it is shared by two windows",
+            Labelled: "no labelled batches: its process gives no labels to train on",
+        }[kind]
+        given = ", ".join(kind.__name__ for kind in self.kinds)
+        return f"world {self.name!r} has {why}. It has {given}"
 
     @property
     def stats(self) -> InputStats:
@@ -170,25 +225,50 @@ class World:
             return self.process.draw_sparse(n, self.generator(sample)).x
         return self.sample(n, sample).x
 
-    def batches(self, kind: BatchKind, start: Cursor) -> Iterator[tuple[Batch, Cursor]]:
-        """New activations for every step, so that tokens are windows in order, and "both" are
-        windows.
+    def batches(
+        self,
+        main: type[Tokens] | type[Windows],
+        start: Cursor,
+        sides: Collection[type[Batch]] = (),
+    ) -> Iterator[tuple[Views, Cursor]]:
+        """New activations for every step and every view; only `Windows` are the tokens in order.
 
-        Raises `ValueError` for a batch type that the world does not have.
+        Raises `ValueError` for a kind of batch that the world does not have.
         """
-        if kind not in self.kinds:
-            raise ValueError(
-                f"world {self.name!r} has no {kind}: its activations have no order. It has "
-                f"{', '.join(self.kinds)}"
-            )
+        for kind in (main, *sides):
+            if lack := self.missing(kind):
+                raise ValueError(lack)
+        ordered = Windows in (main, *sides)
         number = start.batch
         while True:
-            following = Cursor(0, 0, number + 1)
-            yield (
-                (Tokens(self._tokens(number)) if kind == "tokens" else self.windows(number)),
-                following,
-            )
+            first = self.windows(number) if ordered else Tokens(self._tokens(number))
+            views = {
+                kind: self._beside(kind, number) for kind in sides if kind in (Pairs, Labelled)
+            }
+            views |= {kind: first for kind in sides if kind not in views}
             number += 1
+            yield Views(first, views), Cursor(0, 0, number)
+
+    def _beside(self, kind: type[Batch], number: int) -> Batch:
+        """The batch of pairs, or of labelled activations, of step `number`."""
+        process = self.process
+        if kind is Pairs:
+            assert isinstance(process, PairProcess)
+            generator = self.generator(f"pairs {number}")
+            first, second, shared = process.pairs(self.batch, generator)
+            assert first.labels is not None and second.labels is not None
+            numbers = torch.arange(2 * len(shared)).view(-1, 2) + 2 * len(shared) * number
+            return Pairs(
+                _in_order(first, numbers[:, 0]),
+                _in_order(second, numbers[:, 1]),
+                shared,
+                process.pair_kinds,
+                torch.stack([first.labels, second.labels], 1),
+            )
+        assert isinstance(process, LabelledProcess)
+        sample = process.labelled(self.batch, self.generator(f"labelled {number}"))
+        assert sample.labels is not None
+        return Labelled(sample.x, sample.labels, process.label_names)
 
     def _tokens(self, number: int) -> Tensor:
         return self.activations(self.batch, number).flatten(0, -2)
@@ -201,17 +281,23 @@ class World:
         its loss is then that of a perfectly calibrated model.
         """
         sample = self.sample(self.batch, number)
-        x, (b, t) = sample.x, sample.x.shape[:2]
-        doc = (number * b + torch.arange(b)).unsqueeze(1).expand(b, t)
-        pos = torch.arange(t).expand(b, t) if sample.pos is None else sample.pos
-        tokens = doc.clone()
+        b, t = sample.x.shape[:2]
+        windows = _in_order(sample, number * b + torch.arange(b))
         if isinstance(self.process, Downstream) and t > 1:
-            chances = self.process.logits(x[:, :-1]).softmax(-1)  # [B, T - 1, V]
+            chances = self.process.logits(sample.x[:, :-1]).softmax(-1)  # [B, T - 1, V]
             drawn = torch.multinomial(
                 chances.flatten(0, 1), 1, generator=self.generator(f"tokens {number}")
             )
-            tokens[:, 1:] = drawn.view(b, t - 1)
-        return Windows(x, tokens, doc, pos, torch.ones(b, t, dtype=torch.bool))
+            windows.tokens[:, 1:] = drawn.view(b, t - 1)
+        return windows
+
+
+def _in_order(sample: Sample, numbers: Tensor) -> Windows:
+    """Windows of a sample whose documents, and tokens, are their numbers `[B]`."""
+    b, t = sample.x.shape[:2]
+    doc = numbers.unsqueeze(1).expand(b, t)
+    pos = torch.arange(t).expand(b, t) if sample.pos is None else sample.pos
+    return Windows(sample.x, doc.clone(), doc, pos, torch.ones(b, t, dtype=torch.bool))
 
 
 class WorldModel:

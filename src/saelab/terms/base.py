@@ -12,9 +12,9 @@ from saelab.sae.module import SAE
 from saelab.types import (
     ActivationSource,
     Batch,
-    BatchKind,
     LanguageModel,
     Number,
+    Tokens,
     Windows,
     value_at,
 )
@@ -46,24 +46,55 @@ class Step:
     scale: float = 1.0  # of x over the model's own activations
     lm: LanguageModel | None = None
     stats: Mapping[str, Tensor] = field(default_factory=dict)
+    # the other batches that the variant reads, by its names for them
+    others: Mapping[str, Batch] = field(default_factory=dict)
+    _sides: dict[str, "Step"] = field(init=False, repr=False, default_factory=dict)
 
     def reordered(self, order: Tensor) -> "Step":
         """The same step for latents in another order: entry i is what entry `order[i]` was."""
         return replace(self, pre=self.pre[:, order], z=self.z[:, order], dead=self.dead[order])
 
-    def on_windows(self, share: float = 1.0) -> "Step":
-        """The step on windows: itself, or the same SAE on those beside its tokens; on a random
-        `share` of them, at least 1.
-
-        TopK over a batch selects among the positions of these windows alone. Raises `TypeError`
-        when there are no windows.
-        """
-        windows = self.batch if isinstance(self.batch, Windows) else self.batch.windows
-        if windows is None:
+    @property
+    def windows(self) -> Windows:
+        """The batch in order. Raises `TypeError` where the step has no windows."""
+        if not isinstance(self.batch, Windows):
             raise TypeError(
                 "this step has no windows; a variant whose terms need some says "
-                'batch="both", or "windows"'
+                'batches={"main": Tokens, "windows": Windows}, or {"main": Windows}'
             )
+        return self.batch
+
+    def side(self, name: str) -> "Step":
+        """The same SAE on another batch that the variant reads, such as `Variant(batches={"main":
+        Tokens, "pairs": Pairs})` and `side("pairs")`.
+
+        Its positions are coded as if each had been in the main batch: an activation that selects
+        among the positions of a batch keeps, here, the entries that reach the smallest one kept in
+        the main batch. So L0 may differ between the two, and no position of the side batch
+        competes with another. There is a gradient through these codes. Coded once a step, however
+        many terms ask. Raises `TypeError` for a batch that the variant does not read.
+        """
+        if name not in self.others:
+            have = ", ".join(["main", *self.others])
+            raise TypeError(
+                f"this step has no batch {name!r}, it has {have}; a variant whose terms read it "
+                f'says so, as in batches={{"main": Tokens, {name!r}: Pairs}}'
+            )
+        if name not in self._sides:
+            batch = self.others[name]
+            self._sides[name] = self if batch is self.batch else self._on(batch, self)
+        return self._sides[name]
+
+    def on_windows(self, share: float = 1.0) -> "Step":
+        """The step on windows, for terms that run the model: itself, or the same SAE on the batch
+        "windows"; on a random `share` of them, at least 1.
+
+        Unlike in `side`, TopK over a batch selects among the positions of these windows alone: what
+        the model reads then is as sparse as the SAE is asked to be. Raises `TypeError` when there
+        are no windows.
+        """
+        batch = self.batch if isinstance(self.batch, Windows) else self.others.get("windows")
+        windows = replace(self, batch=batch or self.batch).windows
         if share >= 1 and windows is self.batch:
             return self
         rows = windows.keep.any(1).nonzero().squeeze(1).cpu()  # the others have nothing to code
@@ -73,28 +104,24 @@ class Step:
                     : max(1, round(share * len(rows)))
                 ]
             ]
-        fields = (windows.x, windows.tokens, windows.doc, windows.pos, windows.keep)
-        picked = Windows(*(field[rows.to(field.device)] for field in fields))
-        x = picked.flat.to(self.x.dtype) * self.scale
-        pre, z = self.sae.codes(x, self.progress)
-        return replace(self, batch=picked, x=x, pre=pre, z=z, x_hat=self.sae.decode(z))
+        return self._on(windows.rows(rows), None)
+
+    def _on(self, batch: Batch, among: "Step | None") -> "Step":
+        """The SAE on another batch; `among`: the step whose selection counts, else its own."""
+        x = batch.flat.to(self.x.dtype) * self.scale
+        selection = None if among is None else (among.x, among.pre)
+        pre, z = self.sae.codes(x, self.progress, selection)
+        x_hat = self.sae.decode(z)
+        return replace(self, batch=batch, x=x, pre=pre, z=z, x_hat=x_hat, others={})
 
     def in_windows(self, values: Tensor) -> Tensor:
-        """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, 0 where
-        `batch.keep` is False.
+        """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, of pairs `[2, B,
+        T, *]`; 0 where `keep` is False.
 
         Raises `TypeError` for shuffled tokens: the variant must ask for windows
-        (`Variant(batch="windows")`).
+        (`Variant(batches={"main": Windows})`).
         """
-        if not isinstance(self.batch, Windows):
-            raise TypeError(
-                "this step has shuffled tokens, no windows; a variant that needs order says "
-                'batch="windows"'
-            )
-        keep = self.batch.keep
-        ordered = values.new_zeros(*keep.shape, *values.shape[1:])
-        ordered[keep] = values
-        return ordered
+        return self.batch.in_order(values)
 
 
 TermFunction = Callable[[Step], Tensor]
@@ -242,7 +269,8 @@ class Variant:
 
     sae: SAE
     objective: Objective
-    batch: BatchKind = "tokens"
+    # what it reads in a step, by names of its own; "main" is what it reconstructs
+    batches: Mapping[str, type[Batch]] = field(default_factory=lambda: {"main": Tokens})
     events: tuple[Event, ...] = ()
     calibrate: float | None = None
     needs: tuple[Need, ...] = ()
@@ -250,13 +278,22 @@ class Variant:
     restart: float = 0.0
     restart_rate: float = 1.0
 
-    def check_lm(self, name: str, lm: LanguageModel | None) -> None:
-        """Raise `ValueError` when the variant called `name` asks for a model and the stream has
-        none.
+    def __post_init__(self) -> None:
+        if self.batches.get("main") not in (Tokens, Windows):
+            raise ValueError(
+                f"a variant's main batch is Tokens or Windows; given batches={dict(self.batches)}"
+            )
+
+    def check_source(self, name: str, source: ActivationSource) -> None:
+        """Raise `ValueError` when the variant called `name` asks for a model or for batches that
+        the source does not have.
         """
-        if lm is None and (self.lm or any(need.lm for need in self.needs)):
+        if source.lm is None and (self.lm or any(need.lm for need in self.needs)):
             raise ValueError(
                 f"{name} asks the model behind the activations for its predictions, and these "
                 "have none; train it on a "
                 "language model or a world with a model (s1, s1b, s1d), or leave it out"
             )
+        for kind in self.batches.values():
+            if lack := source.missing(kind):
+                raise ValueError(f"{name} reads {kind.__name__}: {lack}; or leave it out")

@@ -160,9 +160,9 @@ def kl(need: str, *, share: float = 1.0) -> TermFunction:
 def _spliced(step: Step, share: float = 1.0) -> tuple[LanguageModel, Windows, Step]:
     """The model, windows, and the step on them."""
     found = step.on_windows(share)
-    if found.lm is None or not isinstance(found.batch, Windows):
+    if found.lm is None:
         raise TypeError("this term runs the model; its variant must say lm=True")
-    return found.lm, found.batch, found
+    return found.lm, found.windows, found
 
 
 def _on(generator: torch.Generator, device: torch.device) -> torch.Generator:
@@ -183,7 +183,7 @@ def _model(source: ActivationSource) -> LanguageModel:
 
 
 def _windows(source: ActivationSource) -> Iterator[Windows]:
-    for batch, _ in source.batches("windows", Cursor()):
-        if not isinstance(batch, Windows):
+    for views, _ in source.batches(Windows, Cursor()):
+        if not isinstance(views.main, Windows):
             raise TypeError("the stream gave shuffled tokens when asked for windows")
-        yield batch
+        yield views.main

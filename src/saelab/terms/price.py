@@ -32,7 +32,6 @@ from saelab.sae.kernels import products_on_support
 from saelab.sae.module import SAE
 from saelab.sae.priced import Priced
 from saelab.terms.base import Step, TermFunction
-from saelab.types import Windows
 
 MEMORY = 0.01  # weight of one measurement in a latent's running means, beside those before it
 
@@ -108,9 +107,9 @@ class Price(nn.Module):
         """
         del optimizer
         step = step.on_windows()
-        if step.lm is None or not isinstance(step.batch, Windows):
+        if step.lm is None:
             raise TypeError("a price runs the model; its variant must say lm=True")
-        text = captured_text(step.lm, [step.batch])
+        text = captured_text(step.lm, [step.windows])
         codes = sparse_codes([step.z.detach() / step.scale], sae.n_latents)
         chosen = self._choose(sae, step, codes)
         if len(chosen):
@@ -132,10 +131,10 @@ class Price(nn.Module):
         """Latents `[m]` that are active in this batch, ascending. An intervention on any other
         changes nothing.
         """
-        assert step.lm is not None and isinstance(step.batch, Windows)
-        x, state = step.lm.capture(step.batch.tokens)
+        assert step.lm is not None
+        x, state = step.lm.capture(step.windows.tokens)
         # [N, D]
-        g = sampled_gradients(step.lm, x, state, step.generator)[step.batch.keep].to(step.z)
+        g = sampled_gradients(step.lm, x, state, step.generator)[step.windows.keep].to(step.z)
         mass = (step.z * products_on_support(g, sae.W_dec, step.z)).square().sum(0).cpu()  # [L]
         active = codes.count.nonzero().squeeze(1)
         order = active[mass[active].argsort(descending=True, stable=True)]

@@ -13,7 +13,7 @@ from saelab.sae.module import SAE
 from saelab.terms.base import Need, Variant
 from saelab.train.health import Health, Measured, check
 from saelab.train.member import Member, Record
-from saelab.types import ActivationSource, BatchKind, Cursor, Hook, Run, Spec
+from saelab.types import ActivationSource, Batch, Cursor, Hook, Run, Spec, Tokens, Windows
 from saelab.variants import build as build_variant
 
 RECORDS = 200  # health records per run
@@ -52,7 +52,7 @@ class Training:
 
     Iterating trains from `step` to `steps` and yields after every step; `state` and `load` make a
     resumed training equal to an uninterrupted one, bit for bit. Raises `ValueError` when the runs
-    do not share a source, would take no step, or ask for a model that the source does not have.
+    do not share a source, would take no step, or ask for a model or batches that the source lacks.
     """
 
     def __init__(
@@ -77,15 +77,17 @@ class Training:
         mean, scale = source.stats.mean, source.stats.scale
         variants = [build(run.spec, source.d_in, run.seed, source.hook) for run in runs]
         for run, variant in zip(runs, variants, strict=True):
-            variant.check_lm(run.spec.name, source.lm)
+            variant.check_source(run.spec.name, source)
         self.members = [
             Member(i, run, variant, mean, scale, source.lm)
             for i, (run, variant) in enumerate(zip(runs, variants, strict=True))
         ]
-        kinds = {member.variant.batch for member in self.members}
-        self.kind: BatchKind = (
-            "windows" if "windows" in kinds else "both" if "both" in kinds else "tokens"
-        )
+        # One reader of windows makes all read them: runs of a group are trained on equal batches.
+        ordered = any(variant.batches["main"] is Windows for variant in variants)
+        self.main: type[Tokens] | type[Windows] = Windows if ordered else Tokens
+        self.sides: set[type[Batch]] = {
+            kind for variant in variants for name, kind in variant.batches.items() if name != "main"
+        }
         self.cursor = Cursor()
 
     def __iter__(self) -> Iterator[Progress]:
@@ -93,10 +95,10 @@ class Training:
         if self.step >= self.steps:
             return
         self._meet_needs()
-        for batch, following in self.source.batches(self.kind, self.cursor):
+        for views, following in self.source.batches(self.main, self.cursor, self.sides):
             record = (self.step + 1) % every == 0 or self.step + 1 == self.steps
             rows = [
-                member.step(batch, self.step, self.steps, record=record) for member in self.members
+                member.step(views, self.step, self.steps, record=record) for member in self.members
             ]
             self.step, self.cursor = self.step + 1, following
             yield Progress(self.step, tuple(row for row in rows if row is not None))
@@ -167,8 +169,8 @@ class Training:
     def _calibration_rows(self) -> Tensor:
         narrowest = min(member.sae.n_latents for member in self.members)
         wanted, rows = min(CALIBRATION_ROWS, max(1, CALIBRATION_ENTRIES // narrowest)), []
-        for batch, _ in self.source.batches("tokens", self.cursor):
-            rows.append(batch.flat)
+        for views, _ in self.source.batches(Tokens, self.cursor):
+            rows.append(views.main.flat)
             if sum(map(len, rows)) >= wanted:
                 break
         return torch.cat(rows)[:wanted]

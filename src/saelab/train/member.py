@@ -19,7 +19,7 @@ from saelab.train.optim import (
     optimizer_tensors,
     take_step,
 )
-from saelab.types import Batch, LanguageModel, Run
+from saelab.types import LanguageModel, Run, Views
 
 # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
 DEAD_AFTER = 10_000_000
@@ -77,12 +77,15 @@ class Member:
         """Latents that have not fired for `dead_after` activations, `[L]`."""
         return self.quiet >= self.dead_after
 
-    def step(self, batch: Batch, step: int, steps: int, *, record: bool) -> Record | None:
-        """One training step on `batch`; a `Record` when asked for. Raises `NonFiniteTraining`."""
+    def step(self, views: Views, step: int, steps: int, *, record: bool) -> Record | None:
+        """One training step on what the variant reads of `views`; a `Record` when asked for.
+
+        Raises `NonFiniteTraining`.
+        """
         if step == first_of_last(steps, self.variant.restart):
             # moments of another objective's gradients would make its first steps far too large
             self.optimizer.state.clear()
-        seen = self._forward(batch, step / steps)
+        seen = self._forward(views, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):
             text = (
@@ -114,13 +117,15 @@ class Member:
     def _name(self) -> str:
         return f"{self.run.spec.name}, seed {self.run.seed}"
 
-    def _forward(self, batch: Batch, progress: float) -> Step:
-        sae = self.sae
+    def _forward(self, views: Views, progress: float) -> Step:
+        sae, batch = self.sae, views.main
         x = batch.flat.to(self.mean.dtype) * self.scale
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
             pre, z = sae.codes(x, progress)
             x_hat = sae.decode(z)
-        more = {"scale": self.scale, "lm": self.lm, "stats": self.stats}
+        reads = self.variant.batches.items()
+        others = {name: views.sides[kind] for name, kind in reads if name != "main"}
+        more = {"scale": self.scale, "lm": self.lm, "stats": self.stats, "others": others}
         return Step(
             sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more
         )

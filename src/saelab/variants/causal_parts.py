@@ -11,7 +11,7 @@ from saelab.terms.base import Event, Objective, Steered, Term, Variant
 from saelab.terms.causal import Null, ablation_need, fisher_need, kl, metric, sampled
 from saelab.terms.price import Price
 from saelab.terms.schedules import linear
-from saelab.types import Number
+from saelab.types import Batch, Number, Windows
 
 
 def with_metric(
@@ -48,7 +48,8 @@ def with_kl(base: Variant, weight: Number, share: float = 1.0) -> Variant:
         return base
     need = ablation_need()
     objective = Objective(*base.objective.terms, Term("kl", kl(need.name, share=share), weight))
-    return replace(base, objective=objective, needs=(*base.needs, need), batch="both", lm=True)
+    needs = (*base.needs, need)
+    return replace(base, objective=objective, needs=needs, batches=_with_windows(base), lm=True)
 
 
 def with_price(
@@ -100,7 +101,7 @@ def with_price(
         base,
         objective=objective,
         events=(*base.events, Event(at, price.measure)),
-        batch="both",
+        batches=_with_windows(base),
         lm=True,
     )
 
@@ -130,4 +131,10 @@ def with_samples(base: Variant, weight: Number, rows: float, data_labels: float)
     objective = Objective(
         *base.objective.terms, Term("metric", sampled(need.name, labels=labels), weight)
     )
-    return replace(base, objective=objective, needs=(*base.needs, need), batch="both", lm=True)
+    needs = (*base.needs, need)
+    return replace(base, objective=objective, needs=needs, batches=_with_windows(base), lm=True)
+
+
+def _with_windows(base: Variant) -> Mapping[str, type[Batch]]:
+    """What `base` reads, and windows, on which terms run the model."""
+    return {**base.batches, "windows": Windows}

@@ -15,7 +15,7 @@ from saelab.experiments.tables import tune
 from saelab.experiments.tables.table import Table, facts, plan_of, sanity
 from saelab.store import CorruptFile, read_json
 from saelab.synth.worlds import WORLDS
-from saelab.types import Run, WorldSource
+from saelab.types import Run, Windows, WorldSource
 from saelab.variants import settings_of
 
 QUICK = {"steps": 40}
@@ -257,10 +257,13 @@ def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkey
     from saelab.variants import build
 
     monkeypatch.setattr(
-        synth, "build", lambda spec, d_in, seed: replace(build(spec, d_in, seed), batch="windows")
+        synth,
+        "build",
+        lambda spec, d_in, seed: replace(build(spec, d_in, seed), batches={"main": Windows}),
     )
     with pytest.raises(
-        ValueError, match="batch_topk reads windows, and world 's2' has only tokens; leave it out"
+        ValueError,
+        match=r"batch_topk reads Windows: world 's2' has no windows.*It has Tokens; or leave it out",
     ):
         run_table(table("batch_topk", world="s2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -40,8 +40,10 @@ def stream(lm, source) -> ActivationStream:
     return ActivationStream(lm, load_windows(source, lm, "train"), source)
 
 
-def take(stream, kind, n, start=None):
-    return list(itertools.islice(stream.batches(kind, start or Cursor()), n))
+def take(stream, kind, n, start=None, sides=()):
+    """The main batches, each with the cursor that follows it."""
+    batches = itertools.islice(stream.batches(kind, start or Cursor(), sides), n)
+    return [(views.main, after) for views, after in batches]
 
 
 def test_an_epoch_gives_every_kept_activation_once(stream):
@@ -49,7 +51,7 @@ def test_an_epoch_gives_every_kept_activation_once(stream):
     steps = sum(
         int(stream.windows.keep[stream.rows(0, b)].sum()) // 100 for b in range(stream.n_blocks)
     )
-    drawn = take(stream, "tokens", steps)
+    drawn = take(stream, Tokens, steps)
     assert drawn[-1][1] == Cursor(1, 0, 0)
     x = torch.cat([batch.x for batch, _ in drawn])
     assert all(isinstance(batch, Tokens) and batch.x.shape == (100, 32) for batch, _ in drawn)
@@ -60,7 +62,7 @@ def test_an_epoch_gives_every_kept_activation_once(stream):
     assert len(every) - stream.n_blocks * 100 < len(x) <= len(every)
 
 
-@pytest.mark.parametrize("kind", ["tokens", "windows", "both"])
+@pytest.mark.parametrize("kind", [Tokens, Windows])
 def test_equal_cursors_equal_batches(stream, lm, source, kind):
     whole = take(stream, kind, 150)
     assert whole[-1][1].epoch >= 1
@@ -75,15 +77,13 @@ def test_equal_cursors_equal_batches(stream, lm, source, kind):
 
 def test_windows_beside_tokens_change_no_token(stream):
     n = 130  # more than an epoch
-    for (both, _), (tokens, _) in zip(
-        take(stream, "both", n), take(stream, "tokens", n), strict=True
-    ):
-        assert torch.equal(both.x, tokens.x) and tokens.windows is None
-        assert isinstance(both.windows, Windows) and both.windows.x.shape == (3, 32, 32)
+    both = list(itertools.islice(stream.batches(Tokens, Cursor(), [Windows]), n))
+    for (views, _), (tokens, _) in zip(both, take(stream, Tokens, n), strict=True):
+        windows = views.sides[Windows]
+        assert torch.equal(views.main.x, tokens.x)
+        assert isinstance(windows, Windows) and windows.x.shape == (3, 32, 32)
     block = stream.block(0, 0)
-    seen = torch.cat(
-        [batch.windows.tokens for batch, _ in take(stream, "both", len(block.flat) // 100)]
-    )
+    seen = torch.cat([v.sides[Windows].tokens for v, _ in both[: len(block.flat) // 100]])
     # in the epoch's random order, none twice before all were read
     assert torch.equal(seen, block.tokens[: len(seen)])
 
@@ -95,7 +95,7 @@ def test_epochs_differ_in_order(stream):
 
 
 def test_windows_are_whole_and_in_order(stream, lm):
-    for batch, _ in take(stream, "windows", 3):
+    for batch, _ in take(stream, Windows, 3):
         assert isinstance(batch, Windows)
         assert batch.x.shape == (3, 32, 32)  # 3 windows of 32: about 100 positions
         torch.testing.assert_close(batch.x, lm.capture(batch.tokens)[0], rtol=1e-5, atol=1e-5)
@@ -109,7 +109,7 @@ def test_stats_are_those_of_the_kept_activations(stream, lm):
     assert stats.n >= 8_192
     assert stats.scale == pytest.approx(1 / math.sqrt(x.square().sum(1).mean()), rel=0.02)
     assert (stats.mean - x.mean(0)).norm() < 0.1 * x.mean(0).norm()
-    y = take(stream, "tokens", 1)[0][0].x * stats.scale
+    y = take(stream, Tokens, 1)[0][0].x * stats.scale
     assert y.square().sum(1).mean().item() == pytest.approx(1, rel=0.2)
 
 
@@ -121,7 +121,7 @@ def test_an_outlier_mask_is_one_bound_for_training_and_evaluation(stream, lm, so
     assert 0.02 < share < 0.9
     assert masked.facts["dropped"]["norm"] == pytest.approx(share, abs=0.05)
     assert all(
-        batch.x.norm(dim=1).max() <= masked.norm_bound for batch, _ in take(masked, "tokens", 5)
+        batch.x.norm(dim=1).max() <= masked.norm_bound for batch, _ in take(masked, Tokens, 5)
     )
     for hygiene in (masked, masked.source):  # evaluation from the stream, or from its source alone
         norms = torch.cat([w.flat for w, _ in capture_windows(lm, stream.windows, hygiene)]).norm(
@@ -163,7 +163,7 @@ def test_nan_activations_name_layer_and_batch(stream, source):
         BrokenModelError,
         match=r"NaN or infinite at layer 1 \(model\.layers\.1\), in LM batch 0 of block 0",
     ):
-        take(ActivationStream(broken, stream.windows, source), "tokens", 1)
+        take(ActivationStream(broken, stream.windows, source), Tokens, 1)
     broken = wrap(tiny_model("llama").requires_grad_(False), byte_tokenizer(), "broken")
     with torch.no_grad():
         broken.model.get_input_embeddings().weight[only] = float("nan")  # pyright: ignore
@@ -192,7 +192,7 @@ def test_the_plan_states_disk_time_and_memory(cached):
     assert "MB on disk" in str(plan)
 
 
-@pytest.mark.parametrize("kind", ["tokens", "windows"])
+@pytest.mark.parametrize("kind", [Tokens, Windows])
 def test_a_cache_gives_the_live_streams_batches(cached, stream, source, lm, kind):
     folder, plan = cached
     disk = CachedStream(folder, source)
@@ -226,14 +226,14 @@ def test_a_damaged_shard_is_named(tmp_path, stream, source, cached):
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
     with pytest.raises(CorruptFile, match=r"block-000-00001\.safetensors is truncated or altered"):
-        take(CachedStream(tmp_path, source), "tokens", 60)
+        take(CachedStream(tmp_path, source), Tokens, 60)
     shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptFile, match=r"block-000-00001"):
-        take(CachedStream(tmp_path, source), "tokens", 60)
+        take(CachedStream(tmp_path, source), Tokens, 60)
     shard.unlink()
     assert list(write_cache(stream, plan))
     assert shard.read_bytes() == data
-    take(CachedStream(tmp_path, source), "tokens", 60)
+    take(CachedStream(tmp_path, source), Tokens, 60)
 
 
 def test_a_cache_of_something_else_is_refused(tmp_path, cached, stream, source, lm):

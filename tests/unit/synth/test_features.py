@@ -14,7 +14,7 @@ from saelab.synth import features_build
 from saelab.synth.features import ROWS, FeatureProcess, Forest
 from saelab.synth.features_build import compensated, copula, orthogonalised, synthsaebench, zipf
 from saelab.synth.world import World
-from saelab.types import Cursor
+from saelab.types import Cursor, Tokens
 
 N = 60_000
 SMALL = {
@@ -167,11 +167,8 @@ def test_the_world_reads_lists(process):
         World("w", process, seed=0, batch=32),
         World("w", Dense(process), seed=0, batch=32),
     )
-    (batch, _), (same, _) = (
-        next(world.batches("tokens", Cursor())),
-        next(ordinary.batches("tokens", Cursor())),
-    )
-    assert torch.equal(batch.flat, same.flat) and world.kinds == ("tokens",)
+    batch, same = (next(one.batches(Tokens, Cursor()))[0].main for one in (world, ordinary))
+    assert torch.equal(batch.flat, same.flat) and world.kinds == (Tokens,)
     assert torch.equal(world.stats.mean, ordinary.stats.mean)
     data, plain = truth.prepare(world), truth.prepare(ordinary)
     assert isinstance(plain.active, torch.Tensor) and not isinstance(data.active, torch.Tensor)

@@ -15,7 +15,7 @@ from saelab.synth.worlds.s1_causal import (
     build_causal,
     build_gated,
 )
-from saelab.types import Cursor, LanguageModel, Windows
+from saelab.types import Cursor, LanguageModel, Tokens, Windows
 
 SEED, N = 3, 20_000
 
@@ -164,12 +164,12 @@ def test_references_of_the_ablation(worlds):
 @pytest.mark.parametrize("name", ENTRIES)
 def test_there_is_a_model_and_both_batch_types(worlds, name):
     world = worlds[name]
-    assert world.kinds == ("tokens", "windows", "both")
+    assert world.kinds == (Tokens, Windows)
     model = world.lm
     assert isinstance(model, LanguageModel)
-    windows, _ = next(world.batches("windows", Cursor(0, 0, 2)))
+    windows = next(world.batches(Windows, Cursor(0, 0, 2)))[0].main
     assert isinstance(windows, Windows)
-    tokens, _ = next(world.batches("tokens", Cursor(0, 0, 2)))
+    tokens = next(world.batches(Tokens, Cursor(0, 0, 2)))[0].main
     torch.testing.assert_close(windows.flat, tokens.flat)
     x, state = model.capture(windows.tokens)
     assert torch.equal(x, windows.x)

@@ -14,6 +14,7 @@ from saelab.synth.worlds.s3_persistence import (
     build,
     pair_positions,
 )
+from saelab.types import Tokens, Windows
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -192,7 +193,7 @@ def test_every_world_of_the_table_streams_tokens_and_windows(name: str):
     assert entry.head in ENTRIES and ENTRIES[entry.head].headline == entry.headline
     assert 0 < setup.inner < setup.n_latents and setup.k < setup.n_latents
     world = World(name, entry.build(20, **entry.settings), seed=20, batch=setup.batch)
-    assert world.kinds == ("tokens", "windows", "both")
+    assert world.kinds == (Tokens, Windows)
     windows = world.windows(0)
     assert windows.x.shape == (256, 2, 64)
     assert ((windows.pos[:, 1] - windows.pos[:, 0]) >= 1).all()

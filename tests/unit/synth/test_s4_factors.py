@@ -7,7 +7,7 @@ import torch
 
 from saelab.synth.world import World
 from saelab.synth.worlds.s4_factors import ENTRIES, FACTORS, LENGTH, VALUES, A, B, Factors, build
-from saelab.types import Cursor, Tokens, Windows
+from saelab.types import Cursor, Labelled, Pairs, Tokens, Windows
 
 AGREE = 0.5**2 + VALUES * 0.1**2  # chance that two independent factors agree, "absent" included
 N_VALUES = FACTORS * VALUES
@@ -150,9 +150,9 @@ def test_a_factor_pair_shares_one_present_factor_and_nothing_else(process, rho):
 def test_the_worlds_of_the_table_give_both_kinds_of_batches(name):
     entry = ENTRIES[name]
     world = World(name, entry.build(3, **entry.settings), seed=3, batch=entry.setup.batch)
-    assert world.kinds == ("tokens", "windows", "both")
-    tokens, following = next(world.batches("tokens", Cursor()))
-    windows, _ = next(world.batches("windows", Cursor()))
+    assert world.kinds == (Tokens, Windows, Pairs, Labelled)
+    views, following = next(world.batches(Tokens, Cursor()))
+    tokens, windows = views.main, next(world.batches(Windows, Cursor()))[0].main
     assert isinstance(tokens, Tokens) and isinstance(windows, Windows)
     assert (
         tokens.x.shape == (512, 48)

@@ -4,6 +4,7 @@ import torch
 from saelab.synth.entry import Entry
 from saelab.synth.world import Process, World
 from saelab.synth.worlds.s5_spurious import ENTRIES, SpuriousFactor, build
+from saelab.types import Labelled, Tokens, Windows
 
 
 def generator(seed=0):
@@ -130,9 +131,9 @@ def test_a_labelled_batch_knows_s_everywhere_and_the_task_in_a_tenth():
 
 def test_the_order_of_a_world_means_nothing_so_it_has_no_windows():
     world = World("s5", build(0), seed=0, batch=16)
-    assert world.kinds == ("tokens",) and world.lm is None
+    assert world.kinds == (Tokens, Labelled) and world.lm is None
     with pytest.raises(ValueError, match="no windows"):
-        next(world.batches("windows", None))
+        next(world.batches(Windows, None))
 
 
 @pytest.mark.parametrize(

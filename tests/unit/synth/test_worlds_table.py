@@ -1,12 +1,14 @@
 """All worlds through one battery: what every world of the table must be, whatever it tests."""
 
+from itertools import islice
+
 import pytest
 import torch
 
 from saelab.evals import WORLD_EVALS
 from saelab.evals.common.matching import match
 from saelab.synth.worlds import WORLDS, build_world, configure, entry_of, parameters
-from saelab.types import Cursor, Spec, WorldSource
+from saelab.types import Cursor, Spec, Tokens, Windows, WorldSource
 from saelab.variants import build, check_spec, settings_of
 
 # built as synthsaebench-512, which stands for them
@@ -26,10 +28,9 @@ def test_a_seed_is_one_world(name):
     one, same, other = world(name), world(name), world(name, 4)
     assert torch.equal(one.process.features, same.process.features)
     assert not torch.allclose(one.process.features, other.process.features)
-    stream = one.batches("tokens", Cursor())
-    first, following = next(stream)
-    second, _ = next(stream)
-    again, _ = next(same.batches("tokens", following))
+    stream = one.batches(Tokens, Cursor())
+    (first, following), (second, _) = ((views.main, after) for views, after in islice(stream, 2))
+    again = next(same.batches(Tokens, following))[0].main
     assert torch.equal(second.flat, again.flat) and not torch.equal(first.flat, second.flat)
     assert first.flat.shape == (WORLDS[name].setup.batch, one.d_in)
     assert torch.equal(one.sample(64, "truth").x, same.sample(64, "truth").x)
@@ -65,17 +66,14 @@ def test_no_sae_starts_at_the_features(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_windows_are_the_tokens_in_order(name):
     one = world(name)
-    if "windows" not in one.kinds:
+    if Windows not in one.kinds:
         with pytest.raises(
             ValueError,
-            match=f"world '{name}' has no windows: its activations have no order. It has tokens",
+            match=f"world '{name}' has no windows: its activations have no order. It has Tokens",
         ):
-            next(one.batches("windows", Cursor()))
+            next(one.batches(Windows, Cursor()))
         return
-    (windows, _), (tokens, _) = (
-        next(one.batches("windows", Cursor())),
-        next(one.batches("tokens", Cursor())),
-    )
+    windows, tokens = (next(one.batches(kind, Cursor()))[0].main for kind in (Windows, Tokens))
     assert torch.equal(windows.flat, tokens.flat)
     assert (windows.doc == windows.tokens[:, :1]).all() and (windows.pos.diff(dim=1) > 0).all()
     if one.lm is not None:

@@ -16,7 +16,7 @@ from saelab.terms.reconstruct import mse
 from saelab.terms.sparsity import l1
 from saelab.testing.variants import BATCH, SparseSource, variant_checks
 from saelab.train import Training
-from saelab.types import Cursor, Optim, Run, Source, Spec
+from saelab.types import Cursor, Optim, Run, Source, Spec, Windows
 from saelab.variants import build
 from saelab.variants.causal_parts import with_price
 
@@ -35,7 +35,7 @@ def true_sae(act) -> SAE:
 
 def a_step(sae: SAE, *, seed: int = 0) -> Step:
     """The first batch of the world, with its true codes."""
-    batch = next(WORLD.batches("windows", Cursor()))[0]
+    batch = next(WORLD.batches(Windows, Cursor()))[0].main
     codes = WORLD.sample(WORLD.batch, 0).flat.codes
     scale = WORLD.stats.scale
     z = torch.cat([codes, torch.zeros(len(codes), 2)], 1) * scale

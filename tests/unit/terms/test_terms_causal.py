@@ -10,16 +10,16 @@ from saelab.sae.activations import TopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.causal import ablation_need, fisher_need, kl, metric, sampled
-from saelab.testing.sources import SparseSource
+from saelab.testing.fakes import SparseSource
 from saelab.types import Cursor, Tokens, Windows
 
 SOURCE = SparseSource()
 D = SOURCE.d_in
 
 
-def a_step(x_hat=None, *, kind="windows", needs=(), batch=None) -> Step:
+def a_step(x_hat=None, *, kind=Windows, needs=(), batch=None, beside=None) -> Step:
     """A step of `SOURCE`; `x_hat [N, D]` in the model's units, x itself if not given."""
-    batch = batch or next(SOURCE.batches(kind, Cursor()))[0]
+    batch = batch or next(SOURCE.batches(kind, Cursor()))[0].main
     scale = SOURCE.stats.scale
     x = batch.flat * scale
     x_hat = x.clone() if x_hat is None else x_hat * scale
@@ -28,7 +28,8 @@ def a_step(x_hat=None, *, kind="windows", needs=(), batch=None) -> Step:
     }
     sae, empty, none = SAE(D, 8, TopK(2)), x.new_zeros(len(x), 8), torch.zeros(8, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
-    return Step(sae, batch, x, empty, empty, x_hat, none, 0.5, generator, scale, SOURCE.lm, stats)
+    more = {"stats": stats, "others": {} if beside is None else {"windows": beside}}
+    return Step(sae, batch, x, empty, empty, x_hat, none, 0.5, generator, scale, SOURCE.lm, **more)
 
 
 def mean_of(step: Step) -> torch.Tensor:
@@ -49,7 +50,7 @@ def test_the_metric_is_one_at_the_mean_and_zero_at_x():
 
 
 def fields(n):
-    batches = [next(SOURCE.batches("windows", Cursor(batch=i)))[0] for i in range(n)]
+    batches = [next(SOURCE.batches(Windows, Cursor(batch=i)))[0].main for i in range(n)]
     return [(b.x, b.tokens, b.doc, b.pos, b.keep) for b in batches]
 
 
@@ -199,8 +200,8 @@ def test_kl_on_a_share_of_the_windows_is_that_of_windows_drawn_anew():
 
 
 def test_windows_beside_tokens_are_coded_by_the_same_sae():
-    need, other = ablation_need(rows=500), next(SOURCE.batches("windows", Cursor(batch=7)))[0]
-    beside = a_step(needs=[need], batch=Tokens(a_step().batch.flat, other))
+    need, other = ablation_need(rows=500), next(SOURCE.batches(Windows, Cursor(batch=7)))[0].main
+    beside = a_step(needs=[need], batch=Tokens(a_step().batch.flat), beside=other)
     on_windows = beside.on_windows()
     assert on_windows.batch.tokens.shape == other.tokens.shape and on_windows.x.shape == (
         len(other.flat),
@@ -236,9 +237,10 @@ def test_terms_that_run_the_model_say_what_they_lack():
     with pytest.raises(TypeError, match="runs the model; its variant must say lm=True"):
         kl("any")(replace(a_step(), lm=None))
     with pytest.raises(
-        TypeError, match=r"has no windows; a variant whose terms need some says batch=\"both\""
+        TypeError,
+        match=r'no windows; a variant whose terms need some says batches=\{"main": Tokens, "windows"',
     ):
-        kl("any")(a_step(kind="tokens"))
+        kl("any")(a_step(kind=Tokens))
 
 
 def test_needs_say_what_they_lack():

@@ -10,7 +10,18 @@ from saelab.terms.base import Event, Need, Objective, Term
 from saelab.testing.variants import BATCH, SparseSource
 from saelab.train import NonFiniteTraining, Training
 from saelab.train import loop as loop_module
-from saelab.types import Cursor, InputStats, Optim, Run, Source, Spec, Tokens
+from saelab.types import (
+    Cursor,
+    InputStats,
+    Labelled,
+    Optim,
+    Pairs,
+    Run,
+    Source,
+    Spec,
+    Tokens,
+    Windows,
+)
 from saelab.variants import VARIANTS, build
 
 
@@ -54,12 +65,11 @@ class BrokenSource(SparseSource):
         super().__init__()
         self.since = since
 
-    def batches(self, kind, start):
-        for batch, following in super().batches(kind, start):
-            yield (
-                (Tokens(batch.flat * float("nan")) if following.batch > self.since else batch),
-                following,
-            )
+    def batches(self, main, start, sides=()):
+        for views, following in super().batches(main, start, sides):
+            if following.batch > self.since:
+                views = replace(views, main=Tokens(views.main.flat * float("nan")))
+            yield views, following
 
 
 # Refusals -----------------------------------------------------------------------------------------
@@ -265,7 +275,7 @@ def test_explained_variance_of_a_record_is_against_the_streams_mean():
     source = SparseSource()
     training = Training([a_run(steps=1)], source)
     member = training.members[0]
-    x = next(source.batches("tokens", Cursor()))[0].flat * source.stats.scale
+    x = next(source.batches(Tokens, Cursor()))[0].main.flat * source.stats.scale
     with torch.no_grad():
         x_hat = member.sae.decode(member.sae.act.train_codes(member.sae.pre(x), 0.0))
     expected = (
@@ -296,14 +306,14 @@ def test_windows_are_read_by_all_when_one_asks_for_them():
     class WithBos(SparseSource):
         """The first position of every window is no activation to train on: a huge one."""
 
-        def batches(self, kind, start):
-            for batch, following in super().batches(kind, start):
-                if kind == "windows":
+        def batches(self, main, start, sides=()):
+            for views, following in super().batches(main, start, sides):
+                if main is Windows:
+                    batch = views.main
                     first = batch.pos == 0
-                    batch = replace(
-                        batch, x=batch.x.masked_fill(first.unsqueeze(-1), 1e6), keep=~first
-                    )
-                yield batch, following
+                    x = batch.x.masked_fill(first.unsqueeze(-1), 1e6)
+                    views = replace(views, main=replace(batch, x=x, keep=~first))
+                yield views, following
 
     source = WithBos()
 
@@ -315,22 +325,27 @@ def test_windows_are_read_by_all_when_one_asks_for_them():
             ordered, keep = step.in_windows(step.z), step.batch.keep
             assert torch.equal(ordered[keep], step.z) and not ordered[~keep].any()
 
-        kind = "windows" if seed else "tokens"
-        return replace(variant, batch=kind, events=(Event((0.0,), note),))
+        kind = Windows if seed else Tokens
+        return replace(variant, batches={"main": kind}, events=(Event((0.0,), note),))
 
     training = Training([a_run(steps=3, seed=0), a_run(steps=3, seed=1)], source, build=windowed)
     finished(training)
-    assert training.kind == "windows" and shapes == [(BATCH // 16 * 15, 16)] * 2
+    assert training.main is Windows and shapes == [(BATCH // 16 * 15, 16)] * 2
     # the masked positions were not learned from
     assert all(m.sae.b_dec.detach().abs().max() < 10 for m in training.members)
 
 
 def test_reading_windows_does_not_change_what_is_trained():
     by_kind = []
-    for kind in ("tokens", "windows", "both"):
+    for batches in (
+        {"main": Tokens},
+        {"main": Windows},
+        {"main": Tokens, "windows": Windows},
+        {"main": Tokens, "pairs": Pairs, "labels": Labelled},
+    ):
         run = a_run(steps=5)
         training = Training(
-            [run], SparseSource(), build=lambda *a, kind=kind: replace(build(*a), batch=kind)
+            [run], SparseSource(), build=lambda *a, b=batches: replace(build(*a), batches=b)
         )
         by_kind.append(finished(training).members[0].sae.state_dict())
     assert all(
@@ -348,7 +363,7 @@ def test_order_is_refused_where_there_is_none():
             variant, objective=Objective(*variant.objective.terms, Term("ordered", ordered))
         )
 
-    with pytest.raises(TypeError, match='batch="windows"'):
+    with pytest.raises(TypeError, match=r'batches=\{"main": Windows\}'):
         finished(Training([a_run(steps=1)], SparseSource(), build=unordered))
 
 

@@ -110,13 +110,7 @@ def check_batches(plan: Plan) -> None:
         assert isinstance(source, WorldSource)
         world = worlds[source.world] = worlds.get(source.world) or build_world(source)
         variant = build(run.spec, 1, run.seed)
-        variant.check_lm(run.spec.name, world.lm)
-        if variant.batch not in world.kinds:
-            given = ", ".join(world.kinds)
-            raise ValueError(
-                f"{run.spec.name} reads {variant.batch}, and world {world.name!r} has only "
-                f"{given}; leave it out"
-            )
+        variant.check_source(run.spec.name, world)
 
 
 def sanity(entry: Entry, means: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

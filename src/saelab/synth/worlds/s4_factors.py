@@ -74,13 +74,17 @@ class Factors:
         """Sequences with factor values `[B, 6]`; equal values twice are a paraphrase pair, in all
         but nuisance equal.
         """
-        held = values.unsqueeze(1).expand(-1, LENGTH, -1)  # [B, T, 6]
+        return self._tokens(values, self._held(values, generator), generator)
+
+    def _held(self, values: Tensor, generator: torch.Generator) -> Tensor:
+        """Factor values of tokens `[B, T, 6]`: those of their sequence `[B, 6]`, or their own."""
+        held = values.unsqueeze(1).expand(-1, LENGTH, -1)
         if self.hold < 1:
             own = self.values(len(values) * LENGTH, generator, rho=self.rho).view(held.shape)
             held = torch.where(
                 torch.rand(*held.shape[:2], 1, generator=generator) < self.hold, held, own
             )
-        return self._tokens(values, held, generator)
+        return held
 
     def balanced(self, n: int, generator: torch.Generator) -> Sample:
         """n sequences for evaluation: A independent of B, values held by all tokens (in the null as
@@ -98,6 +102,13 @@ class Factors:
         The other factors are drawn anew given the shared one: balanced with `rho` 0, as in training
         with the world's own. Where no factor is present, what is shared is that one is absent.
         """
+        drawn, shared = self._partner_values(values, generator, rho)
+        return self.sequences(drawn, generator), shared
+
+    def _partner_values(
+        self, values: Tensor, generator: torch.Generator, rho: float
+    ) -> tuple[Tensor, Tensor]:
+        """Values `[B, 6]` of the second sequences of factor pairs, and the shared factor `[B]`."""
         rows = torch.arange(len(values))
         present = values < VALUES
         present |= ~present.any(1, keepdim=True)
@@ -108,7 +119,36 @@ class Factors:
         # P(B | A = a) is P(A | B = a): the shared one of the two is the one copied
         source = torch.where(shared == A, A, B)
         drawn[copied, (A + B - source)[copied]] = drawn[copied, source[copied]]
-        return self.sequences(drawn, generator), shared
+        return drawn, shared
+
+    @property
+    def pair_kinds(self) -> tuple[str, ...]:
+        """A factor pair of each factor, and the paraphrase pair."""
+        return (*self.label_names, "paraphrase")
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The factors."""
+        return tuple(f"factor {i}" for i in range(FACTORS))
+
+    def pairs(self, n: int, generator: torch.Generator) -> tuple[Sample, Sample, Tensor]:
+        """Paraphrase pairs and factor pairs in turn, at least two, about n tokens in all; labels
+        are the factor values of the sequences `[B, 6]`.
+        """
+        values = self.values(max(2, n // (2 * LENGTH)), generator, rho=self.rho)
+        partners, shared = self._partner_values(values, generator, self.rho)
+        again = torch.arange(len(values)) % 2 == 0
+        partners[again], shared[again] = values[again], FACTORS
+        return self.sequences(values, generator), self.sequences(partners, generator), shared
+
+    def labelled(self, n: int, generator: torch.Generator) -> Sample:
+        """n tokens `[N, D]`, each labelled with the factor values that it shows itself `[N, 6]`, 5
+        = absent.
+        """
+        values = self.values(-(-n // LENGTH), generator, rho=self.rho)
+        held = self._held(values, generator)
+        flat = self._tokens(values, held, generator).flat
+        return Sample(flat.x[:n], flat.codes[:n], held.flatten(0, 1)[:n])
 
     def _tokens(self, values: Tensor, held: Tensor, generator: torch.Generator) -> Sample:
         """Activations of tokens with factor values `held [B, T, 6]`, labelled with `values [B,

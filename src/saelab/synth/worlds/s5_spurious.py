@@ -96,6 +96,11 @@ class SpuriousFactor:
         noise = self.noise * torch.randn(n, self.features.shape[1], generator=generator)
         return Sample(codes @ self.features + noise, codes, labels)
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The two factors."""
+        return "task", "spurious"
+
     def labelled(self, n: int, generator: torch.Generator) -> Sample:
         """A sub-batch for supervision: cell-balanced, s known everywhere, T in the first tenth only
         (else -1).

@@ -9,6 +9,7 @@ everywhere. Every split goes by file: neighbouring tokens share nearly everythin
 """
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,15 +167,16 @@ class TokenLabels:
         ]
 
 
-def stdlib_labels(split: Split, tokenizer: Any) -> LabelledCorpus:
+def stdlib_labels(split: Split, tokenizer: Any, documents: int | None = None) -> LabelledCorpus:
     """The embedded corpus with the labels that `tokenize` and `ast` give, in the order in which
     windows number its files.
 
     Families: those of `labels_python`, the module family (the first folder of the path) and the
     file. A file that this Python cannot parse keeps the last two and is named in `problems`.
+    `documents`: label the first so many only.
     """
-    documents = read_documents(Source(corpus=EMBEDDED), split)
-    pieces = list(split_documents(documents, tokenizer))
+    every = split_documents(read_documents(Source(corpus=EMBEDDED), split), tokenizer)
+    pieces = list(itertools.islice(every, documents))
     files = tuple(dict.fromkeys(name for name, _ in pieces))
     modules = tuple(sorted({_module_family(name) for name in files}))
     texts = []
