@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from saelab.effects.gradients import differentiable
 from saelab.effects.moments import (
     Labels,
-    differentiable,
     fisher,
     mean_ablation,
     nearest,
