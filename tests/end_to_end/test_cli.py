@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.cli import COMMANDS, main
 from saelab.store import file_hash, read_json
+from saelab.types import Spec
 from saelab.variants import BASES, PARTS, ROWS
 
 SHAPE = [
@@ -460,6 +461,17 @@ def test_help_names_everything(capsys):
     text = capsys.readouterr().out
     assert "activations to train on" in text and "--n_latents" in text
     assert all(name in text for name in (*BASES, *PARTS, *ROWS))
+
+
+def test_train_takes_a_base_with_its_parts(monkeypatch):
+    plans = []
+    monkeypatch.setattr("saelab.cli._carry_out", lambda plan, out, *_, **__: plans.append(plan))
+    command = ["train", "batch_topk:refine=.15+metric:weight=4", "--l0", "8", "--n_latents", "64"]
+    assert main(command) == 0
+    (run,) = plans[0].runs
+    parts = {"metric": {"weight": 4}}
+    assert run.spec == Spec("batch_topk", 64, 8, {"refine": 0.15}, parts=parts)
+    assert plans[0].name.startswith("batch_topk-metric-s0-")
 
 
 def test_help_is_light():

@@ -3,6 +3,7 @@ written.
 """
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -98,6 +99,12 @@ def test_parts_have_few_numbers_and_every_setting_says_what_it_is():
             value.kind.check(setting, value.default)
             assert value.meaning and f"{setting}=" in settings_text(name)
         assert f"  {name} " in listing()
+
+
+def test_the_page_names_every_part_and_its_numbers():
+    page = (Path(__file__).parents[3] / "docs" / "variants" / "causal.md").read_text()
+    assert all(f"`{name}`" in page for name in (*PARTS, *ROWS))
+    assert all(f"`{setting}`" in page for part in PARTS for setting in described(part))
 
 
 # Identity -----------------------------------------------------------------------------------------
