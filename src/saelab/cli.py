@@ -25,20 +25,13 @@ if TYPE_CHECKING:
     from saelab.experiments.compare.summary import Summary
     from saelab.experiments.plan import Plan
 
-SOURCE, OPTIM, SPEC = Source(), Optim(), Spec("batch_topk")
-VARIANTS = (
-    "standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk, matryoshka, "
-    "frontier, frozen, causal, "
-    "causal_as_stated, causal_on_standard, causal_on_frontier, end_to_end, kl_finetune_25, "
-    "kl_finetune_5"
-)
+SOURCE, OPTIM = Source(), Optim()
 OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
 Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
 Threads = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
-Settings = Annotated[tuple[str, ...], arg(metavar="NAME=NUMBER ...", help_behavior_hint="")]
 DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate
 and compare them.
 
@@ -67,8 +60,8 @@ def train(
     model: str = SOURCE.model,
     corpus: str = SOURCE.corpus,
     hook: str = SOURCE.hook,
-    l0: float = SPEC.l0,
-    n_latents: int = SPEC.n_latents,
+    l0: float = Spec.l0,
+    n_latents: int = Spec.n_latents,
     tokens: int = SOURCE.tokens,
     seeds: Seeds = (0,),
     lr: Derived = OPTIM.lr,
@@ -78,7 +71,6 @@ def train(
     buffer: int = SOURCE.buffer,
     lm_batch: int = SOURCE.lm_batch,
     max_norm: Derived = SOURCE.max_norm,
-    settings: Settings = (),
     text_column: str = SOURCE.text_column,
     evals: Evals = ("core",),
     out: OutFolder = None,
@@ -88,9 +80,8 @@ def train(
     """Train one variant of SAE on a model and a text, evaluate it, and write a report.
 
     Args:
-        variant: standard, standard_trimmed, p_anneal, gated, jump_relu, topk, batch_topk,
-            matryoshka, frontier, frozen, causal, causal_as_stated, causal_on_standard,
-            causal_on_frontier, end_to_end, kl_finetune_25 or kl_finetune_5
+        variant: a base or a row, the numbers in which it differs, and parts that join it, such as
+            topk:aux=.1 or batch_topk:refine=.15+metric:weight=4; all names are listed below
         model: pylm (the embedded model), a local folder, or a Hugging Face id
         corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or
             hf:<dataset>[:<config>]
@@ -107,7 +98,6 @@ def train(
         lm_batch: windows per forward of the language model
         max_norm: leave out activations whose norm exceeds this multiple of the median norm
             (default: none are)
-        settings: numbers of the variant that differ from its defaults, such as aux=0.1
         text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
         evals: evaluations to make
         out: where results go (default: runs/<variant>-<id>)
@@ -117,6 +107,7 @@ def train(
     """
     from saelab.experiments.plan import Plan, run_name
     from saelab.store import content_id
+    from saelab.variants import parse_spec
 
     source = replace(
         SOURCE, model=model, corpus=corpus, hook=hook, tokens=tokens, context=context, batch=batch
@@ -124,12 +115,12 @@ def train(
     source = replace(
         source, text_column=text_column, buffer=buffer, lm_batch=lm_batch, max_norm=max_norm
     )
-    spec = Spec(variant, n_latents, l0, dict(map(_setting, settings)))
+    spec = replace(parse_spec(variant), n_latents=n_latents, l0=l0)
     runs = tuple(
         Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds
     )
     names = [run_name(run) for run in runs]
-    name = f"{variant}-{content_id(names, 8)}" if names[1:] else names[0]
+    name = f"{spec.name}-{content_id(names, 8)}" if names[1:] else names[0]
     _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name, cache, threads=threads)
 
 
@@ -254,6 +245,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="saelab", description=DESCRIPTION, args=argv, use_underscores=True
         )
+    except SystemExit:
+        if argv[0] == train.__name__ and {"-h", "--help"} & {*argv}:
+            _list_variants()
+        raise
     except KeyboardInterrupt as stop:
         again = shlex.join(["saelab", *argv])
         print(
@@ -266,15 +261,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _setting(text: str) -> tuple[str, float]:
-    name, equals, number = text.partition("=")
-    try:
-        return name, float(number)
-    except ValueError as error:
-        missing = "" if equals else " (no = in it)"
-        raise ValueError(
-            f"setting {text!r} is not NAME=NUMBER{missing}; write for instance aux=0.1"
-        ) from error
+def _list_variants() -> None:
+    from saelab.variants import listing
+
+    print(f"\n{listing()}")
 
 
 def _unknown_command(name: str) -> int:

@@ -353,8 +353,8 @@ class WorldSource:
 
 @dataclass(frozen=True)
 class Spec:
-    """Which SAE: the variant's name, its size, the sparsity asked for, and the numbers that differ
-    from its defaults.
+    """Which SAE: a base or a row by name, its size, the sparsity asked for, the numbers that differ
+    from its defaults, and the parts that join it, each with numbers of its own.
     """
 
     variant: str
@@ -363,11 +363,12 @@ class Spec:
     settings: Mapping[str, float] = field(default_factory=dict)
     # what its row is called, for ablations of one variant; empty: the variant's name
     label: str = ""
+    parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """What tables, contrasts and folders call it."""
-        return self.label or self.variant
+        return self.label or "-".join((self.variant, *self.parts))
 
 
 @dataclass(frozen=True)
@@ -409,5 +410,10 @@ class Run:
 
     @property
     def config(self) -> dict[str, Any]:
-        """Nested plain fields, for json."""
-        return asdict(self)
+        """Nested plain fields, for json. Without parts there is no word of them, so that runs from
+        before there were any keep their identity.
+        """
+        config = asdict(self)
+        if not self.spec.parts:
+            del config["spec"]["parts"]
+        return config

@@ -54,7 +54,6 @@ CHANGED = {  # a value that differs from the default and must change what is tra
     "price": 0.5,
     "price_updates": 9.0,
     "price_latents": 8.0,
-    "price_contexts": 1.0,
     "price_zero": 0.0,
     "price_mean": 0.0,
     "price_resample": 1.0,
@@ -232,7 +231,7 @@ def test_specs_that_cannot_be_built(spec, words):
 def test_widths_that_cannot_be_built():
     with pytest.raises(ValueError, match="width 0; the width must be at least 1"):
         build(Spec("topk", 64, 4), 0, 0)
-    with pytest.raises(ValueError, match="levels is 0; it must be at least 1"):
+    with pytest.raises(ValueError, match="levels is 0; it must be a whole number, at least 1"):
         build(Spec("matryoshka", 64, 4, {"levels": 0}), 16, 0)
 
 

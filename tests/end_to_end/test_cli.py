@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from helpers import tiny_checkpoint, tiny_corpus
-from saelab.cli import COMMANDS, VARIANTS, main
+from saelab.cli import COMMANDS, main
 from saelab.store import file_hash, read_json
-from saelab.variants import VARIANTS as TABLE
+from saelab.types import Spec
+from saelab.variants import BASES, PARTS, ROWS
 
 SHAPE = [
     "--hook",
@@ -257,8 +258,9 @@ def test_bad_plan_files(text, words, tmp_path, capsys):
         ({"--corpus": "latin.txt"}, "is not UTF-8"),
         ({"--model": "nowhere/at/all"}, "no model folder nowhere/at/all"),
         ({"--evals": "cora"}, "did you mean 'core'?"),
-        ({"--settings": "auxx=1"}, "batch_topk has no setting 'auxx' (did you mean 'aux'?)"),
-        ({"--settings": "aux"}, "setting 'aux' is not NAME=NUMBER"),
+        ({"variant": "topk:auxx=1"}, "topk has no setting 'auxx' (did you mean 'aux'?)"),
+        ({"variant": "topk:aux"}, "'aux' is not SETTING=NUMBER"),
+        ({"variant": "topk+metrik"}, "no part is called 'metrik' (did you mean 'metric'?)"),
         ({"--lr": "0"}, "lr is 0; it must be above 0"),
         ({"--seeds": "-1"}, "seed is -1"),
     ],
@@ -458,7 +460,18 @@ def test_help_names_everything(capsys):
         main(["train", "--help"])
     text = capsys.readouterr().out
     assert "activations to train on" in text and "--n_latents" in text
-    assert ", ".join(TABLE) == VARIANTS
+    assert all(name in text for name in (*BASES, *PARTS, *ROWS))
+
+
+def test_train_takes_a_base_with_its_parts(monkeypatch):
+    plans = []
+    monkeypatch.setattr("saelab.cli._carry_out", lambda plan, out, *_, **__: plans.append(plan))
+    command = ["train", "batch_topk:refine=.15+metric:weight=4", "--l0", "8", "--n_latents", "64"]
+    assert main(command) == 0
+    (run,) = plans[0].runs
+    parts = {"metric": {"weight": 4}}
+    assert run.spec == Spec("batch_topk", 64, 8, {"refine": 0.15}, parts=parts)
+    assert plans[0].name.startswith("batch_topk-metric-s0-")
 
 
 def test_help_is_light():

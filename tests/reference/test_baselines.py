@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.activations import BatchTopK, Gated, ReLU, TopK
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.kernels import kth_largest
 from saelab.sae.module import SAE
 from saelab.terms.base import Step

@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from saelab.effects.gradients import label_gradient
 from saelab.effects.pairs import Codes, Pairs
 from saelab.effects.reactions import MAX_BYTES, Text, check_model, divergence, reactions
 from saelab.types import LanguageModel
@@ -184,22 +185,11 @@ def sampled_gradients(
     where no gradient reaches the hook.
     """
     check_model(lm)
-    with torch.enable_grad():
-        x = x.detach().clone().requires_grad_()
-        log_p = lm.resume(x, state).float().log_softmax(-1)  # [B, T, V]
-        if not log_p.requires_grad:
-            raise ValueError(
-                f"no gradient reaches {lm.hook.name}: the model's upper layers are not "
-                "differentiable here (quantised "
-                "weights, or a forward under no_grad or inference_mode); load it in a "
-                "floating-point type, outside of both"
-            )
-        chances = log_p.detach().exp().cumsum(-1)
-        drawn = torch.rand(*x.shape[:2], 1, generator=generator, device=generator.device).to(
-            chances
-        )
-        labels = torch.searchsorted(chances, drawn * chances[..., -1:]).clamp(
-            max=chances.shape[-1] - 1
-        )
-        (gradient,) = torch.autograd.grad(log_p.gather(-1, labels).sum(), x)
-    return gradient
+
+    def draw(log_p: Tensor) -> Tensor:
+        chances = log_p.exp().cumsum(-1)
+        drawn = torch.rand(*x.shape[:2], 1, generator=generator, device=generator.device)
+        labels = torch.searchsorted(chances, drawn.to(chances) * chances[..., -1:])
+        return labels.clamp(max=chances.shape[-1] - 1).squeeze(-1)
+
+    return label_gradient(lm, x, state, draw)

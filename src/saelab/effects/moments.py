@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from saelab.effects.gradients import label_gradient, precise
 from saelab.types import ActivationSource, Hook, LanguageModel, Windows
 
 # drawn from the model's own distribution, or the tokens that follow in the text
@@ -164,7 +165,7 @@ def mean_ablation(
 
 def kl(clean: Tensor, changed: Tensor) -> Tensor:
     """KL(clean || changed) of logits `[..., V]` -> `[...]`, nats, in float32 or better."""
-    p, q = (_precise(logits).log_softmax(-1) for logits in (clean, changed))
+    p, q = (precise(logits).log_softmax(-1) for logits in (clean, changed))
     return (p.exp() * (p - q)).sum(-1)
 
 
@@ -191,41 +192,13 @@ def score(
             f"model has at {lm.hook.name}, "
             f"of shape {tuple(captured.shape)}; read both at one hook"
         )
-    with torch.enable_grad():
-        x = _precise(windows.x.detach()).requires_grad_()
-        log_p = differentiable(lm, lm.resume(x, state)).log_softmax(-1)  # [B, T, V]
-        if log_p.isnan().any():
-            raise ValueError(
-                f"predictions from the activations at {lm.hook.name} are NaN; load the model in "
-                "float32"
-            )
-        keep = windows.keep
-        if labels == "model":
-            drawn = torch.multinomial(
-                log_p.detach().exp().flatten(0, 1), 1, generator=generator
-            ).view_as(keep)
-        else:
-            drawn, log_p, keep = windows.tokens[:, 1:], log_p[:, :-1], keep[:, :-1]
-        chosen = log_p.gather(-1, drawn.to(log_p.device).unsqueeze(-1)).squeeze(-1)
-        (g,) = torch.autograd.grad(chosen[keep].sum(), x)
-    if not torch.isfinite(g).all():
-        raise ValueError(
-            f"gradients at {lm.hook.name} become NaN or infinite; load the model in float32"
-        )
-    return g
-
-
-def differentiable(lm: LanguageModel, logits: Tensor) -> Tensor:
-    """The logits, float32 or better. Raises `ValueError` when they do not depend on the activations
-    by a gradient.
-    """
-    if not logits.requires_grad:
-        raise ValueError(
-            f"the predictions of {type(lm).__name__} have no gradient with respect to the "
-            f"activations at {lm.hook.name}: "
-            "take torch.no_grad and .detach() out of its resume"
-        )
-    return _precise(logits)
+    tokens = windows.tokens[:, 1:]
+    own = lambda log_p: torch.multinomial(  # noqa: E731
+        log_p.exp().flatten(0, 1), 1, generator=generator
+    ).view_as(windows.keep)
+    return label_gradient(
+        lm, windows.x, state, own if labels == "model" else lambda _: tokens, windows.keep
+    )
 
 
 def nearest(x: Tensor, centroids: Tensor) -> Tensor:
@@ -244,10 +217,6 @@ def quadratic(e: Tensor, factors: Tensor, cluster: Tensor) -> Tensor:
     return torch.stack(
         [(part @ F.T).square().sum() for part, F in zip(parts, factors, strict=True) if len(part)]
     ).sum()
-
-
-def _precise(tensor: Tensor) -> Tensor:
-    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def _check(lm: LanguageModel, rows: int, clusters: int, rank: int) -> None:

@@ -5,7 +5,6 @@ used by the training loop and may look at the whole batch and at how far trainin
 """
 
 from abc import ABC, abstractmethod
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +17,8 @@ class Activation(nn.Module, ABC):
     """What an SAE asks of its activation."""
 
     name: str
+    own_bias = False  # whether it has biases of its own, so that the encoder's stays 0
+    shrunk_by_penalty = False  # whether a penalty on its codes is what makes them sparse
 
     @abstractmethod
     def forward(self, pre: Tensor) -> Tensor:
@@ -42,6 +43,40 @@ class Activation(nn.Module, ABC):
     def calibrate_(self, pre: Tensor, l0: float) -> None:
         """Set what inference needs so that the mean L0 over the rows of `pre` `[N, L]` is `l0`,
         where that is possible.
+        """
+
+    def gate(self, pre: Tensor) -> Tensor:
+        """What decides whether a latent is active, `[..., L]`: it is where this is positive."""
+        return pre
+
+    def count(self, pre: Tensor) -> Tensor:
+        """Number of active latents of each position `[...]`; without a gradient unless said
+        otherwise.
+        """
+        return (self(pre) > 0).sum(-1).to(pre.dtype)
+
+    def start_above_(self, level: float, b_enc: Tensor) -> None:
+        """Make only pre-activations above `level` active, before training: by the encoder's bias
+        `b_enc` `[L]` where the activation has no threshold of its own.
+        """
+        b_enc.sub_(level)
+
+    def per_latent(self) -> list[tuple[Tensor, float | None]]:
+        """Its trained vectors `[L]`, each with what a resampled latent starts from; None: the
+        median of the alive ones.
+        """
+        return []
+
+    def priced(self, n_latents: int) -> "Activation | None":
+        """The same selection, in which latents pay a price before they are ranked; None where
+        nothing is ranked.
+        """
+        del n_latents
+        return None
+
+    def charge_(self, price: Tensor) -> None:
+        """Let latents pay `price` `[L]`, in units of pre-activations, from now on; of no effect
+        where nothing is ranked by price.
         """
 
     def config(self) -> dict[str, float]:
@@ -69,6 +104,7 @@ class ReLU(Activation):
     """z = max(pre, 0)."""
 
     name = "relu"
+    shrunk_by_penalty = True
 
     def forward(self, pre: Tensor) -> Tensor:
         """Codes."""
@@ -170,103 +206,60 @@ class BatchTopK(Activation):
         """The threshold between the last entry kept and the first one dropped."""
         self.threshold.copy_(threshold_at(pre, l0))
 
+    def priced(self, n_latents: int) -> "Activation":
+        """The same k, by rank less price."""
+        return Priced(self.k, n_latents)
+
     def config(self) -> dict[str, float]:
         """`k` at the end of training."""
         return {"k": value_at(self.k, 1.0)}
 
 
-class _JumpReLU(torch.autograd.Function):
-    """z = pre * H(pre - threshold), with the pseudo-derivative -(threshold / width) * K((pre -
-    threshold) / width) with respect to the threshold; K is the rectangle on (-1/2, 1/2)."""
+class Priced(BatchTopK):
+    """BatchTopK ranked by pre - price: what a price keeps out of a batch is another latent's place,
+    not a smaller code.
 
-    @staticmethod
-    def forward(ctx, pre: Tensor, threshold: Tensor, width: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(pre, threshold)
-        ctx.width = width
-        return pre.relu() * (pre > threshold)
-
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        pre, threshold = ctx.saved_tensors
-        near = (pre - threshold).abs() < ctx.width / 2
-        to_threshold = -(grad * near * (threshold / ctx.width)).flatten(0, -2).sum(0)
-        return grad * (pre > threshold), to_threshold, None
-
-
-class _Heaviside(torch.autograd.Function):
-    """H(pre - threshold), with the pseudo-derivative -(1 / width) * K((pre - threshold) / width)
-    for the threshold.
+    `price [L]` is a number to the gradient. At inference latent j is active above threshold +
+    price_j. With equal prices it selects what BatchTopK does.
     """
 
-    @staticmethod
-    def forward(ctx, pre: Tensor, threshold: Tensor, width: float) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        ctx.save_for_backward(pre, threshold)
-        ctx.width = width
-        return (pre > threshold).to(pre.dtype)
+    name = "priced_batch_topk"
+    price: Tensor  # [L] in units of pre-activations
 
-    @staticmethod
-    def backward(ctx, grad: Tensor):  # pyright: ignore[reportIncompatibleMethodOverride]
-        pre, threshold = ctx.saved_tensors
-        near = (pre - threshold).abs() < ctx.width / 2
-        return None, -(grad * near / ctx.width).flatten(0, -2).sum(0), None
-
-
-class JumpReLU(Activation):
-    """z = pre * H(pre - threshold), one learned threshold per latent (Rajamanoharan et al. 2024,
-    2407.14435, section 3).
-
-    The threshold is the parameter itself, kept >= 0, in units of the pre-activations: a logarithm
-    of it barely moves under Adam. `width` is the bandwidth of the pseudo-derivative, in the same
-    units.
-    """
-
-    name = "jump_relu"
-
-    def __init__(self, n_latents: int, *, threshold: float = 0.0, width: float = 0.06):
-        super().__init__()
-        self.threshold = nn.Parameter(torch.full((n_latents,), threshold))  # [L]
-        self.width = width
+    def __init__(self, k: Number, n_latents: int):
+        super().__init__(k)
+        self.register_buffer("price", torch.zeros(n_latents))
 
     def forward(self, pre: Tensor) -> Tensor:
-        """Codes."""
-        threshold = self.threshold.clamp_min(0)
-        return cast(Tensor, _JumpReLU.apply(pre, threshold, self.width))
+        """Codes by the threshold of each latent."""
+        return support_only(pre.relu() * (pre - self.price > self.threshold))
 
-    def count(self, pre: Tensor) -> Tensor:
-        """Number of active latents of each position `[...]`, differentiable in the thresholds
-        (section 4).
-        """
-        return cast(Tensor, _Heaviside.apply(pre, self.threshold.clamp_min(0), self.width)).sum(-1)
+    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
+        """Codes by selection over the batch."""
+        among = (pre if among is None else among).detach()
+        rows = among.numel() // among.shape[-1]
+        count = min(among.numel(), max(1, round(value_at(self.k, progress) * rows)))
+        rank = pre.detach() - self.price
+        worth = (among - self.price)[among > 0]  # what could be active, however cheap the rest is
+        least = kth_largest(worth, count) if len(worth) > count else -torch.inf
+        return support_only(pre.relu() * (rank >= least))
 
-    @torch.no_grad()
-    def project_(self) -> None:
-        """Thresholds >= 0: below 0 the clamp passes no gradient, and a latent would stay there for
-        good.
-        """
-        self.threshold.clamp_(min=0)
+    def charge_(self, price: Tensor) -> None:
+        """Latents pay this from now on."""
+        self.price.copy_(price)
 
     def rescale_(self, factor: float) -> None:
-        """Thresholds and bandwidth are in units of pre-activations."""
-        with torch.no_grad():
-            self.threshold.mul_(factor)
-        self.width *= factor
+        """Threshold and prices are in units of pre-activations."""
+        super().rescale_(factor)
+        self.price.mul_(factor)
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """Multiply all thresholds by one factor, found by bisection; a last correction of a few per
-        cent.
+        """The threshold between the last entry kept and the first one dropped, prices paid; it may
+        be negative.
         """
-        with torch.no_grad():
-            base = self.threshold.clamp_min(1e-6)
-            low, high = 0.25, 4.0
-            for _ in range(30):
-                factor = (low * high) ** 0.5
-                too_many = (pre > base * factor).sum().item() / pre.shape[0] > l0
-                low, high = (factor, high) if too_many else (low, factor)
-            self.threshold.copy_(base * (low * high) ** 0.5)
-
-    def config(self) -> dict[str, float]:
-        """The bandwidth."""
-        return {"width": self.width}
+        rank = (pre - self.price).masked_fill(pre <= 0, -torch.inf)  # no price makes these active
+        kept, dropped = (kth_largest(rank, count) for count in counts_at(rank, l0))
+        self.threshold.copy_((kept + dropped) / 2)
 
 
 class Gated(Activation):
@@ -278,6 +271,7 @@ class Gated(Activation):
     """
 
     name = "gated"
+    own_bias = True
 
     def __init__(self, n_latents: int):
         super().__init__()
@@ -294,6 +288,15 @@ class Gated(Activation):
         auxiliary loss see.
         """
         return pre + self.b_gate
+
+    def start_above_(self, level: float, b_enc: Tensor) -> None:
+        """By the gates' biases."""
+        del b_enc
+        self.b_gate.sub_(level)
+
+    def per_latent(self) -> list[tuple[Tensor, float | None]]:
+        """Both biases and the ratio of gate and magnitude."""
+        return [(self.b_gate, 0.0), (self.b_mag, 0.0), (self.r_mag, 0.0)]
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
         """Shift all gates by one number; a last correction of a few per cent.

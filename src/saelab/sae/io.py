@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from saelab.sae.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
+from saelab.sae.activations import Activation, BatchTopK, Gated, Priced, ReLU, TopK, Trimmed
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
-from saelab.sae.priced import Priced
 from saelab.store import (
     CorruptFile,
     atomic_folder,

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from saelab.numbers import Kind
 from saelab.sae import kernels
-from saelab.sae.activations import Activation, Gated
+from saelab.sae.activations import Activation
 from saelab.types import Hook
 
 
@@ -42,15 +43,8 @@ class SAE(nn.Module):
         leave_one_out: float = 0.0,
     ):
         super().__init__()
-        if not 0 <= refine <= 1:
-            raise ValueError(
-                f"refine is {refine:g}; it is the size of the refinement step, from 0 (none) to 1"
-            )
-        if not 0 <= leave_one_out < 1:
-            raise ValueError(
-                f"leave_one_out is {leave_one_out:g}; it is a share of the active latents, from 0 "
-                "to below 1"
-            )
+        Kind(0, 1).check("refine", refine, "the size of the refinement step")
+        Kind(0, 0.9).check("leave_one_out", leave_one_out, "a share of the active latents")
         if refine > 0 and any(True for _ in act.parameters()):
             raise ValueError(
                 f"refine is {refine:g}, and {act.name} has parameters; use one of relu, topk, "
@@ -62,7 +56,7 @@ class SAE(nn.Module):
         # The transpose at start (Gao et al. 2024, 2406.04093, appendix A.2), and in memory too: [D,
         # L] is a view of [L, D], so that gradients are sums of rows.
         self.W_enc = nn.Parameter(rows.clone().T)
-        self.b_enc = nn.Parameter(torch.zeros(n_latents), requires_grad=not isinstance(act, Gated))
+        self.b_enc = nn.Parameter(torch.zeros(n_latents), requires_grad=not act.own_bias)
         self.b_dec = nn.Parameter(torch.zeros(d_in))
         self.act = act
         self.refine, self.leave_one_out = refine, leave_one_out

@@ -5,6 +5,7 @@ on it.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from saelab.numbers import Kind
 from saelab.synth.world import Process
 
 ANY = float("inf")
@@ -66,6 +67,4 @@ def check_limits(limits: Mapping[str, tuple[float, float, float]]) -> None:
     Raises `ValueError` naming the number, its value and the limits; NaN is always outside.
     """
     for name, (value, low, high) in limits.items():
-        if not low <= value <= high:
-            allowed = f"at least {low:,}" if high == ANY else f"from {low:,} to {high:,}"
-            raise ValueError(f"{name} is {value}; it must be {allowed}")
+        Kind(low, high).check(name, value)

@@ -12,9 +12,9 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from saelab.effects.gradients import differentiable
 from saelab.effects.moments import (
     Labels,
-    differentiable,
     fisher,
     mean_ablation,
     nearest,
@@ -22,6 +22,7 @@ from saelab.effects.moments import (
     score,
 )
 from saelab.effects.moments import kl as kl_of
+from saelab.numbers import Kind
 from saelab.terms.base import Need, Step, TermFunction
 from saelab.types import ActivationSource, Cursor, LanguageModel, Windows
 
@@ -138,10 +139,7 @@ def kl(need: str, *, share: float = 1.0) -> TermFunction:
     every step, at least one; the same in expectation, for that share of the price. Raises
     `ValueError` for a share out of (0, 1].
     """
-    if not 0 < share <= 1:
-        raise ValueError(
-            f"the share of windows with exact KL is {share:g}; it must be above 0 and at most 1"
-        )
+    Kind(0, 1, above=True).check("the share of windows with exact KL", share)
 
     def term(step: Step) -> Tensor:
         lm, windows, step = _spliced(step, share)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import torch
 
-from saelab.sae.activations import Gated, JumpReLU
 from saelab.sae.kernels import kth_largest
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
@@ -25,12 +24,7 @@ def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None
             0.0,
             float(kth_largest(step.pre, max(1, min(step.pre.numel(), round(l0 * len(step.pre)))))),
         )
-        if isinstance(sae.act, JumpReLU):
-            sae.act.threshold.fill_(level)
-        elif isinstance(sae.act, Gated):
-            sae.act.b_gate.sub_(level)
-        else:
-            sae.b_enc.sub_(level)
+        sae.act.start_above_(level, sae.b_enc)
 
     return event
 
@@ -93,9 +87,4 @@ def _per_latent(sae: SAE) -> list[tuple[torch.Tensor, float | None]]:
     """The SAE's vectors over latents and what a resampled latent starts from (None: the median of
     the alive ones).
     """
-    vectors: list[tuple[torch.Tensor, float | None]] = [(sae.b_enc, 0.0)]
-    if isinstance(sae.act, JumpReLU):
-        vectors.append((sae.act.threshold, None))
-    if isinstance(sae.act, Gated):
-        vectors += [(sae.act.b_gate, 0.0), (sae.act.b_mag, 0.0), (sae.act.r_mag, 0.0)]
-    return vectors
+    return [(sae.b_enc, 0.0), *sae.act.per_latent()]

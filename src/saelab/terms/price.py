@@ -30,7 +30,6 @@ from saelab.effects.pairs import Codes, Pairs, active_pairs, silent_pairs, spars
 from saelab.effects.reactions import captured_text
 from saelab.sae.kernels import products_on_support
 from saelab.sae.module import SAE
-from saelab.sae.priced import Priced
 from saelab.terms.base import Step, TermFunction
 
 MEMORY = 0.01  # weight of one measurement in a latent's running means, beside those before it
@@ -57,11 +56,6 @@ class Price(nn.Module):
         if not self.mix or set(self.mix) - set(TYPES):
             raise ValueError(
                 f"a price needs a weight above 0 for some of {', '.join(TYPES)}; given {dict(mix)}"
-            )
-        if min(m, contexts) < 1:
-            raise ValueError(
-                f"{m} latents on {contexts} positions each; a price is measured on at least one "
-                "of both"
             )
         self.strength, self.m, self.contexts = strength, m, contexts
         for name in ("effect", "control"):
@@ -121,10 +115,9 @@ class Price(nn.Module):
                 seed = int(torch.randint(2**62, (1,), generator=step.generator))
                 found = intervene(text, directions, pairs, amounts, covariance, draws=1, seed=seed)
                 self._remember(types, pairs, found)
-        if isinstance(sae.act, Priced):
-            active = step.z[step.z > 0]
-            unit = active.mean() if len(active) else active.new_zeros(())
-            sae.act.price.copy_(self.strength * unit * self.surcharge)
+        active = step.z[step.z > 0]
+        unit = active.mean() if len(active) else active.new_zeros(())
+        sae.act.charge_(self.strength * unit * self.surcharge)
         return torch.arange(sae.n_latents, device=sae.W_dec.device)
 
     def _choose(self, sae: SAE, step: Step, codes: Codes) -> Tensor:

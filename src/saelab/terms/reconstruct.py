@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from saelab.sae.activations import Gated
 from saelab.terms.base import Step, TermFunction
 
 
@@ -74,9 +73,7 @@ def gate_mse(step: Step) -> Tensor:
     ||x - (relu(gate) @ sg(W_dec) + sg(b_dec))||^2. Rajamanoharan et al. 2024, 2404.16014, equation
         8.
     """
-    act = step.sae.act
-    assert isinstance(act, Gated)
-    x_hat = act.gate(step.pre).relu() @ step.sae.W_dec.detach() + step.sae.b_dec.detach()
+    x_hat = step.sae.act.gate(step.pre).relu() @ step.sae.W_dec.detach() + step.sae.b_dec.detach()
     return squared_error(step.x, x_hat)
 
 

@@ -4,7 +4,6 @@
 
 from torch import Tensor
 
-from saelab.sae.activations import Gated, JumpReLU
 from saelab.terms.base import Step, TermFunction
 from saelab.types import Number, value_at
 
@@ -42,9 +41,7 @@ def gate_l1(step: Step) -> Tensor:
     """sum_j relu(gate_j) ||W_dec_j||: the Gated SAE's penalty. Rajamanoharan et al. 2024,
     2404.16014, equation 8.
     """
-    act = step.sae.act
-    assert isinstance(act, Gated)
-    return (act.gate(step.pre).relu() * step.sae.W_dec.norm(dim=1)).sum(-1).mean()
+    return (step.sae.act.gate(step.pre).relu() * step.sae.W_dec.norm(dim=1)).sum(-1).mean()
 
 
 def jump_l0(step: Step) -> Tensor:
@@ -52,6 +49,4 @@ def jump_l0(step: Step) -> Tensor:
 
     Rajamanoharan et al. 2024, 2407.14435, equations 9 to 12.
     """
-    act = step.sae.act
-    assert isinstance(act, JumpReLU)
-    return act.count(step.pre).mean()
+    return step.sae.act.count(step.pre).mean()

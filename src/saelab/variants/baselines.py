@@ -6,7 +6,11 @@ returns a `Variant`. Where sparsity is a penalty, its coefficient is steered so 
 one asked for: an untuned L1 baseline would make any comparison worthless.
 """
 
-from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
+from typing import Annotated
+
+from saelab.numbers import Count, Kind, NonNegative, Positive, Share, Times
+from saelab.sae.activations import BatchTopK, Gated, ReLU, TopK, Trimmed
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
 from saelab.terms.base import Event, Objective, Steered, Term, TermFunction, Variant
 from saelab.terms.events import resample, start_sparse
@@ -18,6 +22,14 @@ from saelab.types import Number
 START_L0 = 3.0  # penalty-based variants start from this multiple of the L0 asked for
 # of training: late enough to know who is dead, early enough to recover
 RESAMPLE_AT = (0.15, 0.3, 0.45)
+
+Coefficient = Annotated[
+    NonNegative, "fixed weight of the sparsity penalty, which then decides the L0; 0: steered"
+]
+Warmup = Annotated[Share, "of training, in which the sparsity penalty comes in"]
+Aux = Annotated[NonNegative, "weight of AuxK, the loss that revives dead latents"]
+Anneal = Annotated[Positive, "multiple of k that training starts from, for its first 40 %"]
+Refine = Annotated[Share, "size of the LISTA step after which x is read again; 0: none"]
 
 
 def _sparse_loss(
@@ -47,7 +59,7 @@ def _annealed(k: float, anneal: float) -> Number:
 
 
 def standard(
-    d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33
+    d_in: int, n_latents: int, *, l0: float, coefficient: Coefficient = 0.0, warmup: Warmup = 0.33
 ) -> Variant:
     """ReLU with an L1 penalty scaled by decoder norms and warmed up (Bricken et al. 2023; Conerly
     et al. 2024).
@@ -63,15 +75,16 @@ def standard(
 
 
 def standard_trimmed(
-    d_in: int, n_latents: int, *, l0: float, excess: float = 2.0, warmup: float = 0.33
+    d_in: int,
+    n_latents: int,
+    *,
+    l0: float,
+    excess: Annotated[float, Kind(1), "multiple of the L0 that it is trained at"] = 2.0,
+    warmup: Warmup = 0.33,
 ) -> Variant:
     """`standard` trained at `excess` times the L0, then thresholded to it: a much stronger L1 row
     at equal sparsity.
     """
-    if excess < 1:
-        raise ValueError(
-            f"excess is {excess:g}; it is the multiple of the L0 in training and must be at least 1"
-        )
     excess = min(excess, 0.9 * n_latents / l0)
     return Variant(
         SAE(d_in, n_latents, Trimmed()),
@@ -89,9 +102,9 @@ def p_anneal(
     n_latents: int,
     *,
     l0: float,
-    coefficient: float = 0.0,
-    warmup: float = 0.33,
-    p_end: float = 0.2,
+    coefficient: Coefficient = 0.0,
+    warmup: Warmup = 0.33,
+    p_end: Annotated[Share, "power of the codes at the end of training"] = 0.2,
 ) -> Variant:
     """ReLU with an L_p penalty, p falling linearly from 1 to `p_end` after the warm-up (Karvonen et
     al. 2024, 2408.00113).
@@ -105,7 +118,7 @@ def p_anneal(
 
 
 def gated(
-    d_in: int, n_latents: int, *, l0: float, coefficient: float = 0.0, warmup: float = 0.33
+    d_in: int, n_latents: int, *, l0: float, coefficient: Coefficient = 0.0, warmup: Warmup = 0.33
 ) -> Variant:
     """Gate and magnitude apart, with an auxiliary reconstruction from the gate (Rajamanoharan et
     al. 2024, 2404.16014).
@@ -129,9 +142,9 @@ def jump_relu(
     n_latents: int,
     *,
     l0: float,
-    coefficient: float = 0.0,
-    warmup: float = 0.33,
-    width: float = 0.06,
+    coefficient: Coefficient = 0.0,
+    warmup: Warmup = 0.33,
+    width: Annotated[Positive, "bandwidth of the pseudo-derivative, in units of x"] = 0.06,
 ) -> Variant:
     """One learned threshold per latent and an L0 penalty (Rajamanoharan et al. 2024, 2407.14435).
 
@@ -148,7 +161,7 @@ def jump_relu(
 
 
 def topk(
-    d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0
+    d_in: int, n_latents: int, *, l0: float, aux: Aux = 1 / 32, anneal: Anneal = 1.0
 ) -> Variant:
     """The k largest of each position, with AuxK for dead latents (Gao et al. 2024, 2406.04093)."""
     return Variant(
@@ -162,9 +175,9 @@ def batch_topk(
     n_latents: int,
     *,
     l0: float,
-    aux: float = 1 / 32,
-    anneal: float = 1.0,
-    refine: float = 0.0,
+    aux: Aux = 1 / 32,
+    anneal: Anneal = 1.0,
+    refine: Refine = 0.0,
 ) -> Variant:
     """The k * N largest of a batch, a threshold at inference, AuxK (Bussmann et al. 2024,
     2412.06410).
@@ -179,7 +192,7 @@ def batch_topk(
 
 
 def frozen(
-    d_in: int, n_latents: int, *, l0: float, aux: float = 1 / 32, anneal: float = 1.0
+    d_in: int, n_latents: int, *, l0: float, aux: Aux = 1 / 32, anneal: Anneal = 1.0
 ) -> Variant:
     """`batch_topk` with a random decoder that is never trained: the floor that a trained one must
     beat (2602.14111).
@@ -194,19 +207,17 @@ def matryoshka(
     n_latents: int,
     *,
     l0: float,
-    aux: float = 1 / 32,
-    anneal: float = 1.0,
-    levels: float = 5,
-    inner: float = 0,
+    aux: Aux = 1 / 32,
+    anneal: Anneal = 1.0,
+    levels: Annotated[Count, "nested levels, each twice as wide as the one before"] = 5,
+    inner: Annotated[Times, "latents of the inner one of two levels; 0: `levels` says them"] = 0,
 ) -> Variant:
     """BatchTopK whose prefixes each reconstruct alone (Bussmann et al. 2025, 2503.17547).
 
     Level widths are n/2^(levels-1), ..., n/2, n; with `inner` above 0 there are two levels, the
     first `inner` latents and all.
     """
-    if levels < 1:
-        raise ValueError(f"levels is {levels:g}; it must be at least 1, the whole dictionary")
-    if not 0 <= inner < n_latents:
+    if inner >= n_latents:
         raise ValueError(
             f"inner is {inner:g}; it is the width of the first level, below the {n_latents:,} "
             "latents (0: halves)"

@@ -1,240 +1,175 @@
-"""Causal dictionaries: errors cost what they do to the model's predictions.
+"""Parts of the causal idea: errors cost what they do to the model's predictions.
 
 Hypothesis: an SAE that pays for the effect of its error on the output spends latents on what the
 model reads, not on what has variance. Loss: that of the base plus weight * e' M e / E[(x - mean)' M
-(x - mean)], M the Fisher metric at the hook; and exact KL through the model as the comparison.
-Data: activations with the model behind them.
+(x - mean)], M the Fisher metric at the hook; and, for comparison, exact KL through the model, and a
+price on latents without effect. Data: activations with the model behind them.
 """
 
-from math import inf
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Literal
 
-from saelab.terms.base import Variant
-from saelab.terms.causal import Null
+from saelab.numbers import Count, Kind, NonNegative, Share, Times
+from saelab.terms.base import Event, Need, Objective, Steered, Term, Variant
+from saelab.terms.causal import ablation_need, fisher_need, kl, metric, sampled
+from saelab.terms.price import Price
 from saelab.terms.schedules import linear
-from saelab.variants.baselines import batch_topk, standard
-from saelab.variants.causal_parts import finetuned, with_kl, with_metric, with_price, with_samples
-from saelab.variants.frontier import frontier
+from saelab.types import Batch, Windows
+
+Ramp = Annotated[Share, "of training, in which the weight rises from 0"]
+Rows = Annotated[Count, "activations that the metric comes from"]
+WindowShare = Annotated[
+    float, Kind(0, 1, above=True), "share of each batch's windows that the model runs on"
+]
+Mixed = "weight of this type of intervention in a latent's NCES"
+POSITIONS = 2  # on which each latent is changed when a price is measured
 
 
-def causal(
-    d_in: int,
-    n_latents: int,
+def with_metric(
+    base: Variant,
     *,
-    l0: float,
-    weight: float = 2,
-    ramp: float = 0.2,
-    clusters: float = 32,
-    rotate: float = 0,
-    isotropic: float = 0,
-    shuffle: float = 0,
-    per_token: float = 0,
-    data_labels: float = 0,
-    rows: float = 100_000,
-    rank: float = 0,
-    finetune: float = 0,
-    finetune_weight: float = 1,
-    restart: float = 0.3,
-    kl_share: float = 1,
-    price: float = 0,
-    price_updates: float = 10,
-    price_latents: float = 32,
-    price_contexts: float = 2,
-    price_zero: float = 1,
-    price_mean: float = 1,
-    price_resample: float = 0,
-    price_noise: float = 1,
-    price_steer: float = 0,
-    aux: float = 1 / 32,
-    anneal: float = 1.0,
-    refine: float = 0.15,
+    weight: Annotated[NonNegative, "of the Fisher metric's error in the loss"] = 2,
+    ramp: Ramp = 0.2,
+    clusters: Annotated[Count, "clusters of x, each with a metric of its own"] = 32,
+    rows: Rows = 100_000,
+    rank: Annotated[Times, "leading directions of the metric that count; 0: all"] = 0,
+    null: Literal["none", "rotated", "isotropic", "shuffled", "labels"] = "none",
 ) -> Variant:
-    """`batch_topk` whose error also pays by the Fisher metric; at `weight` 0 it is `batch_topk` of
-    that `refine`, bit for bit.
+    """The base's error also pays by the Fisher metric, which the model is asked for once, before
+    training. The defaults measured best on a language model.
 
-    The defaults are what measured best on a language model; the worlds s1, s1b and s1d have their
-    own (one metric, weight 4). `ramp`: share of training in which the weight rises from 0.
-    `clusters`: one metric per cluster of x. `rows`: activations that it comes from; `rank` above 0:
-    its leading directions only. `finetune`: last share of training in which exact KL joins with
-    `finetune_weight`, on `kl_share` of the windows; `restart`: the peak of its own learning rate
-    over the run's; 0: the rate goes on falling. `price` above 0: latents without effect pay up to
-    that multiple of the mean code before they are selected; measured `price_updates` times, on
-    `price_latents` latents and `price_contexts` positions each, by the types of weight above 0
-    (`terms.price`). `refine`: as in `batch_topk`.
-
-    For ablations: `rotate` and `isotropic` 1 are metrics that know nothing, `shuffle` 1 gives every
-    x the metric of another one's cluster, `data_labels` 1 takes labels from the text instead of the
-    model, `per_token` 1 draws one gradient for every position in every step instead of a mean
-    metric. Raises `ValueError` for numbers out of range.
+    `null`: the control that replaces the metric; `shuffled` gives every x the metric of another
+    one's cluster, `labels` takes them from the text instead of the model.
     """
-    _check_causal(
-        weight=weight,
-        ramp=ramp,
-        clusters=clusters,
-        rows=rows,
-        rank=rank,
-        finetune=finetune,
-        restart=restart,
+    if weight == 0:
+        return base
+    need = fisher_need(
+        rows=round(rows),
+        clusters=round(clusters),
+        rank=round(rank),
+        labels="data" if null == "labels" else "model",
+        null=null if null in ("rotated", "isotropic") else "none",
     )
-    _check_switches(shuffle=shuffle, data_labels=data_labels)
-    null = _null(rotate, isotropic, per_token)
-    base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
-    rising = linear(0.0, weight, until=ramp) if weight else 0.0
-    if per_token:
-        variant = with_samples(base, rising, rows, data_labels)
+    fn = metric(need.name, shuffle=null == "shuffled")
+    return _joined(base, Term("metric", fn, linear(0.0, weight, until=ramp)), need)
+
+
+def with_samples(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of the sampled error in the loss"] = 2,
+    ramp: Ramp = 0.2,
+    rows: Rows = 100_000,
+) -> Variant:
+    """A control: one gradient for every position in every step, through the model, in place of a
+    mean metric.
+    """
+    if weight == 0:
+        return base
+    need = fisher_need(rows=round(rows))
+    fn = sampled(need.name, labels="model")
+    joined = _joined(base, Term("metric", fn, linear(0.0, weight, until=ramp)), need)
+    return replace(joined, batches=_with_windows(base), lm=True)
+
+
+def with_kl(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of the KL in the loss"] = 0.25,
+    ramp: Ramp = 0.2,
+    windows: WindowShare = 1,
+) -> Variant:
+    """The base also pays, in every step, for the KL of the model that reads x_hat (Braun et al.
+    2024, 2405.12241).
+    """
+    if weight == 0:
+        return base
+    need = ablation_need()
+    fn = kl(need.name, share=windows)
+    joined = _joined(base, Term("kl", fn, linear(0.0, weight, until=ramp)), need)
+    return replace(joined, batches=_with_windows(base), lm=True)
+
+
+def with_kl_finetune(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of the KL, reached after a fifth of the phase"] = 1,
+    share: Annotated[Share, "of training that the phase lasts, its end"] = 0.25,
+    restart: Annotated[
+        NonNegative, "peak of the phase's learning rate over the run's; 0: it goes on falling"
+    ] = 0.3,
+    windows: WindowShare = 1,
+) -> Variant:
+    """The base is finished by a phase with KL through the model, like a run of its own with new
+    moments, warm-up and decay of the learning rate (2503.17272).
+    """
+    if share == 0 or weight == 0:
+        return base
+    need = ablation_need()
+    rising = linear(0.0, weight, since=1 - share, until=1 - 0.8 * share)
+    joined = _joined(base, Term("kl", kl(need.name, share=windows), rising), need)
+    late = replace(joined, batches=_with_windows(base), lm=True)
+    return replace(late, restart=share, restart_rate=restart) if restart else late
+
+
+def with_price(
+    base: Variant,
+    *,
+    weight: Annotated[
+        NonNegative,
+        "highest price over the mean code, for a negative one would charge the causal latents",
+    ] = 0.3,
+    updates: Annotated[Count, "measurements, evenly spaced over training"] = 10,
+    latents: Annotated[Count, "latents changed in each measurement"] = 32,
+    zero: Annotated[NonNegative, Mixed] = 1,
+    mean: Annotated[NonNegative, Mixed] = 1,
+    resample: Annotated[NonNegative, Mixed] = 0,
+    noise: Annotated[NonNegative, Mixed] = 1,
+    steer: Annotated[NonNegative, Mixed] = 0,
+) -> Variant:
+    """Latents of the base pay for having no effect on the model, as interventions during training
+    measure it.
+
+    The price enters the ranking of BatchTopK, or the L1 penalty of ReLU. Takes `base` over. Raises
+    `ValueError` for other activations, and where no type has a weight.
+    """
+    if weight == 0:
+        return base
+    sae, terms = base.sae, list(base.objective.terms)
+    mix = {"zero": zero, "mean": mean, "resample": resample, "noise": noise, "steer": steer}
+    price = Price(sae.n_latents, mix, strength=weight, m=round(latents), contexts=POSITIONS)
+    act = sae.act.priced(sae.n_latents)
+    penalised = [i for i, term in enumerate(terms) if term.name == "sparsity"]
+    if act is not None:
+        sae.act = act
+        # the first reading charges nothing
+        sae.first = None if sae.first is None else sae.act.priced(sae.n_latents)
+    elif sae.act.shrunk_by_penalty and penalised:
+        fn = terms[penalised[0]].fn
+        if isinstance(fn, Steered):
+            fn.penalty = price.on(fn.penalty)
+        else:
+            terms[penalised[0]] = replace(terms[penalised[0]], fn=price.on(fn))
     else:
-        numbers = {
-            "rows": rows,
-            "clusters": clusters,
-            "rank": rank,
-            "shuffle": shuffle,
-            "data_labels": data_labels,
-        }
-        variant = with_metric(base, rising, null=null, **numbers)
-    mix = {
-        "zero": price_zero,
-        "mean": price_mean,
-        "resample": price_resample,
-        "noise": price_noise,
-        "steer": price_steer,
-    }
-    counts = {"updates": price_updates, "m": price_latents, "contexts": price_contexts}
-    variant = with_price(variant, price, mix=mix, **counts)
-    return finetuned(variant, finetune, finetune_weight, windows=kl_share, restart=restart)
-
-
-def causal_on_standard(
-    d_in: int,
-    n_latents: int,
-    *,
-    l0: float,
-    weight: float = 4,
-    ramp: float = 0.2,
-    clusters: float = 1,
-    rows: float = 20_000,
-    price: float = 0,
-) -> Variant:
-    """`standard` whose error also pays by the Fisher metric, and whose L1 penalty grows by `price`;
-    numbers as in `causal`.
-    """
-    _check_causal(weight=weight, ramp=ramp, clusters=clusters, rows=rows)
-    rising = linear(0.0, weight, until=ramp) if weight else 0.0
-    variant = with_metric(standard(d_in, n_latents, l0=l0), rising, rows=rows, clusters=clusters)
-    return with_price(variant, price, mix={"zero": 1, "mean": 1, "noise": 1})
-
-
-def causal_as_stated(d_in: int, n_latents: int, *, l0: float, price: float = 0.01) -> Variant:
-    """The idea in its first wording: an L1 SAE, 32 latents intervened on every so often, and a
-    weight of .01 on what is found.
-
-    Types: ablation to zero, noise, and steering along latents of which half are the most causal
-    ones by the Fisher estimate.
-    """
-    return with_price(
-        standard(d_in, n_latents, l0=l0), price, mix={"zero": 1, "noise": 1, "steer": 1}, m=32
-    )
-
-
-def causal_on_frontier(
-    d_in: int,
-    n_latents: int,
-    *,
-    l0: float,
-    weight: float = 4,
-    ramp: float = 0.2,
-    clusters: float = 1,
-    rows: float = 20_000,
-) -> Variant:
-    """`frontier` whose error also pays by the Fisher metric; numbers as in `causal`."""
-    _check_causal(weight=weight, ramp=ramp, clusters=clusters, rows=rows)
-    rising = linear(0.0, weight, until=ramp) if weight else 0.0
-    return with_metric(frontier(d_in, n_latents, l0=l0), rising, rows=rows, clusters=clusters)
-
-
-def end_to_end(
-    d_in: int,
-    n_latents: int,
-    *,
-    l0: float,
-    weight: float = 0.25,
-    ramp: float = 0.2,
-    kl_share: float = 1,
-    aux: float = 1 / 32,
-    anneal: float = 1.0,
-    refine: float = 0.0,
-) -> Variant:
-    """`batch_topk` that also pays, in every step, for the KL of the model that reads x_hat (Braun
-    et al. 2024, 2405.12241).
-
-    `kl_share`: of each batch's windows that the model runs on.
-    """
-    _check_causal(weight=weight, ramp=ramp)
-    rising = linear(0.0, weight, until=ramp) if weight else 0.0
-    return with_kl(
-        batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine), rising, kl_share
-    )
-
-
-def kl_finetune_25(
-    d_in: int,
-    n_latents: int,
-    *,
-    l0: float,
-    share: float = 0.25,
-    weight: float = 1,
-    restart: float = 0.3,
-    kl_share: float = 1,
-    aux: float = 1 / 32,
-    anneal: float = 1.0,
-    refine: float = 0.0,
-) -> Variant:
-    """`batch_topk` finished by a last `share` of training with KL and a learning rate that starts
-    anew (2503.17272).
-
-    `restart`: its peak over the run's; 0: the rate goes on falling instead. `kl_share`: of each
-    batch's windows that the model runs on.
-    """
-    _check_causal(weight=weight, share=share, restart=restart)
-    base = batch_topk(d_in, n_latents, l0=l0, aux=aux, anneal=anneal, refine=refine)
-    return finetuned(base, share, weight, windows=kl_share, restart=restart)
-
-
-def kl_finetune_5(
-    d_in: int,
-    n_latents: int,
-    *,
-    l0: float,
-    weight: float = 1,
-    restart: float = 0.3,
-    aux: float = 1 / 32,
-    anneal: float = 1.0,
-) -> Variant:
-    """`kl_finetune_25` with a twentieth of training."""
-    return kl_finetune_25(
-        d_in, n_latents, l0=l0, share=0.05, weight=weight, restart=restart, aux=aux, anneal=anneal
-    )
-
-
-def _check_causal(**numbers: float) -> None:
-    for name, value in numbers.items():
-        low = 1 if name in ("clusters", "rows") else 0
-        if not low <= value < inf:
-            raise ValueError(f"{name} is {value:g}; it must be at least {low}, and finite")
-        if name in ("clusters", "rows", "rank") and value % 1:
-            raise ValueError(f"{name} is {value:g}; it is a count, a whole number")
-        if name in ("ramp", "finetune", "share") and value > 1:
-            raise ValueError(f"{name} is {value:g}; it is a share of training, at most 1")
-
-
-def _check_switches(**switches: float) -> None:
-    for name, value in switches.items():
-        if value not in (0, 1):
-            raise ValueError(f"{name} is {value:g}; it is 1 (on) or 0 (off)")
-
-
-def _null(rotate: float, isotropic: float, per_token: float) -> Null:
-    _check_switches(rotate=rotate, isotropic=isotropic, per_token=per_token)
-    if rotate + isotropic + per_token > 1:
         raise ValueError(
-            "rotate, isotropic and per_token each replace the metric; switch on one of them at most"
+            f"a price acts on BatchTopK, or on ReLU with a penalty; not on {sae.act.name}"
         )
-    return "rotated" if rotate else "isotropic" if isotropic else "none"
+    n = round(updates)
+    event = Event(tuple((i + 1) / (n + 1) for i in range(n)), price.measure)
+    objective = Objective(*terms, Term("nces", price, weight))
+    events = (*base.events, event)
+    batches = _with_windows(base)
+    return replace(base, objective=objective, events=events, batches=batches, lm=True)
+
+
+def _joined(base: Variant, term: Term, need: Need) -> Variant:
+    """The base with one more term and what it needs of the stream."""
+    return replace(
+        base, objective=Objective(*base.objective.terms, term), needs=(*base.needs, need)
+    )
+
+
+def _with_windows(base: Variant) -> Mapping[str, type[Batch]]:
+    """What the base reads, and windows beside it, on which terms run the model."""
+    return {**base.batches, "windows": Windows}

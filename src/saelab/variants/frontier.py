@@ -6,6 +6,9 @@ training, not another encoder. Data: shuffled activations. The loss, its parts a
 docs/variants/frontier.md.
 """
 
+from typing import Annotated
+
+from saelab.numbers import Count, Kind, NonNegative, Share, Switch, Times
 from saelab.sae.activations import BatchTopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Event, Objective, Term, Variant
@@ -13,6 +16,7 @@ from saelab.terms.events import resample
 from saelab.terms.frequency import ByFrequency
 from saelab.terms.reconstruct import aux_k, prefix_mse
 from saelab.terms.schedules import linear
+from saelab.variants.baselines import Aux, Refine
 
 PUBLISHED = (128, 32, 8, 4, 2, 1)  # the dictionary's width over that of each level
 NARROWEST = 8  # latents below which a level is dropped
@@ -25,13 +29,8 @@ def level_widths(n_latents: int, depth: float = len(PUBLISHED)) -> tuple[int, ..
 
     Of what is left the `depth` widest; the whole dictionary always is one. 4,096 latents have
     levels of 32, 128, 512, 1,024, 2,048 and 4,096; 64 have 8, 16, 32 and 64; fewer than 16 have no
-    inner level. Raises `ValueError` for a depth below 1.
+    inner level.
     """
-    if depth < 1:
-        raise ValueError(
-            f"depth is {depth:g}; it is the number of levels and must be at least 1, the whole "
-            "dictionary"
-        )
     inner = [n_latents // share for share in PUBLISHED[:-1] if n_latents // share >= NARROWEST]
     return (*inner, n_latents)[-round(depth) :]
 
@@ -41,41 +40,32 @@ def frontier(
     n_latents: int,
     *,
     l0: float,
-    depth: float = len(PUBLISHED),
-    detach: float = 1,
-    inner_weight: float = 0.5,
-    sorts: float = 20,
-    k_start: float = 2.4,
-    k_until: float = 1.0,
-    refine: float = 0.3,
-    tilt: float = 0.002,
-    leave_one_out: float = 0.0,
-    resamples: float = 3,
-    aux: float = 1 / 32,
+    depth: Annotated[Count, "levels at most, the whole dictionary included"] = 6,
+    detach: Annotated[Switch, "the loss of a level trains its own latents only"] = 1,
+    inner_weight: Annotated[NonNegative, "weight of every level but the last"] = 0.5,
+    sorts: Annotated[Times, "sorts of the latents by how often they fire, evenly spaced"] = 20,
+    k_start: Annotated[float, Kind(1), "multiple of k that training starts from"] = 2.4,
+    k_until: Annotated[Share, "of training, after which k no longer falls"] = 1.0,
+    refine: Refine = 0.3,
+    tilt: Annotated[NonNegative, "of the mean over positions, over the mean square of x"] = 0.002,
+    leave_one_out: Annotated[
+        float, Kind(0, 0.9), "share of the active latents that inference drops"
+    ] = 0.0,
+    resamples: Annotated[
+        float,
+        Kind(0, int(1 / RESAMPLE_EVERY), whole=True),
+        "resamplings of dead latents, one after every 15 % of training",
+    ] = 3,
+    aux: Aux = 1 / 32,
 ) -> Variant:
     """BatchTopK Matryoshka with every part of the recipe that is known to raise F1 on
     SynthSAEBench.
 
-    `depth`: levels at most (`level_widths`); 1: none. `detach` 1: the loss of a level trains its
-    own latents only. `inner_weight`: of every level but the last. `sorts`: how often, evenly
-    spaced, latents are sorted by how often they fire. `k_start`: k falls in a straight line from
-    this multiple of its end until `k_until` of training. `refine`: size of the LISTA step. `tilt`:
-    over the mean squared norm of the activations. `leave_one_out`: share of active latents dropped
-    at inference; the SAE is trained at the L0 that leaves `l0` after that. `resamples`: after every
-    15 % of training, this many times.
+    With `leave_one_out` the SAE is trained at the L0 that leaves `l0` after that.
 
     Switched off one by one (1, 0, 1, 0, 1, any, 0, 0, 0, 0) it is `batch_topk`; with its levels,
-    `matryoshka`. Raises `ValueError` for numbers out of range.
+    `matryoshka`.
     """
-    _check(
-        detach=detach,
-        inner_weight=inner_weight,
-        sorts=sorts,
-        k_start=k_start,
-        tilt=tilt,
-        leave_one_out=leave_one_out,
-        resamples=resamples,
-    )
     widths = level_widths(n_latents, depth)
     blocks = {
         f"level_{i}": range(a, b)
@@ -101,33 +91,3 @@ def frontier(
         events=tuple(events),
         calibrate=l0,
     )
-
-
-def _check(**numbers: float) -> None:
-    """Raises `ValueError` for a number of `frontier` that is out of range."""
-    least = {
-        "inner_weight": 0,
-        "sorts": 0,
-        "k_start": 1,
-        "tilt": 0,
-        "leave_one_out": 0,
-        "resamples": 0,
-    }
-    for name, low in least.items():
-        if not numbers[name] >= low:
-            raise ValueError(f"{name} is {numbers[name]:g}; it must be at least {low}")
-    if numbers["detach"] not in (0, 1):
-        raise ValueError(
-            f"detach is {numbers['detach']:g}; it is 1 (levels train their own latents only) or 0 "
-            "(all before too)"
-        )
-    if numbers["leave_one_out"] > 0.9:
-        raise ValueError(
-            f"leave_one_out is {numbers['leave_one_out']:g}; it is the share of active latents "
-            "dropped, at most .9"
-        )
-    if numbers["resamples"] > 1 / RESAMPLE_EVERY:
-        raise ValueError(
-            f"resamples is {numbers['resamples']:g}; one is due after every 15 % of training, so "
-            "at most 6"
-        )

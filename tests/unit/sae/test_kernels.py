@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from saelab.sae import kernels
-from saelab.sae.activations import Activation, BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.activations import Activation, BatchTopK, Gated, ReLU, TopK
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
 
 D, L, N = 24, 160, 40

@@ -7,8 +7,9 @@ import torch
 
 from saelab.evals.common.selected import batch_selected
 from saelab.sae import kernels
-from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
+from saelab.sae.activations import BatchTopK, Gated, ReLU, TopK, Trimmed
 from saelab.sae.io import load_sae, save_sae
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
 from saelab.store import read_json, write_json
 
@@ -189,9 +190,17 @@ def test_batch_selection_is_pruned_too():
 @pytest.mark.parametrize(
     ("act", "numbers", "words"),
     [
-        (ReLU, {"refine": -0.1}, "refine is -0.1; it is the size of the refinement step, from 0"),
+        (
+            ReLU,
+            {"refine": -0.1},
+            "refine is -0.1; it must be from 0 to 1: the size of the refinement step",
+        ),
         (ReLU, {"refine": 1.5}, "refine is 1.5"),
-        (ReLU, {"leave_one_out": 1.0}, "leave_one_out is 1; it is a share of the active latents"),
+        (
+            ReLU,
+            {"leave_one_out": 1.0},
+            "leave_one_out is 1; it must be .* a share of the active latents",
+        ),
         (lambda: JumpReLU(L), {"refine": 0.3}, "jump_relu has parameters; use one of relu, topk"),
         (lambda: Gated(L), {"refine": 0.3}, "gated has parameters"),
     ],

@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK, Trimmed
+from saelab.sae.activations import BatchTopK, Gated, Priced, ReLU, TopK, Trimmed
 from saelab.sae.io import ACTIVATIONS, load_sae, save_sae
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
-from saelab.sae.priced import Priced
 from saelab.store import CorruptFile
 from saelab.types import Hook
 

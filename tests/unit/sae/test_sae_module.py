@@ -5,7 +5,8 @@ import copy
 import pytest
 import torch
 
-from saelab.sae.activations import BatchTopK, Gated, JumpReLU, ReLU, TopK
+from saelab.sae.activations import BatchTopK, Gated, ReLU, TopK
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
 
 

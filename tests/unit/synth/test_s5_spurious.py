@@ -140,7 +140,7 @@ def test_the_order_of_a_world_means_nothing_so_it_has_no_windows():
     ("settings", "text"),
     [
         ({"correlation": 1.5}, "correlation is 1.5; it must be from 0 to 1"),
-        ({"frequency": 0.0}, "frequency is 0.0; it must be from 0.05 to 0.95"),
+        ({"frequency": 0.0}, "frequency is 0; it must be from 0.05 to 0.95"),
         ({"chance": -0.1}, "chance is -0.1; it must be from 0 to 1"),
         ({"p": 2}, "p is 2; it must be from 0 to 1"),
         ({"cosine": 1}, "cosine is 1; it must be from -0.95 to 0.95"),

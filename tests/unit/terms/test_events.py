@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from saelab.sae.activations import Gated, JumpReLU, ReLU
+from saelab.sae.activations import Gated, ReLU
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.events import resample, start_sparse

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelab.sae.activations import BatchTopK, JumpReLU, ReLU, TopK
+from saelab.sae.activations import BatchTopK, Priced, ReLU, TopK
+from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
-from saelab.sae.priced import Priced
 from saelab.synth.world import World
 from saelab.synth.worlds.s1_causal import build_causal
 from saelab.terms.base import Objective, Step, Term, Variant
@@ -18,7 +18,7 @@ from saelab.testing.variants import BATCH, SparseSource, variant_checks
 from saelab.train import Training
 from saelab.types import Cursor, Optim, Run, Source, Spec, Windows
 from saelab.variants import build
-from saelab.variants.causal_parts import with_price
+from saelab.variants.causal import with_price
 
 WORLD = World("s1", build_causal(3), seed=3, batch=1_024)
 FEATURES = WORLD.process.features  # 64 causal ones, then 64 inert ones
@@ -160,22 +160,23 @@ def test_a_priced_variant_passes_the_battery(check):
 
 
 def test_what_cannot_be_priced():
-    objective, counts = Objective(Term("mse", mse)), {"updates": 5, "m": 4, "contexts": 2}
+    objective = Objective(Term("mse", mse))
     for sae in (SAE(8, 16, JumpReLU(16)), SAE(8, 16, ReLU()), SAE(8, 16, TopK(2))):
-        with pytest.raises(TypeError, match="a price acts on BatchTopK, or on ReLU"):
-            with_price(Variant(sae, objective), 1.0, mix=EVERY, **counts)
-    base = Variant(SAE(8, 16, BatchTopK(2)), objective)
+        with pytest.raises(ValueError, match="a price acts on BatchTopK, or on ReLU"):
+            with_price(Variant(sae, objective), weight=1)
     for changed, words in [
-        ({"mix": {"zero": 0}}, "weight above 0 for some of zero, mean"),
-        ({"mix": {"ablate": 1}}, "weight above 0 for some of zero, mean"),
-        ({"m": 0}, "0 latents on 2 positions"),
-        ({"contexts": 0}, "4 latents on 0 positions"),
-        ({"updates": 0}, "price_updates is 0"),
+        ({"zero": 0, "mean": 0, "noise": 0}, "weight above 0 for some of zero, mean"),
+        ({"ablate": 1}, "part price has no setting 'ablate'"),
+        ({"latents": 0}, "price:latents is 0; it must be a whole number, at least 1"),
+        ({"updates": 0}, "price:updates is 0; it must be a whole number, at least 1"),
+        ({"weight": -1}, "would charge the causal latents"),
     ]:
         with pytest.raises(ValueError, match=words):
-            with_price(base, 1.0, **({"mix": EVERY, **counts} | changed))
+            build(Spec("batch_topk", 64, 4.0, parts={"price": changed}), 16, 0)
     with pytest.raises(ValueError, match="would charge the causal latents"):
         build(Spec("causal", 64, 4.0, {"price": -1}), 16, 0)
+    with pytest.raises(ValueError, match="weight above 0 for some of zero, mean"):
+        Price(16, {"ablate": 1}, strength=1.0, m=4, contexts=2)
 
 
 def test_a_price_without_a_model_is_refused():

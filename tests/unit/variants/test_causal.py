@@ -1,5 +1,7 @@
 """The causal rows as compositions: what weight 0 is, what a switch switches, what is refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ from saelab.train import Training
 from saelab.types import Optim, Run, Source, Spec, value_at
 from saelab.variants import build
 from saelab.variants.baselines import batch_topk
-from saelab.variants.causal_parts import with_kl, with_metric
+from saelab.variants.causal import with_kl, with_metric
 
 
 def trained(variant, **settings):
@@ -100,7 +102,7 @@ def test_weights_follow_their_schedules():
 
 def test_parts_join_any_base():
     base = batch_topk(16, 64, l0=4.0)
-    both = with_kl(with_metric(base, 2.0, clusters=2), 1.0)
+    both = with_kl(with_metric(base, clusters=2), weight=1)
     assert isinstance(both.objective, Objective) and [t.name for t in both.objective.terms] == [
         "mse",
         "aux",
@@ -110,8 +112,8 @@ def test_parts_join_any_base():
     assert (
         both.sae is base.sae
         and len(both.needs) == 2
-        and with_kl(base, 0) is base
-        and with_metric(base, 0) is base
+        and with_kl(base, weight=0) is base
+        and with_metric(base, weight=0) is base
     )
     on_frontier = build(Spec("causal_on_frontier", 64, 4.0), 16, 0)
     assert on_frontier.events and on_frontier.objective.terms[-1].name == "metric"
@@ -122,7 +124,11 @@ def test_parts_join_any_base():
 )
 def test_the_metric_and_kl_train_on_every_base(base):
     def joined(spec, d_in, seed, hook):
-        return with_kl(with_metric(build(spec, d_in, seed, hook), 4.0, rows=500), 1.0, share=0.5)
+        parts = {
+            "kl": {"weight": 1, "windows": 0.5, "ramp": 0},
+            "metric": {"weight": 4, "rows": 500, "ramp": 0},
+        }
+        return build(replace(spec, parts=parts), d_in, seed, hook)
 
     subject = Subject(base, joined)
     training = subject.training(subject.run(4))
@@ -183,13 +189,13 @@ def test_all_rows_train_and_resume_on_language_models(tmp_path, arch):
     [
         ({"weight": -1}, "weight is -1; it must be at least 0"),
         ({"weight": float("nan")}, "weight is nan"),
-        ({"ramp": 1.5}, "ramp is 1.5; it is a share of training, at most 1"),
-        ({"clusters": 0}, "clusters is 0; it must be at least 1"),
-        ({"rows": 0}, "rows is 0; it must be at least 1"),
-        ({"clusters": 1.5}, "clusters is 1.5; it is a count, a whole number"),
+        ({"ramp": 1.5}, "ramp is 1.5; it must be from 0 to 1: of training"),
+        ({"clusters": 0}, "clusters is 0; it must be a whole number, at least 1"),
+        ({"rows": 0}, "rows is 0; it must be a whole number, at least 1"),
+        ({"clusters": 1.5}, "clusters is 1.5; it must be a whole number"),
         ({"restart": float("inf")}, "restart is inf; it must be at least 0, and finite"),
-        ({"finetune": 2}, "finetune is 2; it is a share of training"),
-        ({"rotate": 0.5}, r"rotate is 0.5; it is 1 \(on\) or 0 \(off\)"),
+        ({"finetune": 2}, "finetune is 2; it must be from 0 to 1: of training"),
+        ({"rotate": 0.5}, r"rotate is 0.5; it must be 1 \(on\) or 0 \(off\)"),
         ({"rotate": 1, "isotropic": 1}, "each replace the metric; switch on one of them at most"),
         ({"per_token": 1, "rotate": 1}, "each replace the metric"),
     ],
@@ -200,7 +206,7 @@ def test_numbers_out_of_range(settings, words):
 
 
 def test_a_share_is_named_as_it_was_given():
-    with pytest.raises(ValueError, match=r"^share is 2; it is a share of training"):
+    with pytest.raises(ValueError, match=r"^share is 2; it must be from 0 to 1: of training"):
         build(Spec("kl_finetune_25", 64, 4.0, {"share": 2.0}), 16, 0)
 
 

@@ -233,16 +233,16 @@ def test_the_tilt_weighs_badly_reconstructed_positions():
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"depth": 0}, "depth is 0; it is the number of levels and must be at least 1"),
-        ({"detach": 0.5}, "detach is 0.5; it is 1 .* or 0"),
+        ({"depth": 0}, "depth is 0; it must be a whole number, at least 1: levels at most"),
+        ({"detach": 0.5}, r"detach is 0.5; it must be 1 \(on\) or 0 \(off\)"),
         ({"inner_weight": -1}, "inner_weight is -1; it must be at least 0"),
         ({"sorts": -1}, "sorts is -1"),
         ({"k_start": 0.5}, "k_start is 0.5; it must be at least 1"),
-        ({"refine": 2}, "refine is 2; it is the size of the refinement step"),
+        ({"refine": 2}, "refine is 2; it must be from 0 to 1: size of the LISTA step"),
         ({"tilt": -0.1}, "tilt is -0.1"),
         ({"tilt": float("nan")}, "tilt is nan"),
-        ({"leave_one_out": 1}, "leave_one_out is 1; .* at most .9"),
-        ({"resamples": 7}, "resamples is 7; one is due after every 15 % of training, so at most 6"),
+        ({"leave_one_out": 1}, "leave_one_out is 1; it must be from 0 to 0.9: share of the active"),
+        ({"resamples": 7}, "resamples is 7; .* from 0 to 6: .* one after every 15 % of training"),
     ],
 )
 def test_what_is_refused(settings, words):

@@ -88,7 +88,12 @@ def plan_of(table: Table) -> Plan:
             lr = table.rates.get(row.name, setup.lr)
             optim = Optim(lr=lr, warmup=WARMUP, decay=setup.decay, dead_after=setup.dead_after)
             spec = Spec(
-                row.variant, setup.n_latents, l0, _settings(row, table), _label(row, l0, l0s)
+                row.variant,
+                setup.n_latents,
+                l0,
+                _settings(row, table),
+                _label(row, l0, l0s),
+                row.parts,
             )
             runs += [Run(spec, table.source(seed), optim, seed) for seed in table.seeds]
             if row.name != baseline:
@@ -167,10 +172,10 @@ def _settings(row: Row, table: Table) -> dict[str, float]:
 
 
 def _label(row: Row, l0: float, l0s: Sequence[float]) -> str:
-    """What tables call the row; nothing where that is the variant's own name."""
+    """What tables call the row; nothing where that is the spec's own name."""
     if len(l0s) > 1:
         return f"{row.name}-l0_{l0:g}"
-    return "" if row.name == row.variant else row.name
+    return "" if row.name == "-".join((row.variant, *row.parts)) else row.name
 
 
 def _check(table: Table) -> None:
