@@ -88,14 +88,6 @@ class Tokens:
         """The activations `[N, D]`."""
         return self.x
 
-    def in_order(self, values: "Tensor") -> "Tensor":
-        """Raises `TypeError`: shuffled positions have no order."""
-        del values
-        raise TypeError(
-            "this step has shuffled tokens, no windows; a variant that needs order says "
-            'batches={"main": Windows}'
-        )
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -141,11 +133,6 @@ class Labelled:
     def flat(self) -> "Tensor":
         """The activations `[N, D]`."""
         return self.x
-
-    def in_order(self, values: "Tensor") -> "Tensor":
-        """Raises `TypeError`: labelled positions have no order."""
-        del values
-        raise TypeError("labelled activations have no order; read Windows or Pairs for it")
 
 
 Batch = Tokens | Windows | Pairs | Labelled

@@ -47,7 +47,9 @@ def seen(sae, dead=(), progress=1.0) -> Step:
     z = sae.act.train_codes(pre, progress)
     mask = torch.zeros(L, dtype=torch.bool)
     mask[list(dead)] = True
-    return Step(sae, Tokens(x), x, pre, z, sae.decode(z), mask, progress, torch.Generator())
+    return Step(
+        sae, {"main": Tokens(x)}, x, pre, z, sae.decode(z), mask, progress, torch.Generator()
+    )
 
 
 def arrays(sae) -> SimpleNamespace:

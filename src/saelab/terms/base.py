@@ -4,6 +4,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from saelab.types import (
     Batch,
     LanguageModel,
     Number,
+    Pairs,
     Tokens,
     Windows,
     value_at,
@@ -35,7 +37,7 @@ class Step:
     """
 
     sae: SAE
-    batch: Batch
+    batches: Mapping[str, Batch]  # what the variant reads, by its names; "main" is coded here
     x: Tensor  # [N, D] scaled activations, also the target
     pre: Tensor  # [N, L]
     z: Tensor  # [N, L]
@@ -46,9 +48,11 @@ class Step:
     scale: float = 1.0  # of x over the model's own activations
     lm: LanguageModel | None = None
     stats: Mapping[str, Tensor] = field(default_factory=dict)
-    # the other batches that the variant reads, by its names for them
-    others: Mapping[str, Batch] = field(default_factory=dict)
-    _sides: dict[str, "Step"] = field(init=False, repr=False, default_factory=dict)
+
+    @property
+    def batch(self) -> Batch:
+        """The batch whose activations are `x`."""
+        return self.batches["main"]
 
     def reordered(self, order: Tensor) -> "Step":
         """The same step for latents in another order: entry i is what entry `order[i]` was."""
@@ -74,16 +78,20 @@ class Step:
         competes with another. There is a gradient through these codes. Coded once a step, however
         many terms ask. Raises `TypeError` for a batch that the variant does not read.
         """
-        if name not in self.others:
-            have = ", ".join(["main", *self.others])
+        if name not in self.batches:
             raise TypeError(
-                f"this step has no batch {name!r}, it has {have}; a variant whose terms read it "
-                f'says so, as in batches={{"main": Tokens, {name!r}: Pairs}}'
+                f"this step has no batch {name!r}, it has {', '.join(self.batches)}; a variant "
+                f'whose terms read it says so, as in batches={{"main": Tokens, {name!r}: Pairs}}'
             )
         if name not in self._sides:
-            batch = self.others[name]
+            batch = self.batches[name]
             self._sides[name] = self if batch is self.batch else self._on(batch, self)
         return self._sides[name]
+
+    @cached_property
+    def _sides(self) -> dict[str, "Step"]:
+        """The sides that were asked for so far."""
+        return {}
 
     def on_windows(self, share: float = 1.0) -> "Step":
         """The step on windows, for terms that run the model: itself, or the same SAE on the batch
@@ -93,8 +101,9 @@ class Step:
         the model reads then is as sparse as the SAE is asked to be. Raises `TypeError` when there
         are no windows.
         """
-        batch = self.batch if isinstance(self.batch, Windows) else self.others.get("windows")
-        windows = replace(self, batch=batch or self.batch).windows
+        ordered = isinstance(self.batch, Windows) or "windows" not in self.batches
+        windows = self.windows if ordered else self.batches["windows"]
+        assert isinstance(windows, Windows)
         if share >= 1 and windows is self.batch:
             return self
         rows = windows.keep.any(1).nonzero().squeeze(1).cpu()  # the others have nothing to code
@@ -112,7 +121,7 @@ class Step:
         selection = None if among is None else (among.x, among.pre)
         pre, z = self.sae.codes(x, self.progress, selection)
         x_hat = self.sae.decode(z)
-        return replace(self, batch=batch, x=x, pre=pre, z=z, x_hat=x_hat, others={})
+        return replace(self, batches={"main": batch}, x=x, pre=pre, z=z, x_hat=x_hat)
 
     def in_windows(self, values: Tensor) -> Tensor:
         """Values of the kept positions `[N, *]` back in their windows `[B, T, *]`, of pairs `[2, B,
@@ -121,7 +130,12 @@ class Step:
         Raises `TypeError` for shuffled tokens: the variant must ask for windows
         (`Variant(batches={"main": Windows})`).
         """
-        return self.batch.in_order(values)
+        if isinstance(self.batch, Windows | Pairs):
+            return self.batch.in_order(values)
+        raise TypeError(
+            "this step has shuffled tokens, no windows; a variant that needs order says "
+            'batches={"main": Windows}'
+        )
 
 
 TermFunction = Callable[[Step], Tensor]

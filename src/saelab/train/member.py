@@ -118,16 +118,18 @@ class Member:
         return f"{self.run.spec.name}, seed {self.run.seed}"
 
     def _forward(self, views: Views, progress: float) -> Step:
-        sae, batch = self.sae, views.main
-        x = batch.flat.to(self.mean.dtype) * self.scale
+        sae = self.sae
+        x = views.main.flat.to(self.mean.dtype) * self.scale
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.run.optim.amp == "bf16"):
             pre, z = sae.codes(x, progress)
             x_hat = sae.decode(z)
-        reads = self.variant.batches.items()
-        others = {name: views.sides[kind] for name, kind in reads if name != "main"}
-        more = {"scale": self.scale, "lm": self.lm, "stats": self.stats, "others": others}
+        batches = {
+            name: views.main if name == "main" else views.sides[kind]
+            for name, kind in self.variant.batches.items()
+        }
+        more = {"scale": self.scale, "lm": self.lm, "stats": self.stats}
         return Step(
-            sae, batch, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more
+            sae, batches, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more
         )
 
     @torch.no_grad()

@@ -36,7 +36,15 @@ def seen(sae, x, dead=(), seed=0) -> Step:
     pre = sae.pre(x)
     z = sae.act.train_codes(pre, 0.5)
     return Step(
-        sae, Tokens(x), x, pre, z, sae.decode(z), mask, 0.5, torch.Generator().manual_seed(seed)
+        sae,
+        {"main": Tokens(x)},
+        x,
+        pre,
+        z,
+        sae.decode(z),
+        mask,
+        0.5,
+        torch.Generator().manual_seed(seed),
     )
 
 

@@ -21,7 +21,7 @@ ORDER = torch.tensor([3, 0, 9, 1, 2, 8, 4, 7, 5, 6])
 def seen(sae, x) -> Step:
     pre, z = sae.codes(x, 0.5)
     dead = torch.arange(L) % 3 == 0
-    return Step(sae, Tokens(x), x, pre, z, sae.decode(z), dead, 0.5, torch.Generator())
+    return Step(sae, {"main": Tokens(x)}, x, pre, z, sae.decode(z), dead, 0.5, torch.Generator())
 
 
 def trained(act, steps=3) -> tuple[SAE, torch.optim.Adam, torch.Tensor]:

@@ -43,7 +43,7 @@ def a_step(sae: SAE, *, seed: int = 0) -> Step:
     x = batch.flat * scale
     return Step(
         sae,
-        batch,
+        {"main": batch},
         x,
         z,
         z,

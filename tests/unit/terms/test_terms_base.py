@@ -23,7 +23,7 @@ def step_with(l0: float, progress: float = 1.0, value: float = 1.0) -> Step:
     x = torch.zeros(N, D)
     return Step(
         SAE(D, L, ReLU()),
-        Tokens(x),
+        {"main": Tokens(x)},
         x,
         z,
         z,

@@ -28,8 +28,8 @@ def a_step(x_hat=None, *, kind=Windows, needs=(), batch=None, beside=None) -> St
     }
     sae, empty, none = SAE(D, 8, TopK(2)), x.new_zeros(len(x), 8), torch.zeros(8, dtype=torch.bool)
     generator = torch.Generator().manual_seed(0)
-    more = {"stats": stats, "others": {} if beside is None else {"windows": beside}}
-    return Step(sae, batch, x, empty, empty, x_hat, none, 0.5, generator, scale, SOURCE.lm, **more)
+    batches = {"main": batch, **({} if beside is None else {"windows": beside})}
+    return Step(sae, batches, x, empty, empty, x_hat, none, 0.5, generator, scale, SOURCE.lm, stats)
 
 
 def mean_of(step: Step) -> torch.Tensor:
@@ -164,8 +164,8 @@ def test_kl_counts_and_replaces_kept_positions_only():
     step = a_step(needs=[need], batch=replace(batch, keep=keep))
     changed = replace(step, x_hat=step.x + 0.3)
     clean, logits = (
-        SOURCE.lm.resume(batch.x, None),
-        SOURCE.lm.resume(batch.x + 0.3 / step.scale, None),
+        SOURCE.lm.resume(batch.x, batch.tokens.shape),
+        SOURCE.lm.resume(batch.x + 0.3 / step.scale, batch.tokens.shape),
     )
     p, q = clean.log_softmax(-1), logits.log_softmax(-1)
     expected = (p.exp() * (p - q)).sum(-1)[keep].mean() / step.stats[f"{need.name}.kl"]
@@ -188,7 +188,9 @@ def test_kl_on_a_share_of_the_windows_is_that_of_windows_drawn_anew():
             windows.keep[part],
         )
         x = one.flat * step.scale
-        each.append(float(kl(need.name)(replace(step, batch=one, x=x, x_hat=step.sae(x)))))
+        each.append(
+            float(kl(need.name)(replace(step, batches={"main": one}, x=x, x_hat=step.sae(x))))
+        )
     drawn = [float(kl(need.name, share=0.01)(step)) for _ in range(30)]  # at least one window
     assert len({round(value, 6) for value in drawn}) > 1
     assert all(min(abs(value - other) for other in each) < 1e-4 for value in drawn)

@@ -160,7 +160,7 @@ def a_step(dtype=torch.float64) -> Step:
     pre, z = sae.codes(x, 0.5)
     return Step(
         sae,
-        Tokens(x),
+        {"main": Tokens(x)},
         x,
         pre,
         z,
