@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,6 +17,7 @@ from tyro.conf import Positional, arg
 
 from saelab import __version__
 from saelab.cli_synth import synth
+from saelab.numbers import nearest_name
 from saelab.threads import use_threads
 from saelab.types import Optim, Run, Source, Spec
 
@@ -268,15 +268,9 @@ def _list_variants() -> None:
 
 
 def _unknown_command(name: str) -> int:
-    close = get_close_matches(name, COMMANDS, n=1, cutoff=0.4)
-    hint = f" (did you mean {close[0]!r}?)" if close else ""
-    print(
-        (
-            f"saelab: no command {name!r}{hint}; the commands are {', '.join(COMMANDS)}. Help: "
-            "saelab --help"
-        ),
-        file=sys.stderr,
-    )
+    near, commands = nearest_name(name, COMMANDS), ", ".join(COMMANDS)
+    text = f"no command {name!r}{near}; the commands are {commands}. Help: saelab --help"
+    print(f"saelab: {text}", file=sys.stderr)
     return 2
 
 

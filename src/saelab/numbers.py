@@ -101,5 +101,5 @@ def nearest_name(name: str, names: Iterable[str]) -> str:
     """A question after the likeliest of `names` for one that was mistyped; empty where none is
     near.
     """
-    close = get_close_matches(name, list(names), n=1, cutoff=0.5)
+    close = get_close_matches(name, list(names), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""

@@ -348,7 +348,7 @@ class Spec:
     n_latents: int = 2_048
     l0: float = 32.0
     settings: Mapping[str, float] = field(default_factory=dict)
-    # what its row is called, for ablations of one variant; empty: the variant's name
+    # what its row is called, for ablations; empty: the names of the variant and its parts
     label: str = ""
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from saelab.effects.gradients import label_gradient, precise
+from saelab.numbers import Kind
 from saelab.types import ActivationSource, Hook, LanguageModel, Windows
 
 # drawn from the model's own distribution, or the tokens that follow in the text
@@ -221,8 +222,7 @@ def quadratic(e: Tensor, factors: Tensor, cluster: Tensor) -> Tensor:
 
 def _check(lm: LanguageModel, rows: int, clusters: int, rank: int) -> None:
     for name, value, least in (("rows", rows, 1), ("clusters", clusters, 1), ("rank", rank, 0)):
-        if value < least:
-            raise ValueError(f"{name} is {value}; it must be at least {least}")
+        Kind(least).check(name, value)
     if rank > lm.d_in:
         raise ValueError(f"rank is {rank}; activations have {lm.d_in} dimensions (0: all of them)")
     if getattr(getattr(lm, "model", None), "is_quantized", False):

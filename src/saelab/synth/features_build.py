@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from saelab.numbers import Kind
 from saelab.store import content_id, read_tensors, write_tensors
 from saelab.synth.directions import feature_generator, unit_rows
 from saelab.synth.entry import ANY, check_limits
@@ -151,11 +152,7 @@ def synthsaebench(
                 f"{name} is {value:g}; probabilities are above 0, at most 1, and p_min "
                 f"({p_min:g}) at most p_max"
             )
-    if scaled not in (0, 1):
-        raise ValueError(
-            f"scaled is {scaled:g}; it must be 1 (children are scaled by their parent) or 0 (only "
-            "switched)"
-        )
+    Kind(0, 1, whole=True).check("scaled", scaled, "children are scaled by their parent")
     if model and model == seed:
         raise ValueError(
             f"model is {model:g}, as the seed: the SAE would start at its features; take another "

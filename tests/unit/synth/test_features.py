@@ -270,7 +270,7 @@ def test_a_model_is_the_same_for_every_seed():
         ),
         (
             {"scaled": 2},
-            "scaled is 2; it must be 1 (children are scaled by their parent) or 0 (only switched)",
+            "scaled is 2; it must be 1 (on) or 0 (off): children are scaled by their parent",
         ),
         (
             {"model": 7},

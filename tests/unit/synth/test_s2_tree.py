@@ -108,7 +108,7 @@ def test_equal_seeds_equal_worlds():
         ({"d": float("nan")}, "d is nan; it must be at least 1"),
         (
             {"independent": 0.5},
-            r"independent is 0.5; it must be 0 \(children of their parents\) or 1 \(the null\)",
+            r"independent is 0.5; it must be 1 \(on\) or 0 \(off\): the null, without parents",
         ),
         (
             {"d": 8},

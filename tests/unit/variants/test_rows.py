@@ -51,7 +51,7 @@ def test_parts_of_weight_zero_are_the_base_bit_for_bit(base):
     for part in PARTS:
         spec = parse_spec(f"{base}+{part}:weight=0")
         variant = build(replace(spec, **SIZE), 16, 0)
-        assert not variant.needs and not variant.lm and variant.batch == "tokens"
+        assert not variant.needs and not variant.lm and variant.batches == "tokens"
         assert equal(alone, trained(spec)), part
 
 

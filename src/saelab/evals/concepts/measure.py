@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.evals.common.fit import check_fits
 from saelab.evals.concepts.latents import (
     choose,
     column,
@@ -183,7 +184,7 @@ def measure(dictionary: Dictionary, data: ConceptData) -> ConceptResult:
 
     Raises `ValueError` when the dictionary has another width or hook than the data.
     """
-    _check_fits(dictionary, data)
+    check_fits(dictionary, data.x.shape[1], data.hook)
     with torch.no_grad():
         codes = sparse_codes(dictionary, data.x)
         train = codes[data.files.train]
@@ -305,16 +306,3 @@ def _shuffled(y: Array, train: Array, generator: torch.Generator) -> Array:
 
 def _counts(files: TestFiles, scores: Array, y: Array) -> list[Counts]:
     return [files.counts(scores[:, c], y[:, c]) for c in range(y.shape[1])]
-
-
-def _check_fits(dictionary: Dictionary, data: ConceptData) -> None:
-    d_in, hook = dictionary.directions.shape[1], dictionary.hook
-    if d_in != data.x.shape[1]:
-        raise ValueError(
-            f"the dictionary has width {d_in}, the activations {data.x.shape[1]}; they belong to "
-            "different hooks"
-        )
-    if hook is not None and hook.name != data.hook:
-        raise ValueError(
-            f"the dictionary reads {hook.name}, the data {data.hook}; prepare data at {hook.name}"
-        )

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from saelab.effects.intervene import ON_SILENT, TYPES, check_types, control_covariance
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
+from saelab.evals.common.fit import check_fits, codes_in_pieces
 from saelab.evals.concepts import measure as detection
 from saelab.evals.concepts.scores import Array, TestFiles
 from saelab.evals.consistency.effects import (
@@ -43,7 +44,6 @@ from saelab.text.windows import TokenWindows
 from saelab.types import Dictionary, LanguageModel, Source, Windows
 
 MIN_TOUCHED = 10  # decided positions on which a carrier must be active
-CODES_AT_ONCE = 1 << 22  # numbers
 
 requires = detection.requires
 
@@ -144,10 +144,8 @@ def measure(
     check_types(types)
     if carriers < 1:
         raise ValueError(f"{carriers} carriers per concept; change at least 1 latent")
-    _check_fits(dictionary, data)
-    where = dictionary.directions
-    parts = data.x.split(max(1, CODES_AT_ONCE // len(where)))
-    latents = latents_of(dictionary, (dictionary.encode(part.to(where.device)) for part in parts))
+    check_fits(dictionary, data.x.shape[1], data.text.lm.hook.name)
+    latents = latents_of(dictionary, codes_in_pieces(dictionary, data.x))
     train, n_train = data.halves.train, len(data.halves.train)
     is_train = torch.zeros(len(data.x), dtype=torch.bool).index_fill_(0, train, True)
     of = subject(data.text, latents, is_train, data.covariance, seed=seed, max_bytes=max_bytes)
@@ -166,7 +164,7 @@ def measure(
     ]
     facts = {
         **data.facts,
-        "n_latents": len(where),
+        "n_latents": len(dictionary.directions),
         "live": int(of.live.sum()),
         "carriers": carriers,
         "seed": seed,
@@ -230,16 +228,3 @@ def _activations(lm: LanguageModel, captured: Sequence[Windows]) -> Tensor:
             f"activations at {lm.hook.name} are not finite; the model itself is broken there"
         )
     return x
-
-
-def _check_fits(dictionary: Dictionary, data: ConsistencyData) -> None:
-    d_in, hook, known = dictionary.directions.shape[1], dictionary.hook, data.text.lm.hook
-    if d_in != data.x.shape[1]:
-        raise ValueError(
-            f"the dictionary has width {d_in}, the activations {data.x.shape[1]}; they belong to "
-            "different hooks"
-        )
-    if hook is not None and hook != known:
-        raise ValueError(
-            f"the dictionary reads {hook.name}, the data {known.name}; prepare data at {hook.name}"
-        )

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saelab.evals.common.fit import check_fits
 from saelab.evals.common.fold import decoder_norms
 from saelab.evals.core.formulas import CORRECTED, compatible, score_columns, shipped_bias
 from saelab.evals.core.latents import Firings, latent_scores, normalized_frequent
@@ -119,7 +120,7 @@ def measure(dictionary: Dictionary, data: CoreData) -> CoreResult:
 
     Raises `ValueError` when the dictionary has another width or hook than the data.
     """
-    _check_fits(dictionary, data)
+    check_fits(dictionary, len(data.mean), data.lm.hook.name)
     with torch.no_grad():
         firings = Firings(len(dictionary.directions), data.n_docs)
         columns, sae = _reconstruct(dictionary, data, firings)
@@ -304,17 +305,3 @@ def _check_batches(batches: tuple[tuple[Windows, Any], ...], lm: LanguageModel) 
                 f"activations at {lm.hook.name} are not finite in batch {number}; the model "
                 "itself is broken there"
             )
-
-
-def _check_fits(dictionary: Dictionary, data: CoreData) -> None:
-    d_in, hook = dictionary.directions.shape[1], dictionary.hook
-    if d_in != len(data.mean):
-        raise ValueError(
-            f"the dictionary has width {d_in}, the activations {len(data.mean)}; they belong to "
-            "different hooks"
-        )
-    if hook is not None and hook != data.lm.hook:
-        raise ValueError(
-            f"the dictionary reads {hook.name}, the data {data.lm.hook.name}; prepare data at "
-            f"{hook.name}"
-        )

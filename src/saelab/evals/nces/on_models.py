@@ -10,7 +10,7 @@ again drawn evenly from the other live latents. The drawn ones stand for all tha
 scores describe the whole dictionary.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,10 @@ from torch import Tensor
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.pairs import check_latents
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
+from saelab.evals.common.fit import check_fits, codes_in_pieces
 from saelab.evals.nces.effects import Budget, estimate, exact, latents_of
 from saelab.evals.nces.result import Measured, NcesResult, summarise
 from saelab.types import Dictionary, LanguageModel, Windows
-
-CODES_AT_ONCE = 1 << 22  # numbers
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ def measure(
     `ValueError` for a dictionary of another width or hook, for chosen latents that are dead, rare
     or do not exist, and for numbers that measure nothing.
     """
-    _check_fits(dictionary, data)
+    check_fits(dictionary, data.x.shape[1], data.text.lm.hook.name)
     budget = Budget(types, contexts, draws, max_bytes=max_bytes, seed=seed)
-    latents = latents_of(dictionary, _encoded(dictionary, data.x))
+    latents = latents_of(dictionary, codes_in_pieces(dictionary, data.x))
     guess = estimate(latents, data.gradients.unsqueeze(0), data.covariance, data.doc)
     mass = (latents.codes.frequency * guess.mean_effect).nan_to_num(-torch.inf)
     if chosen is not None:
@@ -130,23 +129,3 @@ def _choose(
     weight = torch.cat([torch.ones(n_top), torch.full((len(drawn),), len(rest) / len(drawn))])
     latent, place = torch.cat([order[:n_top], drawn]).sort()
     return latent, weight[place]
-
-
-def _encoded(dictionary: Dictionary, x: Tensor) -> Iterator[Tensor]:
-    where = dictionary.directions
-    for part in x.split(max(1, CODES_AT_ONCE // len(where))):
-        yield dictionary.encode(part.to(where.device))
-
-
-def _check_fits(dictionary: Dictionary, data: NcesData) -> None:
-    d_in, hook = dictionary.directions.shape[1], dictionary.hook
-    if d_in != data.x.shape[1]:
-        raise ValueError(
-            f"the dictionary has width {d_in}, the activations {data.x.shape[1]}; they belong to "
-            "different hooks"
-        )
-    if hook is not None and hook != data.text.lm.hook:
-        raise ValueError(
-            f"the dictionary reads {hook.name}, the data {data.text.lm.hook.name}; prepare data "
-            f"at {hook.name}"
-        )

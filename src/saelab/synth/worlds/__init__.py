@@ -6,8 +6,8 @@ import inspect
 import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
 
+from saelab.numbers import nearest_name
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import World
 from saelab.synth.worlds import (
@@ -35,7 +35,7 @@ def entry_of(world: str) -> Entry:
     """The entry of a world. Raises `ValueError` naming the nearest one."""
     if world not in WORLDS:
         raise ValueError(
-            f"no world is called {world!r}{_nearest(world, list(WORLDS))}; there are: "
+            f"no world is called {world!r}{nearest_name(world, list(WORLDS))}; there are: "
             f"{', '.join(WORLDS)}"
         )
     return WORLDS[world]
@@ -61,7 +61,7 @@ def configure(world: str, changes: Mapping[str, float]) -> tuple[dict[str, float
         if name not in own and name not in of_setup:
             known = [*own, *of_setup]
             raise ValueError(
-                f"world {world!r} has no number {name!r}{_nearest(name, known)}; it has "
+                f"world {world!r} has no number {name!r}{nearest_name(name, known)}; it has "
                 f"{', '.join(known)}"
             )
         if not math.isfinite(value):
@@ -89,8 +89,3 @@ def build_world(source: WorldSource) -> World:
     """
     process = entry_of(source.world).build(source.seed, **source.settings)
     return World(source.world, process, seed=source.seed, batch=source.batch)
-
-
-def _nearest(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, n=1, cutoff=0.4)
-    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saelab.numbers import Kind
 from saelab.synth.directions import feature_generator, spread
 from saelab.synth.entry import ANY, Entry, Expectation, Setup, check_limits
 from saelab.synth.world import Sample
@@ -125,13 +126,8 @@ def tree(
         "p_distractor": p_distractor,
         "max_cos": max_cos,
     }.items():
-        if not 0 < value <= 1:
-            raise ValueError(f"{name} is {value:g}; it must be above 0 and at most 1")
-    if independent not in (0, 1):
-        raise ValueError(
-            f"independent is {independent:g}; it must be 0 (children of their parents) or 1 (the "
-            "null)"
-        )
+        Kind(0, 1, above=True).check(name, value)
+    Kind(0, 1, whole=True).check("independent", independent, "the null, without parents")
     n_parents, n_children = round(parents), round(children)
     n_features = n_parents * (1 + n_children) + round(distractors)
     amplitude = torch.ones(n_features)
