@@ -18,6 +18,7 @@ class Activation(nn.Module, ABC):
     """What an SAE asks of its activation."""
 
     name: str
+    selects_over_batch = False  # whether `train_codes` looks at the whole batch
 
     @abstractmethod
     def forward(self, pre: Tensor) -> Tensor:
@@ -140,6 +141,7 @@ class BatchTopK(Activation):
     """
 
     name = "batch_topk"
+    selects_over_batch = True
     threshold: Tensor
 
     def __init__(self, k: Number):
