@@ -120,6 +120,7 @@ class Tree:
     title: str
     note: str
     roots: tuple[Node, ...]
+    counts: str = ""  # how many of how many edges were found
 
 
 Figure = Scatter | Steps | Curves | Heat | Tree

@@ -1,97 +1,71 @@
-"""Evaluations: (dictionary, data) -> typed result. `EVALS` is the table; a new evaluation is one
-line in it.
+"""Evaluations: (dictionary, data) -> result. `EVALS` is the table; a new evaluation is one line in
+it.
 """
 
 import difflib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
-from saelab.evals.common.world_result import WorldResult
-from saelab.evals.composition import measure as composition
+from saelab.evals import composition, disentangle, spurious, temporal, truth
 from saelab.evals.concepts import measure as concepts
 from saelab.evals.consistency import measure as consistency
 from saelab.evals.core import measure as core
-from saelab.evals.disentangle import measure as disentangle
 from saelab.evals.nces import on_models as nces_lm
-from saelab.evals.nces import on_worlds as nces
-from saelab.evals.spurious import measure as spurious
-from saelab.evals.temporal import measure as temporal
-from saelab.evals.truth import measure as truth
-from saelab.text.windows import TokenWindows
-from saelab.types import Dictionary, LanguageModel, Source, Windows
+from saelab.evals.nces import on_worlds as nces_world
+from saelab.evals.result import Evaluation
+from saelab.ground.held_out import HeldOut
+from saelab.types import Source, WorldSource
 
-__all__ = ["EVALS", "WORLD_EVALS", "Evaluation", "WorldEvaluation", "check_evals"]
+__all__ = ["EVALS", "Evaluation", "check_evals", "standard_evals"]
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """`prepare(lm, batches, source, windows)` is made once for all dictionaries;
-    `measure(dictionary, data)` is pure.
+def _of_model(
+    prepare: Callable[..., Any],
+    measure: Callable[..., Any],
+    requires: Callable[[Source], list[str]] = lambda _: [],
+    *,
+    labels: bool = False,
+) -> Evaluation:
+    """An evaluation on a language model that has not been converted yet."""
 
-    `batches`: held-out `windows` of `source` with their activations and the model's state, in
-    order.
+    def missing(source: Source | WorldSource) -> list[str]:
+        if isinstance(source, WorldSource):
+            return [f"it reads a language model, and {source.world!r} is a synthetic world"]
+        return requires(source)
 
-    `requires(source)` lists what is missing before it can run on that source (labelled data, an
-    instruct model, access to a gated model, a judge), one sentence each; empty when nothing is. It
-    must not load a model.
-    """
+    def from_held_out(held: HeldOut) -> Any:
+        more = (held.source, held.text) if labels else ()
+        return prepare(held.lm, held.batches, *more)
 
-    prepare: Callable[..., Any]
-    measure: Callable[..., Any]
-    requires: Callable[[Source], list[str]]
-
-
-def _nothing(source: Source) -> list[str]:
-    """Any language model and any text will do."""
-    return []
-
-
-def _core(
-    lm: LanguageModel, batches: Sequence[tuple[Windows, Any]], source: Source, windows: TokenWindows
-) -> Any:
-    """The core evaluation needs no more than the activations."""
-    return core.prepare(lm, batches)
-
-
-def _nces(
-    lm: LanguageModel, batches: Sequence[tuple[Windows, Any]], source: Source, windows: TokenWindows
-) -> Any:
-    """So do interventions."""
-    return nces_lm.prepare(lm, batches)
+    return Evaluation((), missing, from_held_out, measure)
 
 
 EVALS: dict[str, Evaluation] = {
-    "core": Evaluation(_core, core.measure, _nothing),
-    "nces": Evaluation(_nces, nces_lm.measure, _nothing),
-    "concepts": Evaluation(concepts.prepare, concepts.measure, concepts.requires),
-    "consistency": Evaluation(consistency.prepare, consistency.measure, consistency.requires),
+    "core": _of_model(core.prepare, core.measure),
+    "nces": _of_model(nces_lm.prepare, nces_lm.measure),
+    "concepts": _of_model(concepts.prepare, concepts.measure, concepts.requires, labels=True),
+    "consistency": _of_model(
+        consistency.prepare, consistency.measure, consistency.requires, labels=True
+    ),
+    "truth": truth.EVALUATION,
+    "nces_world": nces_world.EVALUATION,
+    "composition": composition.EVALUATION,
+    "temporal": temporal.EVALUATION,
+    "disentangle": disentangle.EVALUATION,
+    "spurious": spurious.EVALUATION,
 }
+# made where nobody says which, if the source has what they need
+STANDARD = tuple(name for name in EVALS if name not in ("nces", "concepts", "consistency"))
 
 
-@dataclass(frozen=True)
-class WorldEvaluation:
-    """`prepare(world)` draws held-out samples once for all dictionaries; `measure(dictionary,
-    data)` is pure.
-
-    `prepare` raises `TypeError` for a world that does not hold what is measured.
+def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
+    """What is made of an SAE where nobody says which evaluations: on a language model the core
+    scores, in a world all that can be measured there.
     """
-
-    prepare: Callable[..., Any]
-    measure: Callable[[Dictionary, Any], WorldResult]
+    return tuple(name for name in STANDARD if not EVALS[name].missing(source))
 
 
-WORLD_EVALS: dict[str, WorldEvaluation] = {
-    "truth": WorldEvaluation(truth.prepare, truth.measure),
-    "nces": WorldEvaluation(nces.prepare, nces.measure),
-    "composition": WorldEvaluation(composition.prepare, composition.measure),
-    "temporal": WorldEvaluation(temporal.prepare, temporal.measure),
-    "disentangle": WorldEvaluation(disentangle.prepare, disentangle.measure),
-    "spurious": WorldEvaluation(spurious.prepare, spurious.measure),
-}
-
-
-def check_evals(names: Sequence[str], source: Source) -> None:
+def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:
     """Raise `ValueError` for an unknown evaluation or an unmet precondition, before anything loads
     or trains.
     """
@@ -102,9 +76,11 @@ def check_evals(names: Sequence[str], source: Source) -> None:
             raise ValueError(
                 f"no evaluation is called {name!r}; {hint}There are: {', '.join(EVALS)}"
             )
-    unmet = [f"{name}: {reason}" for name in names for reason in EVALS[name].requires(source)]
+    unmet = [f"{name}: {reason}" for name in names for reason in EVALS[name].missing(source)]
     if unmet:
-        raise ValueError(
-            f"evaluations that cannot run on {source.model} with {source.corpus}: "
-            f"{'; '.join(unmet)}"
+        where = (
+            f"{source.model} with {source.corpus}"
+            if isinstance(source, Source)
+            else f"world {source.world!r}"
         )
+        raise ValueError(f"evaluations that cannot run on {where}: {'; '.join(unmet)}")

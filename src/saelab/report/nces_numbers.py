@@ -12,7 +12,7 @@ from saelab.evals.nces.effects import rank_correlation
 from saelab.report.nces_plots import BINS, Agreement, Cloud, Curve, Histogram, Point
 from saelab.report.read import RunRecord, items, mapping, number
 
-EVAL = "nces"
+EVAL, IN_WORLD = "nces", "nces_world"
 EXACT = "zero"  # the type that the estimate stands for
 ESTIMATE = "Fisher"  # how pictures name the estimate beside the types
 DOTS = 1000  # estimated latents drawn of an SAE: what keeps a picture small
@@ -99,8 +99,8 @@ def kinds(run: RunRecord) -> list[str]:
 
 
 def _recorded(run: RunRecord) -> dict[str, Any]:
-    """In a world what pictures need stands under `details`."""
-    result = run.evals.get(EVAL, {})
+    """What a run recorded of effects, on a language model or in a world."""
+    result = run.evals.get(EVAL) or run.evals.get(IN_WORLD, {})
     return mapping(result.get("details")) or result
 
 

@@ -93,7 +93,8 @@ def _edges(run: RunRecord) -> str:
 
 
 def _details(run: RunRecord, name: str) -> dict[str, Any]:
-    return mapping(run.evals.get(name, {}).get("details"))
+    result = run.evals.get(name, {})
+    return mapping(result.get("details")) or result
 
 
 def _first(runs: Iterable[RunRecord], usable: Callable[[RunRecord], bool]) -> RunRecord | None:

@@ -19,6 +19,7 @@ class Activation(nn.Module, ABC):
     name: str
     own_bias = False  # whether it has biases of its own, so that the encoder's stays 0
     shrunk_by_penalty = False  # whether a penalty on its codes is what makes them sparse
+    selects_over_batch = False  # whether `train_codes` looks at the whole batch
 
     @abstractmethod
     def forward(self, pre: Tensor) -> Tensor:
@@ -180,6 +181,7 @@ class BatchTopK(Activation):
     """
 
     name = "batch_topk"
+    selects_over_batch = True
     threshold: Tensor
 
     def __init__(self, k: Number):

@@ -114,6 +114,15 @@ class SAE(nn.Module):
             )
         return self.prune(x, self.codes(x)[1])
 
+    @property
+    def selects_over_batch(self) -> bool:
+        """Whether training selects codes over the whole batch (see `encode_batch`)."""
+        return self.act.selects_over_batch
+
+    def encode_batch(self, x: Tensor) -> Tensor:
+        """Codes `[..., L]` of activations `[..., D]`, as at the end of training."""
+        return self.prune(x, self.codes(x, 1.0)[1])
+
     def prune(self, x: Tensor, z: Tensor) -> Tensor:
         """Codes without the latents that the others make superfluous; `z` itself where
         `leave_one_out` is 0.

@@ -4,6 +4,7 @@ on it.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import get_type_hints
 
 from saelab.numbers import Kind
 from saelab.synth.world import Process
@@ -50,7 +51,6 @@ class Entry:
     # (seed, *, numbers) -> process; the numbers are what --set may change
     build: Callable[..., Process]
     setup: Setup
-    evals: tuple[str, ...]  # names in `evals.WORLD_EVALS`; `truth` is always made
     headline: tuple[str, ...]  # metrics of the table, the first decides learning rates
     head: str  # the world of its family that learning rates are chosen on
     # numbers of `build` that differ from its defaults
@@ -58,6 +58,11 @@ class Entry:
     # settings of single variants that differ here
     own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     sanity: tuple[Expectation, ...] = ()
+
+    @property
+    def process(self) -> type:
+        """The class of its process, as `build` declares it; nothing is built."""
+        return get_type_hints(self.build)["return"]
 
 
 def check_limits(limits: Mapping[str, tuple[float, float, float]]) -> None:

@@ -7,6 +7,7 @@ import torch
 from sklearn.metrics import mutual_info_score
 from torch.nn.functional import pad
 
+from in_world import as_held_out
 from saelab.evals.disentangle.formulas import (
     Items,
     bins,
@@ -184,7 +185,7 @@ def world() -> World:
 
 @pytest.fixture(scope="module")
 def data(world) -> DisentangleData:
-    return prepare(world)
+    return prepare(as_held_out(world))
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +211,7 @@ def test_the_true_dictionary_is_perfect_and_has_no_composites(truth, data):
         "composites": "lower",
         "composite_share": "lower",
     }
-    assert len(result.to_json()["details"]["mig_by_value"]) == 30
+    assert len(result.to_json()["mig_by_value"]) == 30
 
 
 def test_composites_are_counted_and_cost_a_and_b_alone(truth, data):
@@ -252,4 +253,4 @@ def test_other_worlds_are_refused(world):
     with pytest.raises(
         TypeError, match="world 's9' has no factors; disentangle reads s4 and s4_null"
     ):
-        prepare(World("s9", Other(), seed=0, batch=16))
+        prepare(as_held_out(World("s9", Other(), seed=0, batch=16)))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from in_world import as_held_out
 from saelab.effects.intervene import TYPES
 from saelab.evals.nces.on_worlds import NO_INERT, NOT_FINITE, CausalData, measure, prepare
 from saelab.synth.directions import orthonormal, unit_rows
@@ -63,7 +64,7 @@ def causal():
         copy=0.0,
         noise=0.0,
     )
-    return prepare(World("s1", process, seed=0, batch=64))
+    return prepare(as_held_out(World("s1", process, seed=0, batch=64)))
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def gated():
     V = torch.stack([basis[:F], basis[F : 2 * F]])
     U = 3 * torch.randn(VOCAB, F, generator=generator)
     process = Gated(features, torch.ones(2 * F), V, U, p=0.3, context=2.0, noise=0.0)
-    return prepare(World("s1d", process, seed=0, batch=64))
+    return prepare(as_held_out(World("s1d", process, seed=0, batch=64)))
 
 
 def values(dictionary: Dictionary, data: CausalData) -> dict[str, float | None]:
@@ -164,7 +165,7 @@ def test_halved_codes_change_the_predictions_only(causal):
 
 def test_random_directions_score_chance():
     """64 random directions of 64 dimensions: what a decoder that was never trained scores."""
-    data = prepare(World("s1", build_causal(20), seed=20, batch=64))
+    data = prepare(as_held_out(World("s1", build_causal(20), seed=20, batch=64)))
     directions = unit_rows(torch.randn(64, 64, generator=torch.Generator().manual_seed(1)))
     found = values(Reader(directions), data)
     for name in ("causal_mcc", "inert_mcc"):
@@ -251,7 +252,7 @@ def test_details_are_the_effects_behind_the_scores(causal):
 
 
 def test_the_estimate_ranks_causal_latents_as_interventions_do():
-    data = prepare(World("s1", build_causal(20), seed=20, batch=64))
+    data = prepare(as_held_out(World("s1", build_causal(20), seed=20, batch=64)))
     # all that are causal, and some inert ones
     found = measure(Reader(data.process.features[:80]), data).scores
     assert found["nces_labelled"].value == 80
@@ -275,7 +276,9 @@ def test_correlation_misleads_where_supports_are_copied_and_effects_do_not():
         copy=1.0,
         noise=0.0,
     )
-    found = measure(Reader(features), prepare(World("s1b", process, seed=0, batch=64))).scores
+    found = measure(
+        Reader(features), prepare(as_held_out(World("s1b", process, seed=0, batch=64)))
+    ).scores
     assert all(found[name].value == 1 for name in EFFECTS)
     probe = found["nces_auroc_probe"].value
     assert probe is not None and probe < 0.8
@@ -321,7 +324,9 @@ def test_another_world_is_refused():
     with pytest.raises(
         TypeError, match=r"nces reads the worlds s1, s1b and s1d.*'other' is none of them"
     ):
-        prepare(World("other", Other(torch.eye(4), {"all": range(4)}), seed=0, batch=8))
+        prepare(
+            as_held_out(World("other", Other(torch.eye(4), {"all": range(4)}), seed=0, batch=8))
+        )
 
 
 def test_headlines_name_scores_that_exist(causal):

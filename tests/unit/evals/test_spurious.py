@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from in_world import as_held_out
 from saelab.evals.spurious.measure import measure, prepare
 from saelab.evals.spurious.probes import accuracy, best_accuracy, leace, linear_probe, mlp_probe
 from saelab.synth.world import World
@@ -49,7 +50,7 @@ def world():
 
 @pytest.fixture(scope="module")
 def data(world):
-    return prepare(world)
+    return prepare(as_held_out(world))
 
 
 def oracle(world, bank=range(1, 2)):
@@ -172,7 +173,7 @@ def test_measuring_is_deterministic_and_leaves_the_global_generator_alone(world,
     torch.manual_seed(1)
     before, state = data.train.x.clone(), torch.get_rng_state()
     first, second = measure(oracle(world), data).to_json(), measure(oracle(world), data).to_json()
-    assert first == second and first["eval"] == "spurious"
+    assert first == second and "scr" in first["scores"]
     assert torch.equal(state, torch.get_rng_state()) and torch.equal(before, data.train.x)
 
 
@@ -187,7 +188,7 @@ def test_worlds_without_a_spurious_factor_are_refused():
     with pytest.raises(
         TypeError, match="'s2' has no spurious factor; this evaluation reads s5, s5b and s5_null"
     ):
-        prepare(World("s2", SimpleNamespace(features=torch.eye(2)), seed=0, batch=4))
+        prepare(as_held_out(World("s2", SimpleNamespace(features=torch.eye(2)), seed=0, batch=4)))
 
 
 def test_the_linear_probe_finds_the_weights_that_made_the_labels():

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from in_world import as_held_out
 from saelab.evals.temporal.codes import (
     column_correlation,
     explained_share,
@@ -45,7 +46,7 @@ class Fake:
 
 def data_of(name: str) -> TemporalData:
     entry = ENTRIES[name]
-    return prepare(World(name, entry.build(0, **entry.settings), seed=0, batch=512))
+    return prepare(as_held_out(World(name, entry.build(0, **entry.settings), seed=0, batch=512)))
 
 
 @pytest.fixture(scope="module")
@@ -244,7 +245,7 @@ def test_another_kind_of_world_is_refused():
         TypeError,
         match="world 'other' has no persistent features; the temporal evaluation reads s3,",
     ):
-        prepare(world)
+        prepare(as_held_out(world))
 
 
 def test_measuring_twice_gives_the_same(data: TemporalData):

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from in_world import as_held_out
 from saelab.evals.truth import measure as truth
 from saelab.evals.truth.measure import TruthData, measure, prepare
 from saelab.synth.directions import orthonormal
@@ -65,7 +66,7 @@ def world(features):
 
 @pytest.fixture(scope="module")
 def data(world):
-    return prepare(world)
+    return prepare(as_held_out(world))
 
 
 def values(dictionary, data):
@@ -77,10 +78,12 @@ def close(value, expected, tolerance=1e-5):
 
 
 def test_the_sample_is_held_out_and_the_same_every_time(world, data):
-    again = prepare(World("tiny", world.process, seed=0, batch=64))
+    again = prepare(as_held_out(World("tiny", world.process, seed=0, batch=64)))
     assert torch.equal(again.x, data.x)
     assert torch.equal(again.active, data.active)
-    assert not torch.equal(prepare(World("tiny", world.process, seed=1, batch=64)).x, data.x)
+    assert not torch.equal(
+        prepare(as_held_out(World("tiny", world.process, seed=1, batch=64))).x, data.x
+    )
     assert len(data.x) >= 20_000
     codes = world.sample(len(data.x), "truth").codes
     assert torch.equal(data.active, codes > 0)

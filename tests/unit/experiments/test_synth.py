@@ -10,7 +10,7 @@ import pytest
 from saelab.experiments.compare.judge import means
 from saelab.experiments.folders import OtherContent, run_folder
 from saelab.experiments.listen import Silent
-from saelab.experiments.run.worlds import measure_both, run_table
+from saelab.experiments.run.worlds import run_table
 from saelab.experiments.tables import tune
 from saelab.experiments.tables.table import Table, facts, plan_of, sanity
 from saelab.store import CorruptFile, read_json
@@ -121,7 +121,8 @@ def files(folder: Path) -> dict[str, bytes]:
     kept = [
         p
         for p in folder.rglob("*")
-        if p.is_file() and p.name in ("truth.json", "nces.json", "sae.safetensors", "metrics.jsonl")
+        if p.is_file()
+        and p.name in ("truth.json", "nces_world.json", "sae.safetensors", "metrics.jsonl")
     ]
     return {str(p.relative_to(folder)): p.read_bytes() for p in kept}
 
@@ -133,7 +134,7 @@ def test_a_table_is_the_same_for_any_number_of_processes_and_goes_on(tmp_path):
         tmp_path / "two"
     )
     assert one.rows == two.rows and one.means == two.means and one.contrasts == two.contrasts
-    changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "nces.json"
+    changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "nces_world.json"
     before = changed.read_bytes()
     changed.unlink()
     more = run_table(table("batch_topk", "frozen", "standard_trimmed"), tmp_path / "one", jobs=1)
@@ -235,18 +236,20 @@ def test_batch_selection_is_a_reading_of_its_own(tmp_path):
     run_table(table("batch_topk", seeds=(3,)), tmp_path)
     (run,) = plan_of(table("batch_topk", seeds=(3,))).runs
     sae = run_folder(tmp_path, run).load()
-    from saelab.evals import WORLD_EVALS
+    from in_world import as_held_out
+    from saelab.evals import EVALS
     from saelab.synth.worlds import build_world
 
-    data = WORLD_EVALS["truth"].prepare(build_world(source_of(run)))
-    scores = measure_both("truth", sae, data).scores
+    truth = EVALS["truth"]
+    data = truth.prepare(as_held_out(build_world(source_of(run))))
+    scores = truth.measure(sae, data).scores
     assert (
         scores["l0_batch"].value == pytest.approx(4.0, abs=1e-3)
         and scores["l0"].value != scores["l0_batch"].value
     )
     # nothing passes it any more, and batch selection does not look at it
     sae.act.threshold.mul_(100)
-    again = measure_both("truth", sae, data).scores
+    again = truth.measure(sae, data).scores
     assert again["l0"].value == 0 and again["l0_batch"].value == scores["l0_batch"].value
 
 

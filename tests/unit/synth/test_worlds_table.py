@@ -1,11 +1,13 @@
 """All worlds through one battery: what every world of the table must be, whatever it tests."""
 
+import json
 from itertools import islice
 
 import pytest
 import torch
 
-from saelab.evals import WORLD_EVALS
+from in_world import as_held_out
+from saelab.evals import EVALS, standard_evals
 from saelab.evals.common.matching import match
 from saelab.synth.worlds import WORLDS, build_world, configure, entry_of, parameters
 from saelab.types import Cursor, Spec, Tokens, Windows, WorldSource
@@ -16,11 +18,15 @@ LARGE = ("synthsaebench-16k", "synthsaebench-2k")
 SMALL = [name for name in WORLDS if name not in LARGE]
 
 
-def world(name: str, seed: int = 3):
+def source(name: str, seed: int = 3):
     setup = WORLDS[name].setup
-    return build_world(
-        WorldSource(name, dict(WORLDS[name].settings), setup.steps * setup.batch, setup.batch, seed)
+    return WorldSource(
+        name, dict(WORLDS[name].settings), setup.steps * setup.batch, setup.batch, seed
     )
+
+
+def world(name: str, seed: int = 3):
+    return build_world(source(name, seed))
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -92,7 +98,7 @@ def test_windows_are_the_tokens_in_order(name):
 @pytest.mark.parametrize("name", SMALL)
 def test_an_entry_can_be_run_and_measured(name):
     entry = WORLDS[name]
-    assert entry.head in WORLDS and set(entry.evals) <= set(WORLD_EVALS)
+    assert entry.head in WORLDS
     for variant in ("batch_topk", "matryoshka", "frozen", "jump_relu", "gated", "standard_trimmed"):
         numbers = {
             "anneal": entry.setup.anneal,
@@ -114,9 +120,18 @@ def test_an_entry_can_be_run_and_measured(name):
         build(Spec("matryoshka", entry.setup.n_latents, entry.setup.k), world(name).d_in, 0).sae,
     )
     sae.act.calibrate_(sae.pre(one.sample(2048, "stats").flat.x), entry.setup.k)
-    for evaluation in ("truth", *entry.evals):
-        result = WORLD_EVALS[evaluation].measure(sae, WORLD_EVALS[evaluation].prepare(one))
-        assert result.eval == evaluation
+    evals = standard_evals(source(name))
+    assert len(evals) == (1 if name.startswith("synthsaebench") else 2)
+    for evaluation in map(EVALS.get, evals):
+        assert evaluation is not None
+        result = evaluation.measure(sae, evaluation.prepare(as_held_out(one)))
+        better = {metric.key: metric.better for metric in evaluation.metrics}
+        assert set(result.scores) == set(better)  # with those under batch selection
+        # an undefined score need not say
+        assert all(
+            score.better == better[key] for key, score in result.scores.items() if score.value
+        )
+        json.dumps(result.to_json(), allow_nan=False)
         scores |= result.scores
     assert set(entry.headline) <= set(scores)
     assert {wanted.metric for wanted in entry.sanity} <= set(scores)

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from saelab.sae.priced import Priced
 from torch import nn
 
 from helpers import byte_tokenizer, tiny_model
@@ -12,7 +13,6 @@ from saelab.ground.stream import ActivationStream
 from saelab.lm.model import wrap
 from saelab.sae.activations import BatchTopK, TopK
 from saelab.sae.module import SAE
-from saelab.sae.priced import Priced
 from saelab.synth.worlds import WORLDS, build_world
 from saelab.terms.base import Objective, Step, Term, Variant
 from saelab.testing.fakes import SparseSource

@@ -11,7 +11,7 @@ import torch
 from saelab.experiments.plan import run_from_config, run_id
 from saelab.testing.variants import BATCH, SparseSource
 from saelab.train import Training
-from saelab.types import Optim, Run, Source, Spec
+from saelab.types import Optim, Run, Source, Spec, Tokens
 from saelab.variants import (
     BASES,
     PARTS,
@@ -51,7 +51,7 @@ def test_parts_of_weight_zero_are_the_base_bit_for_bit(base):
     for part in PARTS:
         spec = parse_spec(f"{base}+{part}:weight=0")
         variant = build(replace(spec, **SIZE), 16, 0)
-        assert not variant.needs and not variant.lm and variant.batches == "tokens"
+        assert not variant.needs and not variant.lm and variant.batches == {"main": Tokens}
         assert equal(alone, trained(spec)), part
 
 

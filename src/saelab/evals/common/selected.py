@@ -2,13 +2,29 @@
 its threshold.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
-from saelab.sae.activations import BatchTopK
-from saelab.sae.module import SAE
 from saelab.types import Dictionary, Hook
+
+
+@runtime_checkable
+class SelectsOverBatch(Dictionary, Protocol):
+    """A dictionary that knows whether its training selected codes over the whole batch."""
+
+    blocks: Mapping[str, range]
+
+    @property
+    def selects_over_batch(self) -> bool:
+        """Whether there is a reading beside the one by thresholds."""
+        ...
+
+    def encode_batch(self, x: Tensor) -> Tensor:
+        """Codes `[N, L]` of activations `[N, D]`, selected over all N as at the end of training."""
+        ...
 
 
 @dataclass
@@ -19,7 +35,7 @@ class BatchSelected:
     readings differ.
     """
 
-    sae: SAE
+    sae: SelectsOverBatch
     hook: Hook | None
 
     @property
@@ -28,13 +44,13 @@ class BatchSelected:
         return self.sae.directions
 
     @property
-    def blocks(self) -> dict[str, range]:
+    def blocks(self) -> Mapping[str, range]:
         """Of the SAE."""
         return self.sae.blocks
 
     def encode(self, x: Tensor) -> Tensor:
         """Activations `[..., D]` -> codes `[..., L]`."""
-        return self.sae.prune(x, self.sae.codes(x, 1.0)[1])
+        return self.sae.encode_batch(x)
 
     def decode(self, z: Tensor) -> Tensor:
         """Codes `[..., L]` -> reconstruction `[..., D]`."""
@@ -45,6 +61,6 @@ def batch_selected(dictionary: Dictionary) -> BatchSelected | None:
     """The dictionary under batch selection; None where its training does not select over the
     batch.
     """
-    if isinstance(dictionary, SAE) and isinstance(dictionary.act, BatchTopK):
+    if isinstance(dictionary, SelectsOverBatch) and dictionary.selects_over_batch:
         return BatchSelected(dictionary, dictionary.hook)
     return None

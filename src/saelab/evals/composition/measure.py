@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import Matched, cosines, match
-from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.common.world import undefined, world_of, world_score
 from saelab.evals.composition.edges import Coverage, best_coverage, f1, lasso_edges, tree_edges
 from saelab.evals.composition.removal import Target, removal
-from saelab.synth.world import World
+from saelab.evals.result import Result
+from saelab.figures import Node, Tree
+from saelab.ground.held_out import HeldOut
 from saelab.synth.worlds.s2_tree import TreeProcess
 from saelab.types import Dictionary, Score
 
@@ -41,10 +43,11 @@ class CompositionData:
     targets: tuple[Target, ...]  # one a parent that is there often enough to be removed
 
 
-def prepare(world: World) -> CompositionData:
+def prepare(held: HeldOut) -> CompositionData:
     """Draws the held-out activations and the labelled ones. Raises `TypeError` for a world without
     a tree.
     """
+    world = world_of(held)
     process = world.process
     if not isinstance(process, TreeProcess):
         raise TypeError(
@@ -73,7 +76,7 @@ def tree_target(
 
 
 @torch.no_grad()
-def measure(dictionary: Dictionary, data: CompositionData) -> WorldResult:
+def measure(dictionary: Dictionary, data: CompositionData) -> Result:
     """Scores any SAE; what needs blocks, a tree or promotions is undefined where the dictionary has
     none.
     """
@@ -86,14 +89,15 @@ def measure(dictionary: Dictionary, data: CompositionData) -> WorldResult:
     read = None if tree is None else tree_edges(tree.detach(), z.shape[1])
     coverage = best_coverage(firing, truth, n_true)
     scores = absorption(firing, matched, data) | {
-        "coverage_f1": exact(coverage.f1, len(z), "higher")
+        "coverage_f1": world_score(coverage.f1, len(z), "higher")
     }
     if read is None:
         scores["edge_f1"] = undefined("the dictionary has no tree of its own", "higher")
     else:
-        scores["edge_f1"] = exact(f1(read, truth, n_true), n_true, "higher")
+        scores["edge_f1"] = world_score(f1(read, truth, n_true), n_true, "higher")
     scores |= first_block(dictionary, z, truth, data) | removals(z, dictionary, data)
-    return WorldResult("composition", scores, recovered_tree(matched, process, coverage, read))
+    details = recovered_tree(matched, process, coverage, read)
+    return Result(scores, figures=(tree_figure(details),), details=details)
 
 
 def true_graph(matched: Matched, process: TreeProcess, n_latents: int) -> Tensor:
@@ -129,13 +133,13 @@ def absorption(firing: Tensor, matched: Matched, data: CompositionData) -> dict[
     precision = ((fires & on).sum(0) / fires.sum(0).clamp_min(1)).mean()
     excess = undefined(nowhere + "with and one without a child", "lower")
     if missed[0] is not None and missed[1] is not None:
-        excess = exact(missed[0] - missed[1], min(n, int(without.sum())), "lower")
+        excess = world_score(missed[0] - missed[1], min(n, int(without.sum())), "lower")
     return {
         "parent_fn": undefined(nowhere + "with a child", "lower")
         if missed[0] is None
-        else exact(missed[0], n, "lower"),
+        else world_score(missed[0], n, "lower"),
         "absorption_excess": excess,
-        "parent_precision": exact(float(precision), int(fires.sum()), "higher"),
+        "parent_precision": world_score(float(precision), int(fires.sum()), "higher"),
     }
 
 
@@ -159,7 +163,7 @@ def first_block(
     blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
     count = getattr(dictionary, "promotions", None)
     without = undefined("the dictionary keeps no count of promotions")
-    scores = {"promotions": without if count is None else exact(count, 1)}
+    scores = {"promotions": without if count is None else world_score(count, 1)}
     if len(blocks) < 2:
         return scores | {
             "placement": undefined(FLAT, "higher"),
@@ -172,8 +176,8 @@ def first_block(
     parents = (closest.indices < process.n_parents) & (closest.values > ALIKE)
     edges = f1(lasso_edges(z, first), truth, process.n_parents * process.n_children)
     return scores | {
-        "placement": exact(float(parents.float().mean()), len(first), "higher"),
-        "edge_f1_lasso": exact(edges, len(z), "higher"),
+        "placement": world_score(float(parents.float().mean()), len(first), "higher"),
+        "edge_f1_lasso": world_score(edges, len(z), "higher"),
     }
 
 
@@ -198,8 +202,8 @@ def removals(z: Tensor, dictionary: Dictionary, data: CompositionData) -> dict[s
             labels=labels,
             tree=None if tree is None else tree.detach(),
         )
-        scores[f"removal{suffix}"] = exact(result.removed, len(data.targets), "higher")
-        scores[f"collateral{suffix}"] = exact(result.collateral, len(data.targets), "lower")
+        scores[f"removal{suffix}"] = world_score(result.removed, len(data.targets), "higher")
+        scores[f"collateral{suffix}"] = world_score(result.collateral, len(data.targets), "lower")
     return scores
 
 
@@ -234,3 +238,34 @@ def recovered_tree(
         for parent in range(process.n_parents)
     ]
     return {"parents": parents, "threshold": coverage.threshold}
+
+
+def tree_figure(details: Mapping[str, Any]) -> Tree:
+    """The picture of `recovered_tree`: an edge is drawn where the best coverage graph has it."""
+    roots = tuple(
+        Node(
+            f"parent {parent['parent']}",
+            parent["cosine"],
+            tuple(
+                Node(
+                    f"child {child['child']}", child["cosine"], link=1.0 if child["found"] else None
+                )
+                for child in parent["children"]
+            ),
+        )
+        for parent in details["parents"]
+    )
+    children = [child for parent in details["parents"] for child in parent["children"]]
+    counts = f"{sum(child['found'] for child in children)} of {len(children)} edges found"
+    if any("found_in_tree" in child for child in children):
+        counts += f", {sum(child['found_in_tree'] for child in children)} in its own tree"
+    return Tree(
+        "recovered_tree",
+        "Recovered tree",
+        "A node's shade is the |cosine| of a true feature with its latent, parents above their "
+        "children. A line is an edge found by the SAE's best coverage graph (where one latent's "
+        "firings cover another's, at the threshold that fits the truth best), a faint one an edge "
+        "that it missed.",
+        roots,
+        counts,
+    )

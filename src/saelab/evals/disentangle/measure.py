@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import cosines
-from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.common.world import undefined, world_of, world_score
 from saelab.evals.disentangle.formulas import (
     Items,
     dci_d,
@@ -24,7 +24,8 @@ from saelab.evals.disentangle.formulas import (
     sap,
     value_information,
 )
-from saelab.synth.world import World
+from saelab.evals.result import Result
+from saelab.ground.held_out import HeldOut
 from saelab.synth.worlds.s4_factors import VALUES, Factors
 from saelab.types import Better, Dictionary, Score
 
@@ -45,8 +46,9 @@ class DisentangleData:
     values_b: Tensor  # [V, D]
 
 
-def prepare(world: World) -> DisentangleData:
+def prepare(held: HeldOut) -> DisentangleData:
     """6,000 held-out balanced sequences. Raises `TypeError` for a world without factors."""
+    world = world_of(held)
     process = world.process
     if not isinstance(process, Factors):
         raise TypeError(f"world {world.name!r} has no factors; disentangle reads s4 and s4_null")
@@ -58,7 +60,7 @@ def prepare(world: World) -> DisentangleData:
 
 
 @torch.no_grad()
-def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
+def measure(dictionary: Dictionary, data: DisentangleData) -> Result:
     """Scores of one SAE, by their names in the tables.
 
     `mig`, `sap` (value-level, 1 = one-hot code), `mig_ab` (values of A and B only), `dci_d` (floor
@@ -75,9 +77,9 @@ def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
     ]
     both, either = int((near[0] & near[1] & live).sum()), int(((near[0] | near[1]) & live).sum())
     scores = {
-        "mig": exact(float(gaps.mean()), n, "higher"),
-        "mig_ab": exact(float(gaps[: 2 * data.items.n_values].mean()), n, "higher"),
-        "sap": exact(float(sap(codes, data.items).mean()), n, "higher"),
+        "mig": world_score(float(gaps.mean()), n, "higher"),
+        "mig_ab": world_score(float(gaps[: 2 * data.items.n_values].mean()), n, "higher"),
+        "sap": world_score(float(sap(codes, data.items).mean()), n, "higher"),
         "dci_d": _score(
             dci_d(codes, information[0], data.items),
             n,
@@ -90,7 +92,7 @@ def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
             "higher",
             "no latent is active on 2 % of the sequences",
         ),
-        "composites": exact(both, n, "lower"),
+        "composites": world_score(both, n, "lower"),
         "composite_share": _score(
             both / either if either else math.nan,
             n,
@@ -98,9 +100,7 @@ def measure(dictionary: Dictionary, data: DisentangleData) -> WorldResult:
             "no live latent is near a value of A or B",
         ),
     }
-    return WorldResult(
-        "disentangle", scores, {"mig_by_value": gaps.tolist(), "dci_d_floor": DCI_FLOOR}
-    )
+    return Result(scores, details={"mig_by_value": gaps.tolist(), "dci_d_floor": DCI_FLOOR})
 
 
 def _pooled(dictionary: Dictionary, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,4 +117,4 @@ def _pooled(dictionary: Dictionary, x: Tensor) -> tuple[Tensor, Tensor]:
 
 def _score(value: float, n: int, better: Better, otherwise: str) -> Score:
     """The value, or why there is none."""
-    return undefined(otherwise, better) if math.isnan(value) else exact(value, n, better)
+    return undefined(otherwise, better) if math.isnan(value) else world_score(value, n, better)

@@ -12,8 +12,7 @@ from torch import Tensor
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.reactions import Text
 from saelab.evals.common.matching import match
-from saelab.evals.common.world_result import exact as exact_score
-from saelab.evals.common.world_result import undefined
+from saelab.evals.common.world import undefined, world_score
 from saelab.evals.nces.effects import (
     Budget,
     Contexts,
@@ -25,6 +24,7 @@ from saelab.evals.nces.effects import (
     rank_correlation,
 )
 from saelab.evals.nces.result import estimates_of
+from saelab.evals.result import Metric
 from saelab.types import LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
@@ -32,8 +32,53 @@ BUDGET = Budget(TYPES, contexts=128, draws=4, following=0)
 # causal latents are alike: ranking them takes more
 RANKED = Budget(("zero",), contexts=1_000, draws=1, following=0)
 LABEL_SAMPLES = 4  # gradients per activation
-BASELINES = ("activity", "norm", "probe")  # what needs no effect
+# what needs no effect, and what each is
+BASELINES = {
+    "activity": "share of activations on which it is active",
+    "norm": "mean code, decoder norm folded in",
+    "probe": "largest correlation with the model's predictions",
+}
 OTHERS = ("fisher", *BASELINES)  # candidates beside the types
+CHANCE = "Chance that a causal latent has the larger"
+METRICS = (
+    Metric(
+        "nces_labelled",
+        "Labelled latents",
+        "neither",
+        "Number of latents that are matched to one feature, so that it is known whether the model "
+        "reads them.",
+    ),
+    *(
+        Metric(
+            f"nces_auroc_{name}",
+            f"AUROC, {name}",
+            "higher",
+            f"{CHANCE} NCES than an inert one, by the intervention {name!r}; .5 is guessing.",
+        )
+        for name in BUDGET.types
+    ),
+    Metric(
+        "nces_auroc_fisher",
+        "AUROC, fisher",
+        "higher",
+        f"{CHANCE} estimated NCES than an inert one; .5 is guessing.",
+    ),
+    *(
+        Metric(
+            f"nces_auroc_{name}",
+            f"AUROC, {name}",
+            "neither",
+            f"{CHANCE} {words} than an inert one, without any intervention; .5 is guessing.",
+        )
+        for name, words in BASELINES.items()
+    ),
+    Metric(
+        "nces_spearman",
+        "Effect ranks",
+        "higher",
+        "Rank correlation of estimated and measured effects within causal latents; from -1 to 1.",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +131,7 @@ def detection(
     within causal latents. `nces_labelled`: how many latents have a label.
     """
     chosen, causal = _labelled(latents, data)
-    labelled = {"nces_labelled": exact_score(len(chosen), len(chosen))}
+    labelled = {"nces_labelled": world_score(len(chosen), len(chosen))}
     guess = estimate(
         latents, data.gradients, data.covariance, torch.zeros(latents.codes.n, dtype=torch.long)
     )
@@ -152,7 +197,7 @@ def _auroc(name: str, value: Tensor, causal: Tensor) -> Score:
     n, n_inert = int(causal.sum()), int((~causal).sum())
     ranks = torch.as_tensor(rankdata(value.numpy()))
     auroc = (float(ranks[causal].sum()) - n * (n + 1) / 2) / (n * n_inert)
-    return exact_score(auroc, len(causal), "neither" if name in BASELINES else "higher")
+    return world_score(auroc, len(causal), "neither" if name in BASELINES else "higher")
 
 
 def _spearman(a: Tensor, b: Tensor) -> Score:
@@ -162,4 +207,4 @@ def _spearman(a: Tensor, b: Tensor) -> Score:
             f"{len(a)} causal latents are matched, too few for a rank correlation, or their "
             "effects are equal"
         )
-    return exact_score(value, len(a), "higher")
+    return world_score(value, len(a), "higher")

@@ -9,10 +9,20 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import match
-from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.common.world import (
+    in_both_readings,
+    only_on_worlds,
+    undefined,
+    with_batch_readings,
+    world_of,
+    world_score,
+)
+from saelab.evals.nces.detect import METRICS as DETECTION
 from saelab.evals.nces.detect import Known, detection, known
 from saelab.evals.nces.effects import latents_of
-from saelab.synth.world import World, WorldModel
+from saelab.evals.result import Evaluation, Metric, Result
+from saelab.ground.held_out import HeldOut
+from saelab.synth.world import WorldModel
 from saelab.synth.worlds.s1_causal import Causal, Gated
 from saelab.types import Dictionary
 
@@ -34,10 +44,11 @@ class CausalData:
 
 
 @torch.no_grad()
-def prepare(world: World) -> CausalData:
+def prepare(held: HeldOut) -> CausalData:
     """Held-out activations and the model's predictions on them. Raises `TypeError` for a world
     without such a model.
     """
+    world = world_of(held)
     process = world.process
     if not isinstance(process, (Causal, Gated)):
         raise TypeError(
@@ -61,7 +72,7 @@ def kl(log_p: Tensor, logits: Tensor) -> float:
 
 
 @torch.no_grad()
-def measure(dictionary: Dictionary, data: CausalData) -> WorldResult:
+def measure(dictionary: Dictionary, data: CausalData) -> Result:
     """Features that the model uses, in the dictionary and in what it reconstructs.
 
     - `causal_mcc`: mean over causal features of |cosine| with the latent matched to it (Hungarian
@@ -81,17 +92,61 @@ def measure(dictionary: Dictionary, data: CausalData) -> WorldResult:
     z = dictionary.encode(data.x)
     spliced = kl(data.log_p, process.logits(dictionary.decode(z)))
     scores = {
-        "causal_mcc": exact(float(causal.mean()), len(causal), "higher"),
-        "inert_mcc": exact(float(inert.mean()), len(inert)) if len(inert) else undefined(NO_INERT),
-        "recovered_share": exact(float((causal > RECOVERED).float().mean()), len(causal), "higher"),
-        "kl_recovered": exact(1 - spliced / data.kl_ablated, len(data.x), "higher")
+        "causal_mcc": world_score(float(causal.mean()), len(causal), "higher"),
+        "inert_mcc": world_score(float(inert.mean()), len(inert))
+        if len(inert)
+        else undefined(NO_INERT),
+        "recovered_share": world_score(
+            float((causal > RECOVERED).float().mean()), len(causal), "higher"
+        ),
+        "kl_recovered": world_score(1 - spliced / data.kl_ablated, len(data.x), "higher")
         if isfinite(spliced)
         else undefined(NOT_FINITE, "higher"),
     }
     detected, details = detection(latents_of(dictionary, [z]), data.known, z)
-    return WorldResult("nces", scores | detected, details)
+    return Result(scores | detected, details=details)
 
 
 def _cosines(dictionary: Dictionary, process: Causal | Gated, group: range) -> Tensor:
     """|cosine| `[F]` of each feature of a group with its latent, matched within the group."""
     return match(dictionary.directions, process.features[group]).cosine
+
+
+METRICS = with_batch_readings(
+    (
+        Metric(
+            "causal_mcc",
+            "Causal MCC",
+            "higher",
+            "Mean |cosine| of the features that the world's model reads with the latents matched "
+            "to them; from 0 to 1.",
+        ),
+        Metric(
+            "inert_mcc",
+            "Inert MCC",
+            "neither",
+            "Mean |cosine| of the features that the model never reads with the latents matched to "
+            "them; from 0 to 1.",
+        ),
+        Metric(
+            "recovered_share",
+            "Causal recovered",
+            "higher",
+            "Share of the causal features whose latent has |cosine| above .9.",
+        ),
+        Metric(
+            "kl_recovered",
+            "KL recovered",
+            "higher",
+            "Share of an ablation's divergence that the reconstruction avoids; 1 is all of it, 0 "
+            "is as good as the mean activation.",
+        ),
+        *DETECTION,
+    )
+)
+EVALUATION = Evaluation(
+    METRICS,
+    only_on_worlds("model whose causal features are known", Causal, Gated),
+    prepare,
+    in_both_readings(measure),
+)

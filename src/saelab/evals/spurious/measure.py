@@ -15,7 +15,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.common.world import undefined, world_of, world_score
+from saelab.evals.result import Result
 from saelab.evals.spurious.probes import (
     LinearProbe,
     accuracy,
@@ -24,8 +25,8 @@ from saelab.evals.spurious.probes import (
     linear_probe,
     mlp_probe,
 )
+from saelab.ground.held_out import HeldOut
 from saelab.synth.directions import unit_rows
-from saelab.synth.world import World
 from saelab.synth.worlds.s5_spurious import Mode, SpuriousFactor
 from saelab.types import Better, Dictionary, Score
 
@@ -70,8 +71,9 @@ class SpuriousData:
     leace: Mapping[str, float | None] = field(default_factory=dict)
 
 
-def prepare(world: World) -> SpuriousData:
+def prepare(held: HeldOut) -> SpuriousData:
     """Samples and probes. Raises `TypeError` for a world without a spurious factor."""
+    world = world_of(held)
     process = world.process
     if not isinstance(process, SpuriousFactor):
         raise TypeError(
@@ -101,7 +103,7 @@ def prepare(world: World) -> SpuriousData:
 
 
 @torch.no_grad()
-def measure(dictionary: Dictionary, data: SpuriousData) -> WorldResult:
+def measure(dictionary: Dictionary, data: SpuriousData) -> Result:
     """Seven numbers of one dictionary.
 
     `scr`, `scr_threshold`: the share of the biased probe's loss that ablating the bank wins back, 1
@@ -133,7 +135,7 @@ def measure(dictionary: Dictionary, data: SpuriousData) -> WorldResult:
         "biased_accuracy": data.biased_accuracy[0],
         "leace": dict(data.leace),
     }
-    return WorldResult("spurious", scores, details)
+    return Result(scores, details=details)
 
 
 def _accuracies(logits: Tensor, y: Tensor) -> tuple[float, float]:
@@ -176,7 +178,7 @@ def _removal(x: Tensor, data: SpuriousData) -> dict[str, Score]:
                 "higher",
             )
         else:
-            scores[name] = exact((value - biased) / (clean - biased), len(x), "higher")
+            scores[name] = world_score((value - biased) / (clean - biased), len(x), "higher")
     return scores
 
 
@@ -185,11 +187,13 @@ def _readable(train: Tensor, test: Tensor, data: SpuriousData) -> dict[str, Scor
     n, labels = len(test), data.train.spurious
     task = accuracy(linear_probe(train, data.train.task)(test), data.test.task)
     return {
-        "leak_linear": exact(
+        "leak_linear": world_score(
             accuracy(linear_probe(train, labels)(test), data.test.spurious), n, "lower"
         ),
-        "leak_mlp": exact(accuracy(mlp_probe(train, labels)(test), data.test.spurious), n, "lower"),
-        "task_accuracy": exact(task / data.clean_accuracy[0], n, "higher"),
+        "leak_mlp": world_score(
+            accuracy(mlp_probe(train, labels)(test), data.test.spurious), n, "lower"
+        ),
+        "task_accuracy": world_score(task / data.clean_accuracy[0], n, "higher"),
     }
 
 
@@ -198,7 +202,7 @@ def _worst_group(natural: Tensor, test: Tensor, data: SpuriousData) -> Score:
     logits = linear_probe(natural, data.natural.task)(test)
     cell = 2 * data.test.task + data.test.spurious
     by_cell = [accuracy(logits[cell == i], data.test.task[cell == i]) for i in range(4)]
-    return exact(min(by_cell), len(test) // 4, "higher")
+    return world_score(min(by_cell), len(test) // 4, "higher")
 
 
 def _mixture(directions: Tensor, features: Tensor) -> Score:
@@ -210,7 +214,7 @@ def _mixture(directions: Tensor, features: Tensor) -> Score:
         return undefined("no latent has a direction", "lower")
     cosines = (unit_rows(live) @ features.T).abs()  # [L, 2]
     mixture = cosines[cosines[:, 0].argmax(), 1] - (features[0] @ features[1]).abs()
-    return exact(float(mixture), len(live), "lower")
+    return world_score(float(mixture), len(live), "lower")
 
 
 def _leace_row(data: SpuriousData) -> dict[str, float | None]:

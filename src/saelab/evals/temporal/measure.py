@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import cosines, match
-from saelab.evals.common.world_result import WorldResult, exact, undefined
+from saelab.evals.common.world import undefined, world_of, world_score
+from saelab.evals.result import Result
 from saelab.evals.temporal.codes import (
     column_correlation,
     explained_share,
@@ -30,7 +31,7 @@ from saelab.evals.temporal.codes import (
     position_share,
     smooth,
 )
-from saelab.synth.world import World
+from saelab.ground.held_out import HeldOut
 from saelab.synth.worlds.s3_persistence import Persistence
 from saelab.types import Dictionary, Score
 
@@ -62,8 +63,9 @@ class Types:
     alive: Tensor  # [L] bool
 
 
-def prepare(world: World) -> TemporalData:
+def prepare(held: HeldOut) -> TemporalData:
     """512 held-out sequences. Raises `TypeError` for a world without persistent features."""
+    world = world_of(held)
     process = world.process
     if not isinstance(process, Persistence):
         raise TypeError(
@@ -77,7 +79,7 @@ def prepare(world: World) -> TemporalData:
 
 
 @torch.no_grad()
-def measure(dictionary: Dictionary, data: TemporalData) -> WorldResult:
+def measure(dictionary: Dictionary, data: TemporalData) -> Result:
     """Scores of one dictionary.
 
     `slow_recall`, `fast_recall`: share of the features that a live latent finds (|cosine| > .8), in
@@ -103,19 +105,19 @@ def measure(dictionary: Dictionary, data: TemporalData) -> WorldResult:
     n = z[..., 0].numel()
     groups = process.groups
     scores = {
-        "slow_recall": exact(recall(types, groups["slow"]), n, "higher"),
-        "fast_recall": exact(recall(types, groups["fast"]), n),
+        "slow_recall": world_score(recall(types, groups["slow"]), n, "higher"),
+        "fast_recall": world_score(recall(types, groups["fast"]), n),
         "purity": purity(types, block, groups, n),
         "purity_sorted": purity(types, order[:n_slow], groups, n),
-        "occupancy": exact(
+        "occupancy": world_score(
             len(_standing_for(types, block, groups["slow"]).unique()) / n_slow, n, "higher"
         ),
         "position_features_in_slow_block": _position_features(z[..., block], data.signals),
         **_hidden_correlations(z[..., types.alive], dictionary.directions[types.alive], data),
-        "mcc_slow": exact(float(matched.cosine[groups["slow"]].mean()), n, "higher"),
-        "mcc_fast": exact(float(matched.cosine[groups["fast"]].mean()), n),
+        "mcc_slow": world_score(float(matched.cosine[groups["slow"]].mean()), n, "higher"),
+        "mcc_fast": world_score(float(matched.cosine[groups["fast"]].mean()), n),
     }
-    return WorldResult("temporal", scores, {"slow_block": counts(types, block, groups)})
+    return Result(scores, details={"slow_block": counts(types, block, groups)})
 
 
 def slow_block(dictionary: Dictionary, n_slow: int) -> Tensor:
@@ -152,7 +154,7 @@ def purity(types: Types, latents: Tensor, groups: Mapping[str, range], n: int) -
     slow, fast = (len(_standing_for(types, latents, groups[name])) for name in ("slow", "fast"))
     if slow + fast == 0:
         return undefined("none of these latents stands for a slow or a fast feature", "higher")
-    return exact(slow / (slow + fast), n, "higher")
+    return world_score(slow / (slow + fast), n, "higher")
 
 
 def counts(types: Types, latents: Tensor, groups: Mapping[str, range]) -> dict[str, int]:
@@ -184,7 +186,7 @@ def _position_features(z: Tensor, signals: Tensor) -> Score:
     if signals.shape[2] == 0:
         return undefined("this world has no position features", "lower")
     share = explained_share(z.flatten(0, 1), signals.flatten(0, 1))
-    return exact(float((share > READ).sum()), signals[..., 0].numel(), "lower")
+    return world_score(float((share > READ).sum()), signals[..., 0].numel(), "lower")
 
 
 def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> dict[str, Score]:
@@ -212,6 +214,6 @@ def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> d
     ).max()
     n = hidden[..., 0].numel()
     return {
-        "hidden_correlation": exact(float(plain), n, "higher"),
-        "hidden_correlation_smoothed": exact(float(smoothed), n, "higher"),
+        "hidden_correlation": world_score(float(plain), n, "higher"),
+        "hidden_correlation_smoothed": world_score(float(smoothed), n, "higher"),
     }

@@ -27,13 +27,17 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import Matched, cosines, match
-from saelab.evals.common.world_result import WorldResult, exact, undefined
-from saelab.synth.world import SparseProcess, SparseSample, World
+from saelab.evals.common.world import undefined, world_of, world_score
+from saelab.evals.result import Result
+from saelab.figures import Axis, Heat, Points, Scatter
+from saelab.ground.held_out import HeldOut
+from saelab.synth.world import SparseProcess, SparseSample
 from saelab.types import Dictionary, Score
 
 ACTIVATIONS = 20_480  # held out; whole windows in worlds with order
 CODES_AT_ONCE = 1 << 22  # numbers
 PICTURE = 256  # features and latents in the report's matrix, at most
+WIDE = 12  # ratio of the largest and the smallest frequency from which their axis is logarithmic
 MIN_NORM = 1e-6  # of x, for a ratio of norms
 CONSTANT = 1e-12  # share of E|x|^2 below which a variance is rounding
 
@@ -63,8 +67,9 @@ class TruthData:
         return self.active.feature.bincount(minlength=self.active.n_features).double() / len(self.x)
 
 
-def prepare(world: World) -> TruthData:
+def prepare(held: HeldOut) -> TruthData:
     """Draw the held-out activations. Every world can be read."""
+    world = world_of(held)
     process = world.process
     if isinstance(process, SparseProcess):
         listed = process.draw_sparse(ACTIVATIONS, world.generator("truth"))
@@ -73,7 +78,7 @@ def prepare(world: World) -> TruthData:
     return TruthData(process.features, process.groups, sample.x, sample.codes > 0)
 
 
-def measure(dictionary: Dictionary, data: TruthData) -> WorldResult:
+def measure(dictionary: Dictionary, data: TruthData) -> Result:
     """Every score of a dictionary against the true features. Deterministic.
 
     Raises `ValueError` where the dictionary has another width than the world, or its directions are
@@ -86,7 +91,9 @@ def measure(dictionary: Dictionary, data: TruthData) -> WorldResult:
             x = data.x[start : start + step]
             z = dictionary.encode(x.to(dictionary.directions.device))
             totals.add(data.active_rows(start, start + len(x)), x, z, dictionary.decode(z))
-        return WorldResult("truth", totals.scores(), _details(totals, data))
+        details = _details(totals, data)
+        figures = (_cosine_figure(details, data), _recovery_figure(details, data))
+        return Result(totals.scores(), figures=figures, details=details)
 
 
 def truth_scores(
@@ -144,15 +151,15 @@ class Totals:
         matched = self.matched.cosine[self.matched.latent >= 0]  # [min(L, F)]
         latents = len(self.fired)
         return {
-            "mcc": exact(float(matched.double().mean()), self.n, "higher"),
-            "precision": exact(float(precision.mean()), self.n, "higher"),
-            "recall": exact(float(recall.mean()), self.n, "higher"),
-            "f1": exact(float(f1.mean()), self.n, "higher"),
-            "uniqueness": exact(len(self.detects.unique()) / latents, self.n, "higher"),
+            "mcc": world_score(float(matched.double().mean()), self.n, "higher"),
+            "precision": world_score(float(precision.mean()), self.n, "higher"),
+            "recall": world_score(float(recall.mean()), self.n, "higher"),
+            "f1": world_score(float(f1.mean()), self.n, "higher"),
+            "uniqueness": world_score(len(self.detects.unique()) / latents, self.n, "higher"),
             "explained_variance": self._explained_variance(),
-            "dead": exact(float((self.fired == 0).double().mean()), self.n, "lower"),
+            "dead": world_score(float((self.fired == 0).double().mean()), self.n, "lower"),
             "shrinkage": self._shrinkage(),
-            "l0": exact(float(fired.sum()) / self.n, self.n),
+            "l0": world_score(float(fired.sum()) / self.n, self.n),
         }
 
     def _explained_variance(self) -> Score:
@@ -161,12 +168,12 @@ class Totals:
             return undefined(
                 "the activations are constant: there is no variance to explain", "higher"
             )
-        return exact(1 - self.residual / self.n / variance, self.n, "higher")
+        return world_score(1 - self.residual / self.n / variance, self.n, "higher")
 
     def _shrinkage(self) -> Score:
         if not self.n_ratios:
             return undefined("every activation is zero: there is no norm to compare with")
-        return exact(self.ratio / self.n_ratios, self.n_ratios)
+        return world_score(self.ratio / self.n_ratios, self.n_ratios)
 
 
 def _details(totals: Totals, data: TruthData) -> dict[str, Any]:
@@ -190,3 +197,44 @@ def _details(totals: Totals, data: TruthData) -> dict[str, Any]:
         "frequency": [round(value, 6) for value in data.frequency.tolist()],
         "groups": {name: [group.start, group.stop] for name, group in data.groups.items()},
     }
+
+
+def _cosine_figure(details: Mapping[str, Any], data: TruthData) -> Heat:
+    """|Cosine| of latents (rows, sorted) and features (columns, by group)."""
+    columns = min(len(data.features), PICTURE)
+    return Heat(
+        "cosines",
+        "Cosine of every latent and every feature",
+        "Latents stand in the order of the features they match, those left over below: a clean "
+        "diagonal is full recovery, two dark cells in a row are a latent that mixes two features.",
+        rows=(),
+        columns=(),
+        values=[[value / 100 for value in row] for row in details["cosine"]],
+        low=0.0,
+        high=1.0,
+        groups={
+            name: (group.start, min(group.stop, columns))
+            for name, group in data.groups.items()
+            if group.start < min(group.stop, columns)
+        },
+        row_label=f"{len(details['cosine'])} latents, sorted",
+        column_label=f"{columns} features",
+    )
+
+
+def _recovery_figure(details: Mapping[str, Any], data: TruthData) -> Scatter:
+    """How well each feature is matched, against how often it is active."""
+    group = [0] * len(data.features)
+    for number, members in enumerate(data.groups.values()):
+        group[members.start : members.stop] = [number] * len(members)
+    frequency = [value for value in details["frequency"] if value > 0]
+    wide = bool(frequency) and max(frequency) > WIDE * min(frequency)
+    return Scatter(
+        "recovery",
+        "Recovery against frequency",
+        "A dot is a true feature. A feature that no latent was left for stands at 0.",
+        x=Axis("share of activations it is in", log=wide, low=None if wide else 0.0),
+        y=Axis("|cosine| with its latent", low=0.0, high=1.0),
+        points=(Points("features", details["frequency"], details["matched"], group=group),),
+        groups=tuple(data.groups),
+    )

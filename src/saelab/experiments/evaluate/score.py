@@ -9,6 +9,7 @@ from typing import Any
 from saelab.evals import EVALS
 from saelab.evals.core.examples import latent_examples
 from saelab.evals.core.measure import CoreResult
+from saelab.ground.held_out import HeldOut
 from saelab.ground.stream import capture_windows
 from saelab.lm.model import HFModel
 from saelab.store import CorruptFile, read_json, write_json
@@ -37,9 +38,8 @@ def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
     """
     windows = load_windows(source, lm, "held_out")
     batches = list(capture_windows(lm, windows, source))
-    return Bench(
-        lm, source, {name: EVALS[name].prepare(lm, batches, source, windows) for name in evals}
-    )
+    held = HeldOut(source, lm, batches, windows)
+    return Bench(lm, source, {name: EVALS[name].prepare(held) for name in evals})
 
 
 def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:

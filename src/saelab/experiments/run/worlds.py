@@ -13,9 +13,7 @@ from typing import Any
 
 import torch
 
-from saelab.evals import WORLD_EVALS
-from saelab.evals.common.selected import batch_selected
-from saelab.evals.common.world_result import WorldResult
+from saelab.evals import EVALS
 from saelab.experiments.compare.summary import Summary, summarise, write_summary
 from saelab.experiments.folders import claim, run_folder
 from saelab.experiments.listen import Listener, Silent
@@ -24,12 +22,13 @@ from saelab.experiments.run.checkpoint import groups
 from saelab.experiments.run.group import Interrupted, train_together
 from saelab.experiments.run.preflight import check_disk
 from saelab.experiments.tables.table import Table, check_batches, facts, plan_of
+from saelab.ground.held_out import HeldOut
 from saelab.store import write_json
 from saelab.synth.world import World
 from saelab.synth.worlds import build_world
 from saelab.threads import calm_workers
 from saelab.train import Progress
-from saelab.types import Dictionary, Run, WorldSource
+from saelab.types import Run, WorldSource
 from saelab.variants import build, check_spec
 
 # of torch in every process: products this small gain nothing from more, and results depend on the
@@ -251,20 +250,7 @@ def evaluate_runs(runs: Sequence[Run], world: World, evals: Sequence[str], out: 
     folders = [folder for folder in folders if folder.sae.exists()]
     for name in evals:
         pending = [folder for folder in folders if not folder.result(name).exists()]
-        data = WORLD_EVALS[name].prepare(world) if pending else None
+        held = HeldOut(runs[0].source, world.lm, world=world)
+        data = EVALS[name].prepare(held) if pending else None
         for folder in pending:
-            write_json(folder.result(name), measure_both(name, folder.load(), data).to_json())
-
-
-def measure_both(name: str, dictionary: Dictionary, data: Any) -> WorldResult:
-    """Scores under the inference threshold, and as `<key>_batch` under batch selection where
-    training selects so.
-    """
-    result = WORLD_EVALS[name].measure(dictionary, data)
-    selected = batch_selected(dictionary)
-    if selected is None:
-        return result
-    batch = WORLD_EVALS[name].measure(selected, data).scores
-    return replace(
-        result, scores={**result.scores, **{f"{key}_batch": score for key, score in batch.items()}}
-    )
+            write_json(folder.result(name), EVALS[name].measure(folder.load(), data).to_json())

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from saelab.evals import standard_evals
 from saelab.experiments.plan import Contrast, Plan
 from saelab.experiments.tables.rows import Row, parse_row
 from saelab.store import content_id
@@ -101,7 +102,7 @@ def plan_of(table: Table) -> Plan:
                     f"{name}-l0_{l0:g}" if len(l0s) > 1 else name for name in (baseline, row.name)
                 )
                 contrasts += [Contrast(metric, *pair) for metric in table.entry.headline]
-    return Plan(table.name, tuple(runs), tuple(contrasts), ("truth", *table.entry.evals))
+    return Plan(table.name, tuple(runs), tuple(contrasts), standard_evals(table.source(0)))
 
 
 def check_batches(plan: Plan) -> None:

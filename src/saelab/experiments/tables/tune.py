@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from saelab.evals import standard_evals
 from saelab.experiments.compare.judge import means, row
 from saelab.experiments.evaluate.score import read_scores
 from saelab.experiments.folders import run_folder
@@ -109,7 +110,7 @@ def _search(head: Table) -> Plan:
     for lr in GRID:
         for run in plan_of(replace(head, rates=dict.fromkeys(head.names, lr))).runs:
             runs.append(replace(run, spec=replace(run.spec, label=_label(run.spec.name, lr))))
-    evals = ("truth", *head.entry.evals)
+    evals = standard_evals(head.source(0))
     return Plan(
         f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}",
         tuple(runs),

@@ -150,7 +150,7 @@ def tree(
 # k is .72 of the features active per activation: with a latent for each of them there is nothing to
 # gain by absorption.
 HALF = Setup(n_latents=96, k=3, steps=5_000, batch=512, lr=2e-3, inner=16)
-EVALS, HEADLINE = ("composition",), ("parent_fn", "coverage_f1", "placement", "explained_variance")
+HEADLINE = ("parent_fn", "coverage_f1", "placement", "explained_variance")
 ABSORBS = Expectation("batch_topk", "parent_fn", 0.08, 0.6, "there is no absorption to cure")
 
 ENTRIES = {
@@ -161,7 +161,6 @@ ENTRIES = {
         ),
         build=tree,
         setup=HALF,
-        evals=EVALS,
         headline=HEADLINE,
         head="s2",
         sanity=(ABSORBS,),
@@ -173,7 +172,6 @@ ENTRIES = {
         ),
         build=tree,
         setup=HALF,
-        evals=EVALS,
         headline=HEADLINE,
         head="s2",
         settings={"amp_parent": 1.0},
@@ -185,7 +183,6 @@ ENTRIES = {
         ),
         build=tree,
         setup=Setup(n_latents=96, k=3.8, steps=5_000, batch=512, lr=2e-3, inner=16),
-        evals=EVALS,
         headline=HEADLINE,
         head="s2",
         settings={"p": 0.15, "p_distractor": 0.06},
@@ -197,7 +194,6 @@ ENTRIES = {
         ),
         build=tree,
         setup=HALF,
-        evals=EVALS,
         headline=HEADLINE,
         head="s2",
         settings={"independent": 1},
@@ -211,7 +207,6 @@ ENTRIES = {
         tests="s2 at full size: 32 parents, 128 children and 32 distractors in 96 dimensions.",
         build=tree,
         setup=Setup(n_latents=192, k=6, steps=5_000, batch=512, lr=2e-3, inner=32),
-        evals=EVALS,
         headline=HEADLINE,
         head="s2",
         settings={"parents": 32, "distractors": 32, "d": 96},

@@ -189,7 +189,6 @@ def _setup(n_latents: int, k: float) -> Setup:
     return Setup(n_latents, k, steps=2000, batch=512, lr=3e-3, anneal=3.0, inner=SLOW)
 
 
-EVALS = ("temporal",)
 ORDER = ("purity", "purity_sorted", "slow_recall", "explained_variance")
 CAPACITY = ("slow_recall", "fast_recall", "purity", "explained_variance")
 
@@ -202,7 +201,6 @@ ENTRIES: dict[str, Entry] = {
         ),
         build=build,
         setup=_setup(48, 8),
-        evals=EVALS,
         headline=ORDER,
         head="s3",
         sanity=(
@@ -222,7 +220,6 @@ ENTRIES: dict[str, Entry] = {
         ),
         build=build,
         setup=_setup(48, 6.5),
-        evals=EVALS,
         headline=ORDER,
         head="s3",
         settings={"p_slow": 0.05},
@@ -231,7 +228,6 @@ ENTRIES: dict[str, Entry] = {
         tests="s3 with its tokens permuted: nothing persists, so no method may gain.",
         build=build,
         setup=_setup(48, 8),
-        evals=EVALS,
         headline=ORDER,
         head="s3",
         settings={"permuted": 1},
@@ -252,7 +248,6 @@ ENTRIES: dict[str, Entry] = {
         ),
         build=build,
         setup=_setup(24, 2.25),
-        evals=EVALS,
         headline=CAPACITY,
         head="s3c",
         settings={"position": 0},
@@ -276,7 +271,6 @@ ENTRIES: dict[str, Entry] = {
         ),
         build=build,
         setup=_setup(24, 1.5),
-        evals=EVALS,
         headline=CAPACITY,
         head="s3c",
         settings={"position": 0, "p_slow": 0.05},
@@ -285,7 +279,6 @@ ENTRIES: dict[str, Entry] = {
         tests="s3c with its tokens permuted: which features are kept is chance, for every method.",
         build=build,
         setup=_setup(24, 2.25),
-        evals=EVALS,
         headline=CAPACITY,
         head="s3c",
         settings={"position": 0, "permuted": 1},

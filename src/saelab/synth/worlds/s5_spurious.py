@@ -156,7 +156,6 @@ def build(
     )
 
 
-EVALS = ("spurious",)
 HEADLINE = ("scr_threshold", "leak_linear", "task_accuracy", "spurious_cos", "explained_variance")
 
 
@@ -173,7 +172,6 @@ ENTRIES: dict[str, Entry] = {
         ),
         build=build,
         setup=_setup(2.70),
-        evals=EVALS,
         headline=HEADLINE,
         head="s5",
         sanity=(
@@ -193,7 +191,6 @@ ENTRIES: dict[str, Entry] = {
         ),
         build=build,
         setup=_setup(3.23),
-        evals=EVALS,
         headline=HEADLINE,
         head="s5",
         settings={"n_spurious": 6, "chance": 0.6},
@@ -214,7 +211,6 @@ ENTRIES: dict[str, Entry] = {
         ),
         build=build,
         setup=_setup(2.70),
-        evals=EVALS,
         headline=HEADLINE,
         head="s5",
         settings={"correlation": 0.0},
