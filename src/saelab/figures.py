@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Mark = Literal["dot", "faint", "ring"]
+# how points are drawn; ring i is joined to point i of the points before it, which it is compared to
+Mark = Literal["dot", "faint", "ring", "cross"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,8 @@ class Steps:
     edges: Sequence[float]  # [bins + 1]
     counts: Mapping[str, Sequence[float]]  # name -> [bins]
     marks: Mapping[str, float | None] = field(default_factory=dict)
+    # shares that have no place on the axis, by name: a bar each on its left
+    apart: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,3 +139,29 @@ def figure_to_json(figure: Figure) -> dict[str, Any]:
     """Plain values with the kind beside them."""
     kind = next(name for name, cls in KINDS.items() if type(figure) is cls)
     return {"kind": kind, **asdict(figure)}
+
+
+def figure_from_json(value: Any) -> Figure:
+    """The figure that `figure_to_json` wrote. Raises `ValueError` for what is none."""
+    try:
+        fields = dict(value)
+        return _read_fields(KINDS[fields.pop("kind")], fields)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"this is no figure of saelab ({error!r}); evaluate again") from error
+
+
+# fields that hold values of their own: how one is read, and whether there are several
+_INNER: dict[str, type] = {"x": Axis, "y": Axis, "band": Band}
+_SEVERAL: dict[str, type] = {"points": Points, "roots": Node, "children": Node}
+
+
+def _read_fields(cls: type, fields: Mapping[str, Any]) -> Any:
+    read: dict[str, Any] = dict(fields)
+    for name, value in fields.items():
+        if name in _SEVERAL:
+            read[name] = tuple(_read_fields(_SEVERAL[name], item) for item in value)
+        elif name in _INNER and isinstance(value, Mapping):
+            read[name] = _read_fields(_INNER[name], value)
+        elif name == "groups" and not isinstance(value, Mapping):
+            read[name] = tuple(value)
+    return cls(**read)

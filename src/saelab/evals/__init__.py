@@ -1,71 +1,39 @@
-"""Evaluations: (dictionary, data) -> typed result. `EVALS` is the table; a new evaluation is one
-line in it.
+"""Evaluations: (dictionary, data) -> `Result`. `EVALS` is the table; a new evaluation is one line
+in it.
 """
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saelab.evals import concepts, consistency, core, nces
 from saelab.evals.common.world_result import WorldResult
 from saelab.evals.composition import measure as composition
-from saelab.evals.concepts import measure as concepts
-from saelab.evals.consistency import measure as consistency
-from saelab.evals.core import measure as core
 from saelab.evals.disentangle import measure as disentangle
-from saelab.evals.nces import on_models as nces_lm
-from saelab.evals.nces import on_worlds as nces
+from saelab.evals.nces import on_worlds as nces_world
+from saelab.evals.result import Evaluation, Metric
 from saelab.evals.spurious import measure as spurious
 from saelab.evals.temporal import measure as temporal
 from saelab.evals.truth import measure as truth
-from saelab.text.windows import TokenWindows
-from saelab.types import Dictionary, LanguageModel, Source, Windows
+from saelab.types import Dictionary, Source
 
-__all__ = ["EVALS", "WORLD_EVALS", "Evaluation", "WorldEvaluation", "check_evals"]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """`prepare(lm, batches, source, windows)` is made once for all dictionaries;
-    `measure(dictionary, data)` is pure.
-
-    `batches`: held-out `windows` of `source` with their activations and the model's state, in
-    order.
-
-    `requires(source)` lists what is missing before it can run on that source (labelled data, an
-    instruct model, access to a gated model, a judge), one sentence each; empty when nothing is. It
-    must not load a model.
-    """
-
-    prepare: Callable[..., Any]
-    measure: Callable[..., Any]
-    requires: Callable[[Source], list[str]]
-
-
-def _nothing(source: Source) -> list[str]:
-    """Any language model and any text will do."""
-    return []
-
-
-def _core(
-    lm: LanguageModel, batches: Sequence[tuple[Windows, Any]], source: Source, windows: TokenWindows
-) -> Any:
-    """The core evaluation needs no more than the activations."""
-    return core.prepare(lm, batches)
-
-
-def _nces(
-    lm: LanguageModel, batches: Sequence[tuple[Windows, Any]], source: Source, windows: TokenWindows
-) -> Any:
-    """So do interventions."""
-    return nces_lm.prepare(lm, batches)
-
+__all__ = [
+    "EVALS",
+    "WORLD_EVALS",
+    "Evaluation",
+    "Metric",
+    "WorldEvaluation",
+    "check_evals",
+    "headlines",
+    "metric_of",
+]
 
 EVALS: dict[str, Evaluation] = {
-    "core": Evaluation(_core, core.measure, _nothing),
-    "nces": Evaluation(_nces, nces_lm.measure, _nothing),
-    "concepts": Evaluation(concepts.prepare, concepts.measure, concepts.requires),
-    "consistency": Evaluation(consistency.prepare, consistency.measure, consistency.requires),
+    "core": core.EVALUATION,
+    "nces": nces.EVALUATION,
+    "concepts": concepts.EVALUATION,
+    "consistency": consistency.EVALUATION,
 }
 
 
@@ -83,12 +51,43 @@ class WorldEvaluation:
 
 WORLD_EVALS: dict[str, WorldEvaluation] = {
     "truth": WorldEvaluation(truth.prepare, truth.measure),
-    "nces": WorldEvaluation(nces.prepare, nces.measure),
+    "nces": WorldEvaluation(nces_world.prepare, nces_world.measure),
     "composition": WorldEvaluation(composition.prepare, composition.measure),
     "temporal": WorldEvaluation(temporal.prepare, temporal.measure),
     "disentangle": WorldEvaluation(disentangle.prepare, disentangle.measure),
     "spurious": WorldEvaluation(spurious.prepare, spurious.measure),
 }
+
+
+BATCH = "_batch"  # ends the key of the same metric with codes under batch selection
+
+
+def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
+    """Label, direction and meaning of a score: of the first of `evals`, then of all, that has it.
+
+    `<key>_batch` is explained by `<key>`; what nobody explains is called by its own name.
+    """
+    for name in (*evals, *EVALS):
+        for metric in EVALS[name].metrics:
+            if metric.key == key:
+                return metric
+    if key.endswith(BATCH):
+        own = metric_of(key.removesuffix(BATCH), evals)
+        meaning = f"{own.meaning.rstrip('.')}; codes under batch selection, not the threshold."
+        return Metric(key, f"{own.label} (batch)", own.better, meaning if own.meaning else "")
+    return Metric(key, key.replace("_", " "), "neither", "")
+
+
+def headlines(keys: Collection[str]) -> list[Metric]:
+    """The metrics among `keys` that stand in short tables, in their order, an evaluation after the
+    other.
+    """
+    found: dict[str, Metric] = {}
+    for evaluation in EVALS.values():
+        for metric in sorted(evaluation.metrics, key=lambda metric: metric.headline):
+            if metric.headline and metric.key in keys:
+                found.setdefault(metric.key, metric)
+    return list(found.values())
 
 
 def check_evals(names: Sequence[str], source: Source) -> None:
@@ -102,7 +101,7 @@ def check_evals(names: Sequence[str], source: Source) -> None:
             raise ValueError(
                 f"no evaluation is called {name!r}; {hint}There are: {', '.join(EVALS)}"
             )
-    unmet = [f"{name}: {reason}" for name in names for reason in EVALS[name].requires(source)]
+    unmet = [f"{name}: {reason}" for name in names for reason in EVALS[name].missing(source)]
     if unmet:
         raise ValueError(
             f"evaluations that cannot run on {source.model} with {source.corpus}: "

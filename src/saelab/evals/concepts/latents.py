@@ -11,22 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.evals.common.reading import encoded
 from saelab.evals.concepts.scores import Array, best_cut
 from saelab.types import Dictionary
 
 # latents by AUROC, and as many by F1 of firing, whose F1 is computed at every threshold
 CANDIDATES = 8
-CODES_AT_ONCE = 1 << 22  # numbers
 
 
 def sparse_codes(dictionary: Dictionary, x: Tensor) -> Any:
     """Codes of `x [n, D]`; 8 bytes for every active latent."""
     from scipy.sparse import csc_array, csr_array, vstack
 
-    where, parts = dictionary.directions, []
-    for part in x.split(max(1, CODES_AT_ONCE // len(where))):
-        parts.append(csr_array(dictionary.encode(part.to(where.device)).float().cpu().numpy()))
-    return csc_array(vstack(parts))
+    pieces = [csr_array(z.float().cpu().numpy()) for z in encoded(dictionary, x)]
+    return csc_array(vstack(pieces))
 
 
 def column(codes: Any, latent: int) -> Array:

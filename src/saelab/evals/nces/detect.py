@@ -24,7 +24,7 @@ from saelab.evals.nces.effects import (
     nces,
     rank_correlation,
 )
-from saelab.evals.nces.result import estimates_of
+from saelab.evals.nces.summary import estimates_of
 from saelab.types import LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
