@@ -34,7 +34,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: Sequence[Sequence[float | int | str | None]]
+    rows: Sequence[Sequence[int | float | str | None]]
     note: str = ""
 
 

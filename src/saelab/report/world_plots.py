@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from saelab.report.plots import INK, colour, figure_of, log_axis, svg_of
+from saelab.report.draw.style import INK, colour, figure_of, log_axis, svg_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,13 +4,15 @@ intervals.
 
 from typing import Any
 
+from saelab.evals import BATCH
 from saelab.report import tables
-from saelab.report.metrics import BATCH, WORLD_METRICS, world_metric
+from saelab.report.metrics import WORLD_METRICS, world_metric
 from saelab.report.read import Results, RunRecord, items, mapping, number
 from saelab.report.text import MISSING, esc, fact, score, show, undefined
+from saelab.train.health import EXPLAINED_VARIANCE, L0
 
 # stand before the headline: no metric means anything without them
-ALWAYS = ("l0", "explained_variance")
+ALWAYS = (L0, EXPLAINED_VARIANCE)
 # facts that this section shows; the others stand in the table of facts
 TOLD = ("tests", "headline", "sanity")
 WANTED = (
@@ -79,7 +81,7 @@ def frontier_metrics(results: Results) -> list[str]:
     """What the frontier shows against L0: how well x is kept, and the metric that the world is
     about.
     """
-    return list(dict.fromkeys(["explained_variance", *_headline(results)]))[:2]
+    return list(dict.fromkeys([EXPLAINED_VARIANCE, *_headline(results)]))[:2]
 
 
 def facts(results: Results) -> str:
@@ -143,7 +145,7 @@ def _names(results: Results) -> list[str]:
         *(key for metrics in _means(results).values() for key in metrics),
         *(key for r in results.runs for key in r.metrics),
     ]
-    order = {key: i for i, key in enumerate(("l0", *WORLD_METRICS))}
+    order = {key: i for i, key in enumerate((*ALWAYS, *WORLD_METRICS))}
     return sorted(
         dict.fromkeys(found),
         key=lambda key: order.get(key, order.get(key.removesuffix(BATCH), len(order))),
@@ -204,7 +206,7 @@ def _best(means: dict[str, dict[str, Any]], key: str) -> str | None:
             bounds[variant] = (low, high) if better == "higher" else (-high, -low)
         elif number(mapping(metrics.get(key)).get("value")) is not None:
             return None  # a mean without an interval cannot be outdone
-    if not better or len(bounds) < 2:
+    if better == "neither" or len(bounds) < 2:
         return None
     first = max(bounds, key=lambda variant: bounds[variant][0])
     return (

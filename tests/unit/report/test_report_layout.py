@@ -56,7 +56,7 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
     assert "31.50 [31.00, 32.00]" in page.text("summary")
     assert "undefined: nothing to compare" in page.text("summary")
     assert "SAEBench-compatible mse 0.1250 [0.1000, 0.2000]" in page.text("summary")
-    assert "topk (dead 50.0 %)" in page.text("density")
+    assert "topk (dead 50.0 %)" in page.text("core")
     text = page.text("latents")
     for part in (
         "Latent #41",
