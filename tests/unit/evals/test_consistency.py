@@ -23,6 +23,7 @@ from saelab.text.labels.labelled import (
     Family,
     LabelledCorpus,
     LabelledText,
+    TokenLabels,
     label_tokens,
     labelled_windows,
 )
@@ -94,13 +95,18 @@ def corpus(*, shuffled: bool = False) -> LabelledCorpus:
     )
 
 
-def prepared(lm, labelled: LabelledCorpus, **options):
+def labelled_windows_of(lm, labelled: LabelledCorpus) -> tuple[HeldOut, TokenLabels]:
+    """The text's windows as the model sees them, and their labels."""
     assert isinstance(lm, LanguageModel)
     labels = label_tokens(labelled, TOKENIZER)
     shown = labelled_windows(labels, TOKENIZER, context=41)
     x, state = lm.capture(shown.tokens.long())
     batches = [(Windows(x, shown.tokens.long(), shown.doc, shown.pos, shown.keep), state)]
-    return prepare_labelled(HeldOut(Source(), lm, batches, shown), labels, **options)
+    return HeldOut(Source(), lm, batches, shown), labels
+
+
+def prepared(lm, labelled: LabelledCorpus, **options):
+    return prepare_labelled(*labelled_windows_of(lm, labelled), **options)
 
 
 @pytest.fixture(scope="module")
