@@ -177,7 +177,7 @@ def _run(
 def _densities(density: list[float]) -> dict[str, Any]:
     """Shares of latents by the power of ten of their density, and the dead ones."""
     alive = [math.log10(value) for value in density if value]
-    bins = [sum(-i <= -value < 1 - i for value in alive) / L for i in range(5, 0, -1)]
+    bins = [sum(-i <= value < 1 - i for value in alive) / L for i in range(5, 0, -1)]
     return {
         "kind": "steps",
         "key": "density",

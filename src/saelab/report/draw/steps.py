@@ -77,7 +77,7 @@ def _seeds(ax: "Axes", panel: Panel[Steps], left: float) -> None:
     step = (right - left) / 10 or 1
     ticks = {}
     for place, (name, shares) in enumerate(apart.items()):
-        at = left - (len(apart) - place) * 1.2 * step
+        at = left - (len(apart) - place) * 1.5 * step
         ticks[at] = name
         width = step / len(shares)
         for seed, share in enumerate(shares):
