@@ -2,12 +2,14 @@
 forms, no download.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from saelab.types import Hook, Windows
+from saelab.ground.held_out import HeldOut
+from saelab.types import Hook, Source, Windows
 
 D, V, BOS = 6, 11, 0
 
@@ -68,6 +70,11 @@ def windows(
         x, state = lm.capture(tokens[part])
         batches.append((Windows(x, tokens[part], doc[part], pos[part], tokens[part] != BOS), state))
     return batches
+
+
+def held(lm: Any, batches: Sequence[tuple[Windows, Any]]) -> HeldOut:
+    """Windows and their state as evaluations take them."""
+    return HeldOut(Source(), lm, batches)
 
 
 class ToyDictionary:

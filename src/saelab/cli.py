@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional, arg
@@ -145,9 +145,9 @@ def evaluate(
         out: where results go (default: the run folder, or <SAE folder>-eval)
         threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
-    from saelab.console import listener, open_console, show_concepts, show_consistency
+    from saelab.console import listener, open_console, show_tables
     from saelab.experiments.evaluate import evaluate as evaluation
-    from saelab.experiments.evaluate.score import concept_table
+    from saelab.interop.saebench import export
 
     use_threads(threads)
     given = {
@@ -158,14 +158,9 @@ def evaluate(
     source = evaluation.source_of(folder, given) if given else None
     hear = listener(open_console())
     summary = evaluation.evaluate(
-        folder, evals=evals, source=source, out=out, listener=hear, exports=_exports()
+        folder, evals=evals, source=source, out=out, listener=hear, exports=[export]
     )
-    if "concepts" in evals:
-        show_concepts(open_console(), concept_table(summary.folder, summary.rows[0]["run"]))
-    if "consistency" in evals:
-        show_consistency(
-            open_console(), concept_table(summary.folder, summary.rows[0]["run"], "consistency")
-        )
+    show_tables(open_console(), summary, evals)
     _finish(summary)
 
 
@@ -288,29 +283,6 @@ def _report_error(problem: Exception, debug: bool) -> int:
     return 2 if isinstance(problem, ValueError | OSError) else 1
 
 
-def _exports() -> list[Any]:
-    """Core results also in SAEBench's format, under eval/saebench/."""
-    from saelab.interop.saebench import Labels, write_core
-
-    def saebench(folder: Path, source: Source, sae: Any, result: Any) -> None:
-        hook = None if sae.hook is None else sae.hook.name
-        config = {
-            "d_in": sae.d_in,
-            "d_sae": sae.n_latents,
-            "hook_name": hook,
-            "architecture": sae.act.name,
-        }
-        labels = Labels(
-            release=f"saelab_{folder.parent.name}",
-            model=source.model,
-            dataset=source.corpus,
-            sae_cfg=config,
-        )
-        write_core(folder / "saebench", result, labels)
-
-    return [saebench]
-
-
 def _carry_out(
     plan: "Plan",
     out: Path,
@@ -321,10 +293,11 @@ def _carry_out(
 ) -> None:
     from saelab.console import listener, open_console
     from saelab.experiments.run.execute import execute
+    from saelab.interop.saebench import export
 
     use_threads(threads)
     hear = listener(open_console())
-    _finish(execute(plan, out, listener=hear, exports=_exports(), cache=cache, reuse=reuse))
+    _finish(execute(plan, out, listener=hear, exports=[export], cache=cache, reuse=reuse))
 
 
 def _finish(summary: "Summary") -> None:

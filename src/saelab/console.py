@@ -6,45 +6,27 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from saelab.evals import headlines, metric_of
 from saelab.experiments.compare.summary import Summary
+from saelab.experiments.evaluate.score import read_tables
 from saelab.experiments.listen import Listener
 from saelab.train import Progress, Record
+from saelab.train.health import L0
 from saelab.types import Run
 
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
 LOG_WIDTH = 120  # of tables there
-WITH_INTERVAL = ("explained_variance", "ce_loss_score")
-LABELS = {
-    "l0": "L0",
-    "explained_variance": "EV",
-    "ce_loss_score": "CE recovered",
-    "kl_div_score": "KL rec.",
-    "dead": "dead",
-    "concepts_auroc_best_latent": "concept AUROC",
-    "concepts_auroc_token": "token rule",
-    "concepts_auroc_probe": "probe on x",
-}
-CONTRASTED = LABELS | {"kl_div_with_sae": "KL"}  # too many for the table of runs
-# the other types are in the json
-TYPES, WHO = ("zero", "mean", "steer"), ("carriers", "control", "others")
-OF_CONCEPTS = {
-    "best_latent": "best latent",
-    "k1": "k=1",
-    "k5": "k=5",
-    "token": "token rule",
-    "probe": "probe on x",
-    "best_latent_shuffled": "shuffled",
-}
+SHORT = 5  # places of the short table of a terminal; the page has room for all headlines
 
 
 def open_console() -> Console:
@@ -169,12 +151,18 @@ def _clock(seconds: float) -> str:
 
 def show_summary(console: Console, summary: Summary) -> None:
     """Results and verdicts as tables, then warnings."""
-    names = [name for name in LABELS if any(name in row["metrics"] for row in summary.rows)]
+    shown = [
+        metric
+        for metric in headlines({name for row in summary.rows for name in row["metrics"]})
+        if metric.headline <= SHORT
+    ]
     table = _table("Results on held-out text, with 95 % intervals over documents")
-    for column in ("run", *(LABELS[name] for name in names), "healthy"):
+    for column in ("run", *(metric.label for metric in shown), "healthy"):
         table.add_column(column, no_wrap=column == "run")
     for row in summary.rows:
-        cells = [_cell(row["metrics"].get(name), interval=name in WITH_INTERVAL) for name in names]
+        cells = [
+            _cell(row["metrics"].get(metric.key), interval=bool(metric.against)) for metric in shown
+        ]
         table.add_row(
             f"{row['variant']} seed {row['seed']}",
             *cells,
@@ -185,42 +173,24 @@ def show_summary(console: Console, summary: Summary) -> None:
     _show_warnings(console, summary)
 
 
-def show_concepts(console: Console, concepts: Sequence[Mapping[str, Any]]) -> None:
-    """AUROC per concept on test files, those first that single latents tell best beside the token
-    alone.
-    """
-    table = _table("Concepts: AUROC on held-out files; shuffled labels must give 0.5")
-    for column in ("concept", "share", *OF_CONCEPTS.values(), "latent"):
-        table.add_column(column, no_wrap=True)
-    for row in sorted(
-        concepts, key=lambda row: row["token"]["auroc"] - row["best_latent"]["auroc"]
-    ):
-        cells = [f"{row[name]['auroc']:.3f}" for name in OF_CONCEPTS]
-        table.add_row(row["concept"], f"{row['share']:.1%}", *cells, str(row["latent"]))
-    console.print(table)
+def show_tables(console: Console, summary: Summary, evals: Sequence[str]) -> None:
+    """The tables of the evaluations of one SAE, each with what to look for."""
+    own = summary.folder / "runs" / summary.rows[0]["run"]
+    for table in read_tables(own if own.exists() else summary.folder, evals):
+        drawn = _table(table.title)
+        for column in table.columns:
+            drawn.add_column(column, no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(*map(_plain_cell, row))
+        console.print(drawn)
+        if table.note:
+            console.print(f"  {table.note}", markup=False, highlight=False)
 
 
-def show_consistency(console: Console, concepts: Sequence[Mapping[str, Any]]) -> None:
-    """Per concept, what changing its carriers takes from the tokens that it decides, beside control
-    and other latents, nats.
-    """
-    types = [key for key in TYPES if any(key in row for row in concepts)]
-    table = _table(
-        "Causal consistency: nats that decided tokens lose (steer: gain); carriers / random / "
-        "other latents"
-    )
-    for column in ("concept", "decides", *types):
-        table.add_column(column, no_wrap=True)
-    for row in concepts:
-        cells = [
-            " / ".join(f"{row[kind][who]:.2f}" for who in WHO) if kind in row else "-"
-            for kind in types
-        ]
-        table.add_row(row["concept"], " ".join(repr(text) for text in row["decides"][:3]), *cells)
-    console.print(table)
-    for row in concepts:
-        if row["reason"]:
-            console.print(f"  {row['concept']}: {row['reason']}", markup=False)
+def _plain_cell(value: float | int | str | None) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return "-" if value is None else escape(str(value))
 
 
 def _show_contrasts(console: Console, summary: Summary) -> None:
@@ -231,10 +201,10 @@ def _show_contrasts(console: Console, summary: Summary) -> None:
         for entry in summary.contrasts:
             claim = f"{entry['treatment']} against {entry['baseline']}"
             reason = f" ({entry['reason']})" if entry["verdict"] == "not comparable" else ""
-            metric = CONTRASTED.get(entry["metric"], entry["metric"])
+            label = metric_of(entry["metric"]).label
             smallest = "-" if entry["detectable"] is None else f"{entry['detectable']:.2g}"
             cells = _cell(entry, interval=True), smallest, entry["verdict"] + reason
-            table.add_row(claim, metric, *cells)
+            table.add_row(claim, label, *cells)
         console.print(table)
         text = "Verdicts are corrected for the number of contrasts (Holm, 5 %); detectable: the "
         console.print(text + "true difference that so few seeds show in 4 of 5 cases.", style="dim")
@@ -249,14 +219,14 @@ def _show_warnings(console: Console, summary: Summary) -> None:
 def show_table(console: Console, summary: Summary) -> None:
     """A world's table: means over seeds, differences, what its sanity rows say, warnings."""
     facts = summary.facts
-    names: list[str] = ["l0", *facts["headline"]]
+    names: list[str] = [L0, *facts["headline"]]
     table = _table(
         f"World {facts['world']}: means over {len(facts['seeds'])} seeds, with 95 % intervals"
     )
-    for column in ("variant", *(LABELS.get(name, name) for name in names)):
+    for column in ("variant", *(metric_of(name).label for name in names)):
         table.add_column(column, no_wrap=column == "variant")
     for row in summary.means:
-        cells = [_cell(row["metrics"].get(name), interval=name != "l0") for name in names]
+        cells = [_cell(row["metrics"].get(name), interval=name != L0) for name in names]
         table.add_row(
             row["variant"] + ("" if row["n"] == len(facts["seeds"]) else f" ({row['n']} seeds)"),
             *cells,

@@ -1,14 +1,25 @@
 """The values of a picture, without any drawing: evaluations make them, `report` draws them.
 
 A figure belongs to one dictionary. The page draws figures of one `key` together: a panel a row, of
-its first healthy seed; `Curves` in one panel, a line a row, with the range over its seeds.
+its first healthy seed; histograms of a single name and scatters with groups show all seeds of a
+row; `Curves` are in one panel, a line a row, with the range over its seeds.
 """
 
+from collections import abc
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, is_dataclass
+from math import isfinite
+from types import NoneType, UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-Mark = Literal["dot", "faint", "ring"]
+# how points are drawn; ring i is joined to point i of the points before it, which it is compared to
+Mark = Literal["dot", "faint", "ring", "cross"]
+
+
+def _same_length(what: str, *columns: Sequence[Any]) -> None:
+    if len({len(column) for column in columns}) > 1:
+        raise ValueError(f"{what} have {', '.join(str(len(column)) for column in columns)} values")
 
 
 @dataclass(frozen=True)
@@ -31,6 +42,11 @@ class Points:
     mark: Mark = "dot"
     group: Sequence[int] = ()  # number of each point's group, for its colour; empty: the row's
 
+    def __post_init__(self) -> None:
+        _same_length(
+            f"points {self.label!r}", self.x, self.y, *([self.group] if self.group else [])
+        )
+
 
 @dataclass(frozen=True)
 class Band:
@@ -40,6 +56,9 @@ class Band:
     x: Sequence[float]
     low: Sequence[float]
     high: Sequence[float]
+
+    def __post_init__(self) -> None:
+        _same_length(f"band {self.label!r}", self.x, self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -69,6 +88,11 @@ class Steps:
     edges: Sequence[float]  # [bins + 1]
     counts: Mapping[str, Sequence[float]]  # name -> [bins]
     marks: Mapping[str, float | None] = field(default_factory=dict)
+    # shares that have no place on the axis, by name: a bar each on its left
+    apart: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _same_length(f"histograms of {self.key!r}", self.edges[1:], *self.counts.values())
 
 
 @dataclass(frozen=True)
@@ -81,6 +105,10 @@ class Curves:
     x: Axis
     y: Axis
     lines: Mapping[str, tuple[Sequence[float], Sequence[float | None]]]
+
+    def __post_init__(self) -> None:
+        for name, (x, y) in self.lines.items():
+            _same_length(f"line {name!r}", x, y)
 
 
 @dataclass(frozen=True)
@@ -101,6 +129,11 @@ class Heat:
     row_label: str = ""
     column_label: str = ""
 
+    def __post_init__(self) -> None:
+        _same_length(
+            f"rows of {self.key!r}", *self.values, *([self.columns] if self.columns else [])
+        )
+
 
 @dataclass(frozen=True)
 class Node:
@@ -120,7 +153,7 @@ class Tree:
     title: str
     note: str
     roots: tuple[Node, ...]
-    counts: str = ""  # how many of how many edges were found
+    counts: str = ""  # how many of how many edges are found
 
 
 Figure = Scatter | Steps | Curves | Heat | Tree
@@ -137,3 +170,46 @@ def figure_to_json(figure: Figure) -> dict[str, Any]:
     """Plain values with the kind beside them."""
     kind = next(name for name, cls in KINDS.items() if type(figure) is cls)
     return {"kind": kind, **asdict(figure)}
+
+
+def figure_from_json(value: Any) -> Figure:
+    """The figure that `figure_to_json` wrote. Raises `ValueError` for what is none."""
+    if not isinstance(value, Mapping) or value.get("kind") not in KINDS:
+        raise ValueError(f"a figure is one of {', '.join(KINDS)}; evaluate again")
+    return from_plain(KINDS[value["kind"]], {k: v for k, v in value.items() if k != "kind"})
+
+
+def from_plain(hint: Any, value: Any) -> Any:
+    """A json value as the type that a hint names: dataclasses of numbers, text, lists and mappings.
+
+    Raises `ValueError` for anything else, so that what was read can be drawn.
+    """
+    origin, inner = get_origin(hint), get_args(hint)
+    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        hints = get_type_hints(hint)
+        if not set(value) <= set(hints):
+            raise ValueError(f"a {hint.__name__} has no {', '.join(set(value) - set(hints))}")
+        try:
+            return hint(**{key: from_plain(hints[key], item) for key, item in value.items()})
+        except TypeError as error:
+            raise ValueError(f"a {hint.__name__} is not whole: {error}") from error
+    if origin in (Union, UnionType):
+        for choice in inner:
+            with suppress(ValueError):
+                return from_plain(choice, value)
+    elif origin is Literal and value in inner:
+        return value
+    elif origin is abc.Mapping and isinstance(value, Mapping):
+        return {str(key): from_plain(inner[1], item) for key, item in value.items()}
+    elif origin is tuple and isinstance(value, list) and Ellipsis not in inner:
+        if len(value) == len(inner):
+            return tuple(from_plain(*pair) for pair in zip(inner, value, strict=True))
+    elif origin in (tuple, abc.Sequence) and isinstance(value, list):
+        items = [from_plain(inner[0], item) for item in value]
+        return tuple(items) if origin is tuple else items
+    elif hint in (float, int) and isinstance(value, int | float) and not isinstance(value, bool):
+        if isfinite(value) and (hint is float or isinstance(value, int)):
+            return value
+    elif hint in (str, bool, NoneType) and isinstance(value, hint):
+        return value
+    raise ValueError(f"{str(value)[:40]!r} is no {getattr(hint, '__name__', hint)}")

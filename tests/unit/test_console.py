@@ -6,7 +6,9 @@ import pytest
 from rich.console import Console
 
 from saelab import console
+from saelab.evals.result import Result, Table
 from saelab.experiments.compare.summary import Summary
+from saelab.store import write_json
 from saelab.train import Health, Progress, Record, UnhealthyRun
 from saelab.types import Run, Source, Spec
 
@@ -112,22 +114,19 @@ def test_errors_say_what_to_do():
     assert console.explain(ValueError("l0 is 0")) == "l0 is 0"
 
 
-def test_consistency_prints_what_each_concept_loses_and_why_one_is_left_out():
-    rows = [
-        {
-            "concept": "in_comment=yes",
-            "decides": ["#"],
-            "reason": "",
-            "zero": {"carriers": 0.36, "control": 0.09, "others": 0.191},
-        },
-        {"concept": "scope=class", "decides": ["def"], "reason": "no latent tells it"},
-    ]
-    out = io.StringIO()
-    console.show_consistency(Console(file=out, width=120), rows)
-    (header,) = (line for line in out.getvalue().splitlines() if "decides" in line)
-    # types that were not measured have no column
-    assert header.split() == ["concept", "decides", "zero"]
-    assert (
-        "0.36 / 0.09 / 0.19" in out.getvalue()
-        and "scope=class: no latent tells it" in out.getvalue()
+def test_tables_of_an_evaluation_are_printed_with_what_to_look_for(tmp_path):
+    table = Table(
+        "Effects",
+        ("concept", "decides", "zero"),
+        [("a=yes", "[#]", 0.36), ("b", "x", None)],
+        "Look.",
     )
+    result = Result({}, tables={"any": table})
+    write_json(tmp_path / "runs" / "topk-s0" / "eval" / "mine.json", result.to_json())
+    summary = Summary(tmp_path, ({"run": "topk-s0"},), (), (), {}, {})
+    out = io.StringIO()
+    console.show_tables(Console(file=out, width=120), summary, ["mine"])
+    (header,) = (line for line in out.getvalue().splitlines() if "decides" in line)
+    assert header.split() == ["concept", "decides", "zero"]
+    rows = [line.split() for line in out.getvalue().splitlines()]
+    assert ["a=yes", "[#]", "0.360"] in rows and ["b", "x", "-"] in rows and ["Look."] in rows

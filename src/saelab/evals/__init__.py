@@ -1,52 +1,40 @@
-"""Evaluations: (dictionary, data) -> result. `EVALS` is the table; a new evaluation is one line in
-it.
+"""Evaluations: (dictionary, data) -> `Result`. `EVALS` is the table; a new evaluation is one line
+in it.
 """
 
 import difflib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
 
-from saelab.evals import composition, disentangle, spurious, temporal, truth
-from saelab.evals.concepts import measure as concepts
-from saelab.evals.consistency import measure as consistency
-from saelab.evals.core import measure as core
-from saelab.evals.nces import on_models as nces_lm
+from saelab.evals import (
+    composition,
+    concepts,
+    consistency,
+    core,
+    disentangle,
+    nces,
+    spurious,
+    temporal,
+    truth,
+)
 from saelab.evals.nces import on_worlds as nces_world
-from saelab.evals.result import Evaluation
-from saelab.ground.held_out import HeldOut
+from saelab.evals.result import Evaluation, Metric
 from saelab.types import Source, WorldSource
 
-__all__ = ["EVALS", "Evaluation", "check_evals", "standard_evals"]
-
-
-def _of_model(
-    prepare: Callable[..., Any],
-    measure: Callable[..., Any],
-    requires: Callable[[Source], list[str]] = lambda _: [],
-    *,
-    labels: bool = False,
-) -> Evaluation:
-    """An evaluation on a language model that has not been converted yet."""
-
-    def missing(source: Source | WorldSource) -> list[str]:
-        if isinstance(source, WorldSource):
-            return [f"it reads a language model, and {source.world!r} is a synthetic world"]
-        return requires(source)
-
-    def from_held_out(held: HeldOut) -> Any:
-        more = (held.source, held.text) if labels else ()
-        return prepare(held.lm, held.batches, *more)
-
-    return Evaluation((), missing, from_held_out, measure)
-
+__all__ = [
+    "EVALS",
+    "Evaluation",
+    "Metric",
+    "check_evals",
+    "headlines",
+    "metric_of",
+    "standard_evals",
+]
 
 EVALS: dict[str, Evaluation] = {
-    "core": _of_model(core.prepare, core.measure),
-    "nces": _of_model(nces_lm.prepare, nces_lm.measure),
-    "concepts": _of_model(concepts.prepare, concepts.measure, concepts.requires, labels=True),
-    "consistency": _of_model(
-        consistency.prepare, consistency.measure, consistency.requires, labels=True
-    ),
+    "core": core.EVALUATION,
+    "nces": nces.EVALUATION,
+    "concepts": concepts.EVALUATION,
+    "consistency": consistency.EVALUATION,
     "truth": truth.EVALUATION,
     "nces_world": nces_world.EVALUATION,
     "composition": composition.EVALUATION,
@@ -63,6 +51,37 @@ def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
     scores, in a world all that can be measured there.
     """
     return tuple(name for name in STANDARD if not EVALS[name].missing(source))
+
+
+BATCH = "_batch"  # ends the key of the same metric with codes under batch selection
+
+
+def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
+    """Label, direction and meaning of a score: of the first of `evals`, then of all, that has it.
+
+    `<key>_batch` is explained by `<key>`; what nobody explains is called by its own name.
+    """
+    for name in (*evals, *EVALS):
+        for metric in EVALS[name].metrics:
+            if metric.key == key:
+                return metric
+    if key.endswith(BATCH):
+        own = metric_of(key.removesuffix(BATCH), evals)
+        meaning = f"{own.meaning.rstrip('.')}; codes under batch selection, not the threshold."
+        return Metric(key, f"{own.label} (batch)", own.better, meaning if own.meaning else "")
+    return Metric(key, key.replace("_", " "), "neither", "")
+
+
+def headlines(keys: Collection[str]) -> list[Metric]:
+    """The metrics among `keys` that stand in short tables, in their order, an evaluation after the
+    other.
+    """
+    found: dict[str, Metric] = {}
+    for evaluation in EVALS.values():
+        for metric in sorted(evaluation.metrics, key=lambda metric: metric.headline):
+            if metric.headline and metric.key in keys:
+                found.setdefault(metric.key, metric)
+    return list(found.values())
 
 
 def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:

@@ -24,6 +24,8 @@ class Metric:
     better: Better
     meaning: str  # one whole sentence with unit and range, for a reader who does not know this code
     headline: int = 0  # 0: only in full tables; 1, 2, ...: place in the short table
+    # key of the metric that it is traded for: the page shows one over the other, a point a run
+    against: str = ""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Table:
 
     title: str
     columns: tuple[str, ...]
-    rows: Sequence[Sequence[float | int | str | None]]
+    rows: Sequence[Sequence[int | float | str | None]]
     note: str = ""
 
 
@@ -66,6 +68,13 @@ def nothing_missing(source: Source | WorldSource) -> list[str]:
     return []
 
 
+def needs_model(source: Source | WorldSource) -> list[str]:
+    """For an evaluation of what dictionaries do to a language model's predictions."""
+    if isinstance(source, WorldSource):
+        return [f"it reads a language model and a text, and {source.world!r} is a world"]
+    return []
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """An evaluation owns what it says; everything above `evals` handles it through this."""
@@ -75,3 +84,4 @@ class Evaluation:
     missing: Callable[[Source | WorldSource], list[str]]
     prepare: Callable[[HeldOut], Any]  # once for all dictionaries
     measure: Callable[[Dictionary, Any], Result]  # pure
+    title: str = ""  # of its section on the page; empty: its name

@@ -19,3 +19,12 @@ class HeldOut:
     batches: Sequence[tuple[Windows, Any]] = ()
     text: TokenWindows | None = None  # the windows of tokens that `batches` were read from
     world: World | None = None  # the true process, where it is known
+
+    @property
+    def model(self) -> LanguageModel:
+        """The language model read. Raises `ValueError` on a ground that has none."""
+        if self.lm is None:
+            raise ValueError(
+                "there is no language model behind this data; evaluate on a model and a text"
+            )
+        return self.lm

@@ -10,15 +10,17 @@ if the source masks any, are left out as special tokens are.
 
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+import torch
 
-from saelab.evals.core.measure import CoreResult
+from saelab.evals.result import Result
+from saelab.sae.module import SAE
 from saelab.store import plain, write_json
+from saelab.types import Source
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
@@ -42,7 +44,7 @@ CATEGORIES: dict[str, tuple[str, ...]] = {
         "frac_alive",
     ),
 }
-DETAILS = {  # SAEBench's name -> field of `LatentProfile`
+DETAILS = {  # SAEBench's name -> ours, of the profile of latents
     "feature_density": "density",
     "consistent_activation_heuristic": "consistency",
     "encoder_bias": "encoder_bias",
@@ -71,7 +73,7 @@ class Labels:
     eval_id: str = ""  # one per call, shared by its SAEs; empty draws a new one
 
 
-def core_to_saebench(result: CoreResult, labels: Labels) -> dict[str, Any]:
+def core_to_saebench(result: Result, labels: Labels) -> dict[str, Any]:
     """A core result as SAEBench's json value. Two calls differ in the time, and in the id unless
     `labels` give it.
     """
@@ -100,17 +102,33 @@ def file_name(labels: Labels) -> str:
     return f"{labels.release}_{labels.sae}_eval_results.json".replace("/", "_")
 
 
-def write_core(folder: Path, result: CoreResult, labels: Labels) -> Path:
+def export(folder: Path, source: Source, sae: SAE, result: Result) -> None:
+    """Write a core result into `<folder>/saebench`; other results have no place in the format."""
+    if "compatible" not in result.details:
+        return
+    config = {
+        "d_in": sae.d_in,
+        "d_sae": sae.n_latents,
+        "hook_name": None if sae.hook is None else sae.hook.name,
+        "architecture": sae.act.name,
+    }
+    release = f"saelab_{folder.parent.name}"
+    labels = Labels(release, source.model, source.corpus, sae_cfg=config)
+    write_core(folder / "saebench", result, labels)
+
+
+def write_core(folder: Path, result: Result, labels: Labels) -> Path:
     """Write the file under its SAEBench name into `folder`, atomically; returns its path."""
     path = Path(folder) / file_name(labels)
     write_json(path, core_to_saebench(result, labels))
     return path
 
 
-def _config(result: CoreResult, labels: Labels) -> dict[str, Any]:
+def _config(result: Result, labels: Labels) -> dict[str, Any]:
     """Every field of SAEBench's core configuration, as this measurement was made."""
-    prompts = result.facts["batch_size_prompts"]
-    n_batches = -(-result.facts["windows"] // prompts)
+    facts = result.details["facts"]
+    prompts = facts["batch_size_prompts"]
+    n_batches = -(-facts["windows"] // prompts)
     families = ("kl", "ce_loss", "l2_norms", "sparsity_metrics", "variance_metrics")
     per_latent = ("featurewise_density_statistics", "featurewise_weight_based_metrics")
     return {
@@ -120,32 +138,33 @@ def _config(result: CoreResult, labels: Labels) -> dict[str, Any]:
         "n_eval_reconstruction_batches": n_batches,
         "n_eval_sparsity_variance_batches": n_batches,
         "dataset": labels.dataset,
-        "context_size": result.facts["context"],
+        "context_size": facts["context"],
         "exclude_special_tokens_from_reconstruction": True,
         **{f"compute_{name}": True for name in (*families, *per_latent)},
     }
 
 
-def _number(result: CoreResult, name: str) -> float | int:
-    score = result.compatible.get(name)
-    if score is None or score.value is None:
+def _number(result: Result, name: str) -> float | int:
+    value = result.details["compatible"].get(name, {}).get("value")
+    if value is None:
         return UNDEFINED
-    return int(score.value) if name in COUNTS else score.value
+    return int(value) if name in COUNTS else value
 
 
-def _details(result: CoreResult) -> list[dict[str, float | int]]:
+def _details(result: Result) -> list[dict[str, float | int]]:
     """One record per latent, rounded as SAEBench does; what the dictionary does not have is
     undefined.
     """
-    n = len(result.density)
-    columns = {
-        name: _rounded(getattr(result.latents, source), n) for name, source in DETAILS.items()
-    }
+    latents = result.details["latents"]
+    n = len(latents["density"])
+    columns = {name: _rounded(latents[ours], n) for name, ours in DETAILS.items()}
     return [{"index": i} | {name: column[i] for name, column in columns.items()} for i in range(n)]
 
 
-def _rounded(values: Tensor | None, n: int) -> list[float | int]:
+def _rounded(values: Sequence[float | None] | None, n: int) -> list[float | int]:
+    """The float32 numbers that `values` are the shortest decimal form of, rounded."""
     if values is None:
         return [UNDEFINED] * n
-    # NaN differs from itself
-    return [round(v, DECIMALS) if v == v else UNDEFINED for v in values.tolist()]
+    single = torch.tensor([0.0 if v is None else v for v in values], dtype=torch.float32).tolist()
+    pairs = zip(values, single, strict=True)
+    return [UNDEFINED if value is None else round(v, DECIMALS) for value, v in pairs]

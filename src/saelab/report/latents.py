@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from saelab.report.plots import bars
+from saelab.report.draw.runs import bars
 from saelab.report.read import Results, RunRecord, items, mapping, number
 from saelab.report.text import MISSING, esc, fact, show, visible
 

@@ -1,41 +1,23 @@
 """Output folder -> one self-contained html page that opens from disk, offline."""
 
-import math
 from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from saelab.report import plots, tables, worlds
+from saelab.evals import EVALS
+from saelab.evals.result import Metric
+from saelab.report import tables, worlds
+from saelab.report.draw import runs
+from saelab.report.evaluations import evaluation_section, evaluation_titles
 from saelab.report.latents import latents_section
-from saelab.report.metrics import METRICS, metric
-from saelab.report.nces import measured_somewhere, nces_section
 from saelab.report.read import Results, RunRecord, mapping, number, read_results
 from saelab.report.text import MISSING, esc, fact, show, signed
-from saelab.report.world_features import features_section
 from saelab.store import write_bytes
+from saelab.train.health import EXPLAINED_VARIANCE, L0
 
-SECTIONS = {
-    "verdicts": "Verdicts",
-    "summary": "Summary",
-    "contrasts": "Contrasts",
-    "frontier": "Frontier",
-    "training": "Training",
-    "density": "Density",
-    "effects": "Effects of latents",
-    "facts": "Run facts",
-    "latents": "Latents",
-}
-WORLD_SECTIONS = {
-    "world": "World",
-    "features": "Learned and true features",
-    "effects": "Effects of latents",
-    "verdicts": "Verdicts",
-    "contrasts": "Contrasts",
-    "frontier": "Frontier",
-    "training": "Training",
-    "facts": "Run facts",
-}
+Section = Callable[[Results], str]
 
 
 def write_report(folder: Path) -> Path:
@@ -53,26 +35,11 @@ def write_report(folder: Path) -> Path:
 
 def render(results: Results) -> str:
     """The whole page as text; equal results, equal text."""
-    bodies: dict[str, Callable[[Results], str]] = {
-        "verdicts": _verdicts,
-        "summary": _summary,
-        "contrasts": tables.contrast_table,
-        "frontier": _frontier,
-        "training": _training,
-        "density": _density,
-        "facts": _facts,
-        "latents": latents_section,
-        "world": worlds.world_section,
-        "features": features_section,
-        "effects": nces_section,
-    }
-    titles = dict(WORLD_SECTIONS if results.in_world else SECTIONS)
-    if not measured_somewhere(results):
-        del titles["effects"]
-    nav = "".join(f'<a href="#{key}">{title}</a>' for key, title in titles.items())
-    sections = "".join(
-        f'<section id="{key}"><h2>{title}</h2>{bodies[key](results)}</section>'
-        for key, title in titles.items()
+    sections = _world_sections(results) if results.in_world else _sections(results)
+    nav = "".join(f'<a href="#{key}">{title}</a>' for key, (title, _) in sections.items())
+    body = "".join(
+        f'<section id="{key}"><h2>{title}</h2>{make(results)}</section>'
+        for key, (title, make) in sections.items()
     )
     css, script = (
         files("saelab.report").joinpath(name).read_text(encoding="utf-8")
@@ -84,8 +51,44 @@ def render(results: Results) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
         f"<title>saelab report: {title}</title><style>{css}</style></head><body>"
         f'<header class="top"><div><span class="brand">saelab</span> <h1>{title}</h1></div><nav>{nav}</nav></header>'
-        f"<main>{worlds.alarms(results)}{tables.health_lines(results)}{sections}</main><script>{script}</script></body></html>\n"
+        f"<main>{worlds.alarms(results)}{tables.health_lines(results)}{body}</main><script>{script}</script></body></html>\n"
     )
+
+
+def _sections(results: Results) -> dict[str, tuple[str, Section]]:
+    """Key -> title and content, of SAEs of a language model."""
+    sections: dict[str, tuple[str, Section]] = {
+        "verdicts": ("Verdicts", _verdicts),
+        "summary": ("Summary", _summary),
+        "contrasts": ("Contrasts", tables.contrast_table),
+        "frontier": ("Frontier", _frontier),
+        "training": ("Training", _training),
+        **_evaluations(results),
+        "facts": ("Run facts", _facts),
+    }
+    if any(run.latents is not None for run in results.runs):
+        sections["latents"] = ("Latents", latents_section)
+    return sections
+
+
+def _world_sections(results: Results) -> dict[str, tuple[str, Section]]:
+    """The same of SAEs of a world."""
+    return {
+        "world": ("World", worlds.world_section),
+        **_evaluations(results),
+        "verdicts": ("Verdicts", _verdicts),
+        "contrasts": ("Contrasts", tables.contrast_table),
+        "frontier": ("Frontier", _frontier),
+        "training": ("Training", _training),
+        "facts": ("Run facts", _facts),
+    }
+
+
+def _evaluations(results: Results) -> dict[str, tuple[str, Section]]:
+    return {
+        name: (esc(title), partial(evaluation_section, name=name))
+        for name, title in evaluation_titles(results).items()
+    }
 
 
 def _verdicts(results: Results) -> str:
@@ -111,7 +114,7 @@ def _verdicts(results: Results) -> str:
     lead = f'<p class="lead">Compared: {variants}; {count} {where}, at L0 {sparsity}.</p>'
     if unhealthy:
         lead += f'<p class="alarm">{unhealthy} of {count} unhealthy: not in the means and the frontier, but in every table.</p>'
-    sentences = "".join(f"<li>{_sentence(row)}</li>" for row in results.contrasts)
+    sentences = "".join(f"<li>{_sentence(results, row)}</li>" for row in results.contrasts)
     return lead + (
         f'<ul class="verdicts">{sentences}</ul>' if sentences else f"<p>Contrasts: {MISSING}.</p>"
     )
@@ -121,12 +124,12 @@ def _model(facts: dict[str, Any]) -> str:
     return f"on {fact(facts.get('model'))}, hook <code>{fact(facts.get('hook'))}</code>"
 
 
-def _sentence(row: dict[str, Any]) -> str:
+def _sentence(results: Results, row: dict[str, Any]) -> str:
     treatment, baseline = (
         esc(row.get("treatment") or "unnamed"),
         esc(row.get("baseline") or "unnamed"),
     )
-    name = esc(metric(str(row.get("metric"))).label)
+    name = esc(results.metric(str(row.get("metric"))).label)
     verdict = tables.verdict_of(row)
     says = {
         "better": f"<b>{treatment}</b> is better than <b>{baseline}</b> in {name}",
@@ -145,10 +148,9 @@ def _sentence(row: dict[str, Any]) -> str:
 
 
 def _summary(results: Results) -> str:
+    known = map(results.metric, [L0, *tables.metric_names(results)])
     meanings = "".join(
-        f"<dt>{esc(m.label)}</dt><dd>{esc(m.meaning)}</dd>"
-        for key, m in METRICS.items()
-        if key not in ("cosine", "dead_share")
+        f"<dt>{esc(m.label)}</dt><dd>{esc(m.meaning)}</dd>" for m in known if m.meaning
     )
     return (
         '<p class="note">Mean over healthy seeds. In brackets the 95 % interval over documents: the mean of the bounds of each '
@@ -167,84 +169,66 @@ def _legend(results: Results) -> str:
     return f'<p class="legend">{swatches}</p>'
 
 
-def _seeds_legend(results: Results) -> str:
-    most = max(len(results.of(variant)) for variant in results.variants)
-    styles = ("solid", "dashed", "dotted", "dash-dotted")
-    text = ", ".join(
-        f"{styles[i]} for the {('first', 'second', 'third', 'fourth')[i]}"
-        for i in range(min(most, 4))
-    )
-    return f'<p class="note">Lines: {text} seed of a variant.</p>' if most > 1 else ""
-
-
 def _frontier(results: Results) -> str:
+    """What is kept against L0, a panel a score, a point a run; then what else is traded for what."""
+    if results.in_world:
+        names = worlds.frontier_metrics(results)
+        note = "A point is a run; rows that are compared stand at one L0."
+    else:
+        names = [metric.key for metric in _traded() if metric.against == L0]
+        note = (
+            "Up and to the left is better: more kept with fewer active latents. Bars are 95 % "
+            "intervals."
+        )
     panels, absent = [], []
-    for name in (
-        worlds.frontier_metrics(results)
-        if results.in_world
-        else ("explained_variance", "ce_loss_score")
-    ):
-        points = []
+    for name in names:
+        label, points = results.metric(name).label, []
         for run in results.runs:
             entry = run.metrics.get(name, {})
             value = number(entry.get("value"))
             if value is None or run.l0 is None or run.problems:
                 why = "unhealthy" if run.problems else "undefined" if entry else "not measured"
-                absent.append(f"{esc(run.label)} in {esc(metric(name).label)} ({why})")
+                absent.append(f"{esc(run.label)} in {esc(label)} ({why})")
             else:
                 index = results.variants.index(run.variant)
-                points.append(
-                    plots.Point(
-                        index, run.l0, value, number(entry.get("low")), number(entry.get("high"))
-                    )
-                )
-        panels.append((metric(name).label, points))
-    svg = plots.frontier(panels, "Sparsity-fidelity frontier")
-    note = '<p class="note">Up and to the left is better: more kept with fewer active latents. Bars are 95 % intervals.</p>'
-    if results.in_world:
-        note = '<p class="note">A point is a run; rows that are compared stand at one L0.</p>'
-    return (
-        _legend(results)
-        + f"<figure>{svg}</figure>{note}"
-        + tables.not_drawn(absent)
-        + _trade(results)
-    )
+                bounds = (number(entry.get("low")), number(entry.get("high")))
+                points.append(runs.Point(index, run.l0, value, *bounds))
+        panels.append((label, points))
+    svg = runs.frontier(panels, "Sparsity-fidelity frontier")
+    trades = "".join(_trade(results, m) for m in _traded() if m.against != L0)
+    figure = f'<figure>{svg}</figure><p class="note">{note}</p>'
+    return _legend(results) + figure + tables.not_drawn(absent) + trades
 
 
-def _trade(results: Results) -> str:
-    """What a dictionary keeps of the activations against what it does to the model's predictions."""
-    x, y, points = metric("explained_variance"), metric("kl_div_with_sae"), []
+def _traded() -> list[Metric]:
+    """The metrics that are shown over another one."""
+    return [metric for each in EVALS.values() for metric in each.metrics if metric.against]
+
+
+def _trade(results: Results, y: Metric) -> str:
+    """One score against the one it is traded for, once two rows have both."""
+    x, points = results.metric(y.against), []
     for run in results.runs:
-        kept, kl = (
-            number(run.metrics.get(name, {}).get("value"))
-            for name in ("explained_variance", "kl_div_with_sae")
-        )
-        if (
-            kept is not None
-            and kl is not None
-            and kl > 0
-            and run.l0 is not None
-            and not run.problems
-        ):
-            points.append(plots.Point(results.variants.index(run.variant), kept, kl))
+        kept, value = (number(run.metrics.get(m.key, {}).get("value")) for m in (x, y))
+        if kept is not None and value is not None and value > 0 and not run.problems:
+            points.append(runs.Point(results.variants.index(run.variant), kept, value))
     if len({point.variant for point in points}) < 2:
         return ""
-    svg = plots.trade(
-        points,
-        x.label,
-        f"{y.label}, {y.meaning}",
-        "Divergence of the model's predictions against explained variance",
-    )
-    note = "Down and to the right is better, among rows of one L0."
-    return f'<figure>{svg}</figure><p class="note">{note}</p>'
+    svg = runs.trade(points, x.label, y.label, f"{y.label} against {x.label}")
+    sides = [
+        words[metric.better == "higher"]
+        for metric, words in ((y, ("Down", "Up")), (x, ("to the left", "to the right")))
+    ]
+    note = f"{' and '.join(sides)} is better, among rows of one L0. {y.label}: {y.meaning}"
+    return f'<figure>{svg}</figure><p class="note">{esc(note)}</p>'
 
 
 def _training(results: Results) -> str:
-    panels = []
+    panels, most = [], max(len(results.of(variant)) for variant in results.variants)
     for title, key in (
         ("Loss (log)", "loss"),
-        ("Explained variance", "explained_variance"),
-        ("L0", "l0"),
+        ("Explained variance", EXPLAINED_VARIANCE),
+        ("L0", L0),
         ("Share of dead latents", "dead"),
     ):
         lines = []
@@ -254,9 +238,9 @@ def _training(results: Results) -> str:
             y = [number(row.get(key)) for row in rows]
             if any(value is not None for value in y):
                 index = results.variants.index(run.variant)
-                lines.append(plots.Line(index, results.of(run.variant).index(run), x, y))
+                lines.append(runs.Line(index, results.of(run.variant).index(run), x, y))
         panels.append((title, lines))
-    svg = plots.curves(panels, "Training curves")
+    svg = runs.curves(panels, "Training curves")
     absent = [
         f"{esc(run.label)} (training curve not measured)" for run in results.runs if not run.curve
     ]
@@ -264,43 +248,22 @@ def _training(results: Results) -> str:
     return (
         _legend(results)
         + f"<figure>{svg}</figure>"
-        + _seeds_legend(results)
+        + f'<p class="note">{tables.seeds_legend(most)}</p>'
         + note
         + tables.not_drawn(absent)
     )
 
 
-def _density(results: Results) -> str:
-    panels, absent = [], []
-    for index, variant in enumerate(results.variants):
-        alive, dead = [], []
-        for run in results.of(variant):
-            known = run.densities
-            if known:
-                live = [math.log10(value) for value in known if value > 0]
-                alive.append(live)
-                dead.append(1 - len(live) / len(known))
-            else:
-                absent.append(f"{esc(run.label)} (densities not measured)")
-        shares = ", ".join(f"{100 * share:.1f} %" for share in dead)
-        panels.append(
-            plots.Panel(f"{variant} (dead {shares})" if dead else variant, index, alive, dead)
-        )
-    svg = plots.densities(panels, "Firing densities")
-    note = '<p class="note">The grey bar is the share of latents that never fired on the evaluation text.</p>'
-    return f"<figure>{svg}</figure>" + _seeds_legend(results) + note + tables.not_drawn(absent)
-
-
 def _facts(results: Results) -> str:
     notes = "".join(f"<li>{esc(note)}</li>" for note in results.notes)
     missing = f"<h3>Files missing or damaged</h3><ul>{notes}</ul>" if notes else ""
-    runs = "".join(_run_fact(run) for run in results.runs)
+    rows = "".join(_run_fact(run) for run in results.runs)
     facts = worlds.facts(results) if results.in_world else tables.facts_table(results.facts)
     return (
         f"{facts}<h3>Runs</h3>"
         '<div class="scroll"><table class="small"><thead><tr><th>Run</th><th>Folder</th><th>Health</th>'
         "<th>Steps</th><th>Tokens</th><th>Last "
-        f"loss</th></tr></thead><tbody>{runs}</tbody></table></div>"
+        f"loss</th></tr></thead><tbody>{rows}</tbody></table></div>"
         "<details><summary>Configuration of every "
         f"run</summary>{tables.config_table(results)}</details>{missing}"
     )

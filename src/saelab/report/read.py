@@ -3,12 +3,19 @@ an error.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saelab.evals import EVALS, metric_of
+from saelab.evals.result import Metric
 from saelab.store import read_json, read_lines
+from saelab.train.health import EXPLAINED_VARIANCE, L0, score_problems
+from saelab.types import Score
+
+GATED = (L0, EXPLAINED_VARIANCE)  # scores that can make a run unhealthy
+LATENTS = "latents.json"  # the text of some latents, of the evaluation that wrote it
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,8 @@ class RunRecord:
     config: dict[str, Any]
     curve: list[dict[str, Any]]
     health: dict[str, Any]
-    core: dict[str, Any]
     latents: list[dict[str, Any]] | None
-    # other evaluation -> what it wrote
+    # evaluation -> what it wrote
     evals: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
@@ -47,20 +53,12 @@ class RunRecord:
         nobody may have checked.
         """
         found = [str(text) for text in items(self.health.get("problems"))]
-        if not found and self.l0 == 0:
-            found.append("L0 is 0: no latent is ever active, so the SAE reconstructs a constant")
-        explained = number(self.metrics.get("explained_variance", {}).get("value"))
-        if not found and explained is not None and explained <= 0:
-            found.append(
-                "explained variance is not above 0: the reconstruction is no better than the mean "
-                "activation"
-            )
+        values = {key: number(self.metrics.get(key, {}).get("value")) for key in GATED}
+        known = {key: Score(value) for key, value in values.items() if value is not None}
+        if self.l0 is not None:
+            known.setdefault(L0, Score(self.l0))
+        found = found or score_problems(known)
         return found or (["marked unhealthy, no problem named"] if self.healthy is False else [])
-
-    @property
-    def densities(self) -> list[float]:
-        """Share of the evaluated tokens on which each latent fired, `[L]`; empty if not measured."""
-        return _densities(self.core)
 
     @property
     def warnings(self) -> list[str]:
@@ -83,7 +81,13 @@ class Results:
     @property
     def in_world(self) -> bool:
         """Whether the runs were trained on a synthetic world, whose true features are known."""
-        return bool(self.facts.get("world")) or any("truth" in run.evals for run in self.runs)
+        return bool(self.facts.get("world")) or any(
+            "world" in mapping(run.config.get("source")) for run in self.runs
+        )
+
+    def metric(self, key: str) -> Metric:
+        """Label, direction and meaning of a score."""
+        return metric_of(key, dict.fromkeys(name for run in self.runs for name in run.evals))
 
     @property
     def variants(self) -> list[str]:
@@ -138,14 +142,14 @@ def read_results(folder: Path) -> Results:
     named = {str(row.get("run", "")) for row in rows}
     rows += [{"run": name} for name in paths if name not in named]
     facts = mapping(summary.get("facts"))
-    evals = _evals(paths.values(), in_world=bool(facts.get("world")))
+    files = {file.stem for path in paths.values() for file in (path / "eval").glob("*.json")}
     runs = [
         _run(
             row,
             paths.get(str(row.get("run", "")), folder / "runs" / str(row.get("run", ""))),
             folder,
             notes,
-            evals,
+            files,
         )
         for row in rows
     ]
@@ -155,62 +159,44 @@ def read_results(folder: Path) -> Results:
     return Results(folder.resolve().name, runs, contrasts, facts, notes, means)
 
 
-def _evals(paths: Iterable[Path], *, in_world: bool) -> list[str]:
-    """What every run should have beside `core` because some run has it: in a world everything, else
-    what has pictures.
-    """
-    found = {file.stem for path in paths for file in (path / "eval").glob("*.json")}
-    return sorted(found | {"truth"}) if in_world or "truth" in found else sorted(found & {"nces"})
-
-
 def _run(
-    row: dict[str, Any], path: Path, folder: Path, notes: list[str], evals: list[str]
+    row: dict[str, Any], path: Path, folder: Path, notes: list[str], files: set[str]
 ) -> RunRecord:
+    """`files`: what some run has in its folder of results, so that every run should have it."""
     config = mapping(_read(path / "run.json", folder, notes))
     health = mapping(_read(path / "health.json", folder, notes))
-    others = {name: mapping(_read(path / "eval" / f"{name}.json", folder, notes)) for name in evals}
-    in_world = "truth" in evals
-    core = {} if in_world else mapping(_read(path / "eval" / "core.json", folder, notes))
-    latents = None if in_world else _read(path / "eval" / "latents.json", folder, notes)
+    evals = {
+        name: mapping(_read(path / "eval" / f"{name}.json", folder, notes))
+        for name in EVALS
+        if name in files
+    }
+    latents = _read(path / "eval" / LATENTS, folder, notes) if Path(LATENTS).stem in files else None
     latents = latents.get("latents") if isinstance(latents, Mapping) else latents
     metrics: dict[str, dict[str, Any]] = {}
-    for scores in (
-        core.get("scores"),
-        *(result.get("scores") for result in others.values()),
-        row.get("metrics"),
-    ):
+    for scores in (*(result.get("scores") for result in evals.values()), row.get("metrics")):
         metrics |= _scores(scores)
-    densities = _densities(core)
-    if densities and not {"dead", "dead_share", "frac_alive"} & set(metrics):
-        metrics["dead"] = {"value": densities.count(0.0) / len(densities)}
     seed = row.get("seed", config.get("seed"))
     healthy = row.get("healthy", health.get("healthy"))
     if health.get("healthy") is False:
         healthy = False  # the run's own record outranks the summary
     l0 = number(row.get("l0"))
     if l0 is not None:
-        metrics.setdefault("l0", {"value": l0})
+        metrics.setdefault(L0, {"value": l0})
     return RunRecord(
         name=str(row.get("run") or path.name),
         variant=str(
             row.get("variant") or mapping(config.get("spec")).get("variant") or "unknown variant"
         ),
         seed=seed if isinstance(seed, int) else None,
-        l0=number(metrics.get("l0", {}).get("value")) if l0 is None else l0,
+        l0=number(metrics.get(L0, {}).get("value")) if l0 is None else l0,
         healthy=healthy if isinstance(healthy, bool) else None,
         metrics=metrics,
         config=config,
         curve=_curve(path / "metrics.jsonl", folder, notes),
         health=health,
-        core=core,
         latents=[mapping(latent) for latent in latents] if isinstance(latents, list) else None,
-        evals=others,
+        evals=evals,
     )
-
-
-def _densities(core: dict[str, Any]) -> list[float]:
-    found = items(core.get("density")) or items(mapping(core.get("latents")).get("density"))
-    return [value for value in map(number, found) if value is not None]
 
 
 def _scores(value: Any) -> dict[str, dict[str, Any]]:

@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from saelab.report.metrics import METRICS, Metric, metric
-from saelab.report.plots import colour
+from saelab.evals import headlines
+from saelab.evals.result import Metric
+from saelab.report.draw.style import colour
 from saelab.report.read import Results, RunRecord, items, mapping, number
 from saelab.report.text import MISSING, esc, fact, interval, score, show, signed, undefined
+from saelab.train.health import L0
 
 VERDICTS = {
     "better": ("better", "\N{BLACK UP-POINTING TRIANGLE}"),
@@ -16,19 +18,18 @@ VERDICTS = {
 }
 
 
-def metric_names(runs: Sequence[RunRecord]) -> list[str]:
-    """Every metric that some run has, the known ones first and in the page's order; L0 stands in a
-    column of its own.
+def metric_names(results: Results) -> list[str]:
+    """Every metric that some run has, those of short tables first; L0 stands in a column of its
+    own.
     """
-    found = dict.fromkeys(name for run in runs for name in run.metrics if name != "l0")
-    return [name for name in METRICS if name in found] + [
-        name for name in found if name not in METRICS
-    ]
+    found = dict.fromkeys(name for run in results.runs for name in run.metrics if name != L0)
+    first = [metric.key for metric in headlines(found) if metric.key in found]
+    return list(dict.fromkeys([*first, *found]))
 
 
 def summary_table(results: Results) -> str:
     """A row a variant (mean over its seeds), opening to a row a seed."""
-    names = metric_names(results.runs)
+    metric, names = results.metric, metric_names(results)
     shown = [name for name in names if metric(name).headline] or names[:6]
     head = "".join(
         f'<th title="{esc(metric(name).meaning)}">{esc(metric(name).label)}{arrow(metric(name))}</th>'
@@ -57,13 +58,13 @@ def summary_table(results: Results) -> str:
         )
     return (
         '<div class="scroll"><table id="summary-table"><thead><tr><th>Variant</th>'
-        f'<th title="{esc(METRICS["l0"].meaning)}">L0</th>'
+        f'<th title="{esc(metric(L0).meaning)}">L0</th>'
         f"{head}</tr></thead>{''.join(body)}</table></div>"
     )
 
 
 def _seed_row(run: RunRecord, shown: Sequence[str]) -> str:
-    cells = "".join(f"<td>{score(run.metrics.get(name))}</td>" for name in ["l0", *shown])
+    cells = "".join(f"<td>{score(run.metrics.get(name))}</td>" for name in [L0, *shown])
     kind = "unhealthy" if run.problems else "healthy"
     return f'<tr class="{kind}"><th scope="row">seed {fact(run.seed)} {health_badge(run)}</th>{cells}</tr>'
 
@@ -116,32 +117,34 @@ def _average(values: Sequence[Any]) -> float | None:
 
 def all_metrics(results: Results) -> str:
     """Every metric of every run, a column a run: nothing that was measured is left out of the page."""
+    metric = results.metric
     head = "".join(f"<th>{esc(run.label)}</th>" for run in results.runs)
     rows = [
         f'<tr><th scope="row" title="{esc(metric(name).meaning)}">{esc(metric(name).label)}<code>{esc(name)}</code></th>'
         + "".join(f"<td>{score(run.metrics.get(name))}</td>" for run in results.runs)
         + "</tr>"
-        for name in ["l0", *metric_names(results.runs)]
+        for name in [L0, *metric_names(results)]
     ]
     for name in dict.fromkeys(name for run in results.runs for name in compatible(run)):
         cells = "".join(f"<td>{_plain(compatible(run), name)}</td>" for run in results.runs)
         rows.append(
             f'<tr><th scope="row">SAEBench-compatible<code>{esc(name)}</code></th>{cells}</tr>'
         )
-    return _wide(f"<th>Metric</th>{head}", "".join(rows))
+    return wide(f"<th>Metric</th>{head}", "".join(rows))
 
 
-def _wide(head: str, rows: str) -> str:
+def wide(head: str, rows: str) -> str:
+    """A table that scrolls, of html cells."""
     return f'<div class="scroll"><table class="small"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
 def compatible(run: RunRecord) -> dict[str, Any]:
     """The values in SAEBench's own formulas, flat; the schema may nest them in categories."""
     flat: dict[str, Any] = {}
-    for name, value in mapping(run.core.get("compatible")).items():
-        flat.update(
-            mapping(value) if isinstance(value, dict) and "value" not in value else {name: value}
-        )
+    for result in run.evals.values():
+        for name, value in mapping(result.get("compatible")).items():
+            nested = isinstance(value, dict) and "value" not in value
+            flat.update(mapping(value) if nested else {name: value})
     return flat
 
 
@@ -166,8 +169,9 @@ def contrast_table(results: Results) -> str:
         pair = [
             f"<td>{swatch(order[name]) if name in order else ''}{esc(name)}</td>" for name in names
         ]
+        metric = results.metric(str(row.get("metric")))
         rows.append(
-            f"<tr>{''.join(pair)}<td>{esc(metric(str(row.get('metric'))).label)}{arrow(metric(str(row.get('metric'))))}</td>"
+            f"<tr>{''.join(pair)}<td>{esc(metric.label)}{arrow(metric)}</td>"
             f"<td>{difference(row)}</td><td>{_detectable(row)}</td><td>{verdict_badge(row)}</td></tr>"
         )
     return (
@@ -245,7 +249,7 @@ def config_table(results: Results) -> str:
         + "</tr>"
         for name in names
     )
-    return _wide(f"<th>Field</th>{head}", rows)
+    return wide(f"<th>Field</th>{head}", rows)
 
 
 def _setting(config: dict[str, Any], name: str) -> str:
@@ -310,3 +314,13 @@ def not_drawn(absent: Sequence[str]) -> str:
 
 def _count(n: int, noun: str) -> str:
     return f"{n} {noun}" + ("" if n == 1 else "s")
+
+
+def seeds_legend(most: int) -> str:
+    """Which line is which seed's, where a row has up to `most` of them."""
+    styles = ("solid", "dashed", "dotted", "dash-dotted")
+    text = ", ".join(
+        f"{styles[i]} for the {('first', 'second', 'third', 'fourth')[i]}"
+        for i in range(min(most, 4))
+    )
+    return f"Lines: {text} seed of a variant." if most > 1 else ""

@@ -4,13 +4,15 @@ intervals.
 
 from typing import Any
 
+from saelab.evals import BATCH, EVALS
 from saelab.report import tables
-from saelab.report.metrics import BATCH, WORLD_METRICS, world_metric
 from saelab.report.read import Results, RunRecord, items, mapping, number
 from saelab.report.text import MISSING, esc, fact, score, show, undefined
+from saelab.train.health import EXPLAINED_VARIANCE, L0
+from saelab.types import Better
 
 # stand before the headline: no metric means anything without them
-ALWAYS = ("l0", "explained_variance")
+ALWAYS = (L0, EXPLAINED_VARIANCE)
 # facts that this section shows; the others stand in the table of facts
 TOLD = ("tests", "headline", "sanity")
 WANTED = (
@@ -33,7 +35,7 @@ def alarms(results: Results) -> str:
     return "".join(
         f'<p class="alarm" role="alert"><b>The world does not test what it should</b>: '
         f"{esc(str(row.get('meaning') or 'no meaning was recorded').rstrip('.'))} "
-        f"({_expected(row)}).</p>"
+        f"({_expected(results, row)}).</p>"
         for row in _sanity(results)
         if row.get("ok") is False
     )
@@ -61,7 +63,7 @@ def world_section(results: Results) -> str:
         )
     meanings = "".join(
         f"<dt>{esc(known.label)}</dt><dd>{esc(known.meaning)}</dd>"
-        for known in map(world_metric, plain)
+        for known in map(results.metric, plain)
         if known.meaning
     )
     return (
@@ -79,7 +81,7 @@ def frontier_metrics(results: Results) -> list[str]:
     """What the frontier shows against L0: how well x is kept, and the metric that the world is
     about.
     """
-    return list(dict.fromkeys(["explained_variance", *_headline(results)]))[:2]
+    return list(dict.fromkeys([EXPLAINED_VARIANCE, *_headline(results)]))[:2]
 
 
 def facts(results: Results) -> str:
@@ -102,7 +104,7 @@ def _sanity_list(results: Results) -> str:
         kind, word = SANITY.get(str(row.get("ok")), ("warn", "not measured"))
         meaning = str(row.get("meaning") or "no meaning was recorded").rstrip(".")
         rows.append(
-            f'<li><span class="badge {kind}">{word}</span> <span>{_expected(row)}. Otherwise: {esc(meaning)}.</span></li>'
+            f'<li><span class="badge {kind}">{word}</span> <span>{_expected(results, row)}. Otherwise: {esc(meaning)}.</span></li>'
         )
     return (
         f'<h3>Does the world test what it should?</h3><ul class="sanity">{"".join(rows)}</ul>'
@@ -111,7 +113,7 @@ def _sanity_list(results: Results) -> str:
     )
 
 
-def _expected(row: dict[str, Any]) -> str:
+def _expected(results: Results, row: dict[str, Any]) -> str:
     """`Causal MCC of batch_topk at most 0.05; measured 0.013`."""
     low, high, value = (number(row.get(key)) for key in ("low", "high", "value"))
     if low is None and high is None:
@@ -121,7 +123,7 @@ def _expected(row: dict[str, Any]) -> str:
     else:
         bounds = f"at least {fact(low)}" if low is not None else f"at most {fact(high)}"
     label = (
-        f"{esc(world_metric(str(row.get('metric'))).label)} of "
+        f"{esc(results.metric(str(row.get('metric'))).label)} of "
         f"<b>{esc(row.get('variant') or 'an unnamed variant')}</b>"
     )
     return (
@@ -143,7 +145,8 @@ def _names(results: Results) -> list[str]:
         *(key for metrics in _means(results).values() for key in metrics),
         *(key for r in results.runs for key in r.metrics),
     ]
-    order = {key: i for i, key in enumerate(("l0", *WORLD_METRICS))}
+    known = [metric.key for evaluation in EVALS.values() for metric in evaluation.metrics]
+    order = {key: i for i, key in enumerate(dict.fromkeys((*ALWAYS, *known)))}
     return sorted(
         dict.fromkeys(found),
         key=lambda key: order.get(key, order.get(key.removesuffix(BATCH), len(order))),
@@ -155,10 +158,10 @@ def _means_table(results: Results, shown: list[str]) -> str:
     if not means:
         return f'<p class="absent">Means over seeds: {MISSING}. The value of every seed stands below.</p>'
     head = "".join(
-        f'<th title="{esc(world_metric(key).meaning)}">{esc(world_metric(key).label)}{tables.arrow(world_metric(key))}</th>'
+        f'<th title="{esc(results.metric(key).meaning)}">{esc(results.metric(key).label)}{tables.arrow(results.metric(key))}</th>'
         for key in shown
     )
-    best = {key: _best(means, key) for key in shown}
+    best = {key: _best(means, key, results.metric(key).better) for key in shown}
     rows = []
     for index, variant in enumerate(results.variants):
         metrics, runs = means.get(variant, {}), results.of(variant)
@@ -192,11 +195,10 @@ def _seeds(runs: list[RunRecord]) -> str:
     return f'<span class="note seeds-count">{text}</span>'
 
 
-def _best(means: dict[str, dict[str, Any]], key: str) -> str | None:
+def _best(means: dict[str, dict[str, Any]], key: str, better: Better) -> str | None:
     """The variant whose interval lies wholly on the better side of every other's; None when there
     is none or no direction.
     """
-    better = world_metric(key).better
     bounds = {}
     for variant, metrics in means.items():
         low, high = (number(mapping(metrics.get(key)).get(side)) for side in ("low", "high"))
@@ -204,7 +206,7 @@ def _best(means: dict[str, dict[str, Any]], key: str) -> str | None:
             bounds[variant] = (low, high) if better == "higher" else (-high, -low)
         elif number(mapping(metrics.get(key)).get("value")) is not None:
             return None  # a mean without an interval cannot be outdone
-    if not better or len(bounds) < 2:
+    if better == "neither" or len(bounds) < 2:
         return None
     first = max(bounds, key=lambda variant: bounds[variant][0])
     return (
@@ -224,7 +226,7 @@ def _all_means(results: Results, names: list[str]) -> str:
             f"<td>{score(mean)}{_seed_values(results.of(variant), key, mean)}</td>"
             for variant, mean in entries
         )
-        known = world_metric(key)
+        known = results.metric(key)
         rows.append(
             f'<tr><th scope="row" title="{esc(known.meaning)}">{esc(known.label)}<code>{esc(key)}</code></th>{cells}</tr>'
         )

@@ -3,12 +3,15 @@ number.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from saelab.types import Run
+from saelab.types import Run, Score
 
 MAX_DEAD = 0.2  # share of latents above which a run is warned about
 MAX_L0_ERROR = 0.05  # relative to the L0 asked for
+# keys of the scores without which no other one means anything
+L0, EXPLAINED_VARIANCE = "l0", "explained_variance"
 
 
 class UnhealthyRun(RuntimeError):
@@ -79,3 +82,24 @@ def check(run: Run, measured: Measured) -> Health:
             f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; train longer"
         )
     return Health(not problems, tuple(problems), tuple(warnings))
+
+
+def score_problems(scores: Mapping[str, Score]) -> list[str]:
+    """Why an evaluated SAE does not count: it codes nothing, or is no better than the mean on
+    held-out text.
+    """
+    problems = []
+    if L0 in scores and not scores[L0].value:
+        problems.append("NothingActive: L0 is 0 on held-out text, no latent ever fires")
+    if EXPLAINED_VARIANCE in scores:
+        ev = scores[EXPLAINED_VARIANCE].value
+        if ev is None or not math.isfinite(ev):
+            problems.append(
+                "UndefinedVariance: the explained variance on held-out text is undefined"
+            )
+        elif ev <= 0:
+            problems.append(
+                f"NoBetterThanMean: explained variance {ev:.3f} on held-out text is not above 0, "
+                "the reconstruction is no better than the mean"
+            )
+    return problems

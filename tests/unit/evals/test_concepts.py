@@ -21,6 +21,7 @@ from saelab.evals.concepts.scores import (
     token_rule,
     whitening,
 )
+from saelab.ground.held_out import HeldOut
 from saelab.text.labels.labelled import (
     Family,
     LabelledCorpus,
@@ -163,13 +164,13 @@ def data():
     class Model:
         hook = HOOK
 
-    return prepare_labelled(Model(), batches, windows, labels)
+    return prepare_labelled(HeldOut(Source(), Model(), batches, windows), labels)
 
 
 def test_a_latent_per_concept_is_found(data):
     assert [c.name for c in data.concepts] == ["case=yes", "half=yes", "coin=yes"]
     result = measure(ToyDictionary(torch.eye(4), torch.eye(4), threshold=0.5), data)
-    case, half, coin = result.rows
+    case, half, coin = result.details["concepts"]
     assert (case["latent"], half["latent"]) == (case["latent_f1"], half["latent_f1"]) == (0, 1)
     for method in ("best_latent", "k1", "k5", "probe"):
         assert (
@@ -180,15 +181,17 @@ def test_a_latent_per_concept_is_found(data):
         assert 0.4 < coin[method]["auroc"] < 0.6
     assert case["token"]["auroc"] == 1 and 0.4 < half["token"]["auroc"] < 0.6
     for method in ("best_latent_shuffled", "probe_shuffled"):
-        assert all(0.4 < row[method]["auroc"] < 0.6 for row in result.rows)
-    mean = np.mean([row["best_latent"]["auroc"] for row in result.rows])
+        assert all(0.4 < row[method]["auroc"] < 0.6 for row in result.details["concepts"])
+    mean = np.mean([row["best_latent"]["auroc"] for row in result.details["concepts"]])
     score = result.scores["concepts_auroc_best_latent"]
     assert (
         score.value == pytest.approx(mean)
         and score.low < score.value < score.high
         and score.n == 12
     )
-    lead = np.mean([row["best_latent"]["auroc"] - row["token"]["auroc"] for row in result.rows])
+    lead = np.mean(
+        [row["best_latent"]["auroc"] - row["token"]["auroc"] for row in result.details["concepts"]]
+    )
     assert result.scores["concepts_auroc_above_token"].value == pytest.approx(lead)
     assert result.scores["concepts_auroc_token"].better == "neither"
     assert json.loads(json.dumps(result.to_json()))["concepts"][0]["share"] == pytest.approx(
@@ -201,9 +204,10 @@ def test_a_dictionary_that_never_fires_knows_nothing(data):
     result = measure(ToyDictionary(torch.zeros(4, 6), torch.zeros(6, 4)), data)
     for method in ("best_latent", "k1", "k5"):
         assert all(
-            row[method]["auroc"] == 0.5 and row[method]["accuracy"] == 0.5 for row in result.rows
+            row[method]["auroc"] == 0.5 and row[method]["accuracy"] == 0.5
+            for row in result.details["concepts"]
         )
-    assert result.rows[0]["probe"]["auroc"] > 0.99
+    assert result.details["concepts"][0]["probe"]["auroc"] > 0.99
 
 
 def test_halves_are_files(data):
@@ -237,4 +241,4 @@ def test_too_few_tokens_are_refused():
     with pytest.raises(
         ValueError, match="no concept has 50 tokens and 3 files in each half of 6 tokens"
     ):
-        prepare_labelled(Model(), [(batch, None)], windows, labels)
+        prepare_labelled(HeldOut(Source(), Model(), [(batch, None)], windows), labels)

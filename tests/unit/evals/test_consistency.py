@@ -18,10 +18,12 @@ from saelab.effects.sets import set_effects
 from saelab.evals import EVALS, check_evals
 from saelab.evals.consistency.measure import measure, prepare_labelled
 from saelab.evals.consistency.tokens import MAX_CONCEPTS, decided_tokens
+from saelab.ground.held_out import HeldOut
 from saelab.text.labels.labelled import (
     Family,
     LabelledCorpus,
     LabelledText,
+    TokenLabels,
     label_tokens,
     labelled_windows,
 )
@@ -93,13 +95,18 @@ def corpus(*, shuffled: bool = False) -> LabelledCorpus:
     )
 
 
-def prepared(lm, labelled: LabelledCorpus, **options):
+def labelled_windows_of(lm, labelled: LabelledCorpus) -> tuple[HeldOut, TokenLabels]:
+    """The text's windows as the model sees them, and their labels."""
     assert isinstance(lm, LanguageModel)
     labels = label_tokens(labelled, TOKENIZER)
     shown = labelled_windows(labels, TOKENIZER, context=41)
     x, state = lm.capture(shown.tokens.long())
     batches = [(Windows(x, shown.tokens.long(), shown.doc, shown.pos, shown.keep), state)]
-    return prepare_labelled(lm, batches, shown, labels, **options)
+    return HeldOut(Source(), lm, batches, shown), labels
+
+
+def prepared(lm, labelled: LabelledCorpus, **options):
+    return prepare_labelled(*labelled_windows_of(lm, labelled), **options)
 
 
 @pytest.fixture(scope="module")
@@ -198,7 +205,7 @@ def test_at_most_sixteen_concepts_one_of_each_family_first():
 
 def test_the_true_carrier_has_the_known_effect(data):
     result = measure(features(), data, carriers=1)
-    (row,), (question,) = result.rows, data.questions
+    (row,), (question,) = result.details["concepts"], data.questions
     assert (
         row["carriers"] == [TRUE]
         and row["auroc"] == [1.0]
@@ -246,9 +253,21 @@ def test_the_true_carrier_has_the_known_effect(data):
     )
 
 
+def test_the_table_says_what_each_concept_loses_and_why_one_is_left_out(data):
+    (table,) = measure(features(), data, types=("zero",)).tables.values()
+    # types that were not measured have no column
+    assert table.columns == ("concept", "decides", "zero", "why there is none")
+    ((concept, decides, cell, reason),) = table.rows
+    carriers, control, others = cell.split(" / ")
+    assert concept == "case=yes" and set(decides.split()) == {"'x'", "'y'"} and reason is None
+    assert float(carriers) > 0.1 and float(control) == float(others) == 0
+    (table,) = measure(ToyDictionary(torch.zeros(D, 3), torch.eye(D)[:3]), data).tables.values()
+    assert table.rows[0][2] is None and table.rows[0][-1].startswith("no latent that is active")
+
+
 def test_a_copy_that_the_model_does_not_read_has_no_effect(data):
     result = measure(features(TRUE), data, carriers=1)
-    (row,) = result.rows
+    (row,) = result.details["concepts"]
     assert row["carriers"] == [COPY - 1] and row["auroc"] == [1.0], (
         "it tells the concept as well as the true one"
     )
@@ -261,7 +280,7 @@ def test_a_copy_that_the_model_does_not_read_has_no_effect(data):
 
 def test_carriers_are_changed_together(data):
     """Beside the true latent its inert copy changes nothing, and the norm of the change grows."""
-    one, two = (measure(features(), data, carriers=m).rows[0] for m in (1, 2))
+    one, two = (measure(features(), data, carriers=m).details["concepts"][0] for m in (1, 2))
     assert two["carriers"] == [TRUE, COPY]
     for name in ("zero", "mean", "steer"):
         assert two[name]["carriers"] == pytest.approx(one[name]["carriers"], abs=1e-5)
@@ -272,7 +291,7 @@ def test_carriers_are_changed_together(data):
 
 
 def test_the_sign_tells_carriers_that_work_against_the_concept():
-    row = measure(features(), prepared(Reader(-2.0), corpus()), carriers=1).rows[0]
+    row = measure(features(), prepared(Reader(-2.0), corpus()), carriers=1).details["concepts"][0]
     for name in ("zero", "mean", "resample", "steer"):
         assert row[name]["carriers"] < 0 and row[name]["above_control"]["high"] < 0
     assert row["noise"]["carriers"] > 0, "noise has no direction"
@@ -280,10 +299,10 @@ def test_the_sign_tells_carriers_that_work_against_the_concept():
 
 def test_latents_chosen_by_shuffled_labels_do_nothing(data):
     result = measure(features(), data, carriers=1)
-    assert result.rows[0]["by_chance"]["carriers"] == 0
+    assert result.details["concepts"][0]["by_chance"]["carriers"] == 0
     assert (
         result.scores["consistency_by_chance"].value
-        == result.rows[0]["by_chance"]["above_control"]["value"]
+        == result.details["concepts"][0]["by_chance"]["above_control"]["value"]
         <= 0
     )
 
@@ -291,10 +310,13 @@ def test_latents_chosen_by_shuffled_labels_do_nothing(data):
 def test_dead_and_rare_carriers_are_undefined(data):
     dead = measure(ToyDictionary(torch.zeros(D, 3), torch.eye(D)[:3]), data)
     assert (
-        dead.rows[0]["reason"]
+        dead.details["concepts"][0]["reason"]
         == "no latent that is active on 30 training tokens tells it better than chance"
     )
-    assert dead.scores["consistency_undefined"].value == 1 and "zero" not in dead.rows[0]
+    assert (
+        dead.scores["consistency_undefined"].value == 1
+        and "zero" not in dead.details["concepts"][0]
+    )
     score = dead.scores["consistency_zero_above_control"]
     assert (
         score.value is None
@@ -303,14 +325,14 @@ def test_dead_and_rare_carriers_are_undefined(data):
     only_true = ToyDictionary(torch.eye(D)[:, :1], torch.eye(D)[:1], threshold=1.45)
     rare = measure(only_true, data)
     assert (
-        rare.rows[0]["reason"].endswith("of 32 decided positions, fewer than 10")
-        and 0 < rare.rows[0]["coverage"] < 0.3
+        rare.details["concepts"][0]["reason"].endswith("of 32 decided positions, fewer than 10")
+        and 0 < rare.details["concepts"][0]["coverage"] < 0.3
     )
 
 
 def test_without_another_latent_the_others_are_undefined(data):
     result = measure(ToyDictionary(torch.eye(D)[:, :1], torch.eye(D)[:1]), data)
-    effect = result.rows[0]["zero"]
+    effect = result.details["concepts"][0]["zero"]
     assert (
         effect["above_others"]["value"] is None
         and effect["above_others"]["reason"] == "no other latent is active there"
@@ -325,22 +347,27 @@ def test_results_are_reproducible_and_types_can_be_chosen(data):
     assert (
         first.to_json() == measure(features(), data, types=("zero",), max_bytes=1 << 16).to_json()
     )
-    assert "steer" not in first.rows[0] and first.scores["consistency_agreement"].value is None
+    assert (
+        "steer" not in first.details["concepts"][0]
+        and first.scores["consistency_agreement"].value is None
+    )
     steered = measure(features(), data, types=("steer",))
     assert (
-        steered.rows[0]["coverage"] is None
+        steered.details["concepts"][0]["coverage"] is None
         and steered.scores["consistency_elsewhere"].value is None
     )
 
 
 def test_a_process_whose_default_is_float64_measures_the_same(data):
-    expected = measure(features(), data, types=("zero",), carriers=1).rows[0]["zero"]["carriers"]
+    expected = measure(features(), data, types=("zero",), carriers=1).details["concepts"][0][
+        "zero"
+    ]["carriers"]
     torch.set_default_dtype(torch.float64)
     try:
         found = measure(features(), prepared(Reader(), corpus()), carriers=1)
     finally:
         torch.set_default_dtype(torch.float32)
-    assert found.rows[0]["zero"]["carriers"] == pytest.approx(expected, abs=1e-4)
+    assert found.details["concepts"][0]["zero"]["carriers"] == pytest.approx(expected, abs=1e-4)
 
 
 # One forward --------------------------------------------------------------------------------------
@@ -409,13 +436,15 @@ def test_what_is_no_model_and_broken_activations_are_refused():
     x, _ = Reader().capture(shown.tokens.long())
     batch = Windows(x, shown.tokens.long(), shown.doc, shown.pos, shown.keep)
     with pytest.raises(TypeError, match="ToyDictionary is no language model"):
-        prepare_labelled(features(), [(batch, None)], shown, labels)  # pyright: ignore[reportArgumentType]
+        prepare_labelled(HeldOut(Source(), features(), [(batch, None)], shown), labels)  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="no token is left to evaluate"):
-        prepare_labelled(Reader(), [], shown, labels)
+        prepare_labelled(HeldOut(Source(), Reader(), [], shown), labels)
     with pytest.raises(
         ValueError, match=r"activations at blocks\.0\.hook_resid_post are not finite"
     ):
-        prepare_labelled(Reader(), [(replace(batch, x=x * math.nan), None)], shown, labels)
+        prepare_labelled(
+            HeldOut(Source(), Reader(), [(replace(batch, x=x * math.nan), None)], shown), labels
+        )
     with pytest.raises(
         ValueError, match=r"consistency: labels are known for the corpus stdlib only"
     ):

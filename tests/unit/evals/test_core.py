@@ -6,13 +6,14 @@ import torch
 
 from saelab.evals import EVALS, Evaluation, check_evals
 from saelab.evals.common.fold import fold_decoder_norms
-from saelab.evals.core import measure as core_module
+from saelab.evals.core import data as core_data
+from saelab.evals.core.data import prepare
 from saelab.evals.core.latents import max_cosine
-from saelab.evals.core.measure import CoreResult, measure, prepare
+from saelab.evals.core.measure import measure
 from saelab.sae.activations import Gated, TopK
 from saelab.sae.module import SAE
-from saelab.types import Dictionary, Hook, LanguageModel, Source
-from toy_lm import D, ToyDictionary, ToyLM, identity, random_dictionary, windows, zero
+from saelab.types import Dictionary, Hook, LanguageModel, Score, Source
+from toy_lm import D, ToyDictionary, ToyLM, held, identity, random_dictionary, windows, zero
 
 LM = ToyLM()
 NAMES = """l0 explained_variance mse cossim l2_ratio relative_reconstruction_bias ce_loss_score ce_loss_with_sae
@@ -23,7 +24,7 @@ ce_loss_score_mean kl_div_score_mean"""
 
 @pytest.fixture(scope="module")
 def data():
-    return prepare(LM, windows(LM))
+    return prepare(held(LM, windows(LM)))
 
 
 def test_toys_satisfy_the_protocols():
@@ -64,7 +65,7 @@ def test_only_the_resumed_forward_runs_per_dictionary(data):
     calls = []
     resume = lm.resume
     lm.resume = lambda x, state: (calls.append(1), resume(x, state))[1]
-    prepared = prepare(lm, windows(LM))
+    prepared = prepare(held(lm, windows(LM)))
     lm.capture = None
     calls.clear()
     measure(random_dictionary(), prepared)
@@ -88,7 +89,7 @@ def test_an_all_zero_stream_is_run_once_and_only_where_it_is_the_same_everywhere
             calls.append(1),
             resume(x, state),
         )[1]
-        prepared = prepare(lm, windows(LM))
+        prepared = prepare(held(lm, windows(LM)))
         assert len(calls) == calls_expected
         expected = [
             lm.loss(resume(torch.zeros_like(w.x), state), w.tokens)[w.keep[:, :-1]]
@@ -99,57 +100,68 @@ def test_an_all_zero_stream_is_run_once_and_only_where_it_is_the_same_everywhere
         )
 
 
-def test_json_round_trip(data):
+def latents(result, name) -> torch.Tensor:
+    """One number per latent, as written."""
+    return torch.tensor([float("nan") if v is None else v for v in result.details["latents"][name]])
+
+
+def test_json_says_all_of_it(data):
     for dictionary in (random_dictionary(), zero()):
         result = measure(dictionary, data)
-        text = json.dumps(result.to_json(), allow_nan=False)
-        back = CoreResult.from_json(json.loads(text))
-        assert back.scores == result.scores
-        assert back.compatible == result.compatible
-        assert back.facts == result.facts
-        torch.testing.assert_close(
-            back.latents.consistency, result.latents.consistency, rtol=0, atol=0, equal_nan=True
-        )
-        assert torch.equal(back.density, result.density)
-    with pytest.raises(ValueError, match="no core result"):
-        CoreResult.from_json({"scores": {}})
+        back = json.loads(json.dumps(result.to_json(), allow_nan=False))
+        scores = {name: Score(**score) for name, score in back["scores"].items()}
+        assert scores == result.scores
+        assert set(back["compatible"]["mse"]) == set(back["scores"]["mse"])
+        assert back["facts"] == result.details["facts"] and back["eval"] == "core"
+        assert back["latents"] == result.details["latents"]
+        assert set(result.files) == {"latents"}
 
 
-def test_densities_and_histogram(data):
+def test_densities_are_float32_in_their_shortest_form(data):
     result = measure(random_dictionary(), data)
     z = random_dictionary().encode(torch.cat([w.flat for w, _ in data.batches]))
-    torch.testing.assert_close(result.density, (z > 0).float().mean(0))
-    histogram = result.density_histogram
-    assert sum(histogram["counts"]) + histogram["dead"] == 16
-    assert histogram["dead"] == int((result.density == 0).sum())
-    assert measure(zero(), data).density_histogram["dead"] == 4
-    # one coordinate is never negative
-    assert sum(measure(identity(), data).density_histogram["counts"]) == 11
+    assert torch.equal(latents(result, "density"), (z > 0).float().mean(0))
+
+
+def test_the_density_figure_counts_every_latent_once(data):
+    for dictionary, n, n_dead in (
+        (random_dictionary(), 16, None),
+        (zero(), 4, 4),
+        (identity(), 12, 1),
+    ):
+        result = measure(dictionary, data)
+        (figure,) = result.figures
+        dead = int((latents(result, "density") == 0).sum())
+        # one coordinate is never negative
+        assert n_dead in (None, dead) and figure.apart["dead"] == pytest.approx(dead / n)
+        assert sum(figure.counts["latents"]) == pytest.approx(1 - dead / n)
 
 
 def test_consistency_and_mean_activation(data):
     dictionary = random_dictionary()
     result = measure(dictionary, data)
-    j = int(result.density.argmax())
+    j = int(latents(result, "density").argmax())
     fired, tokens, mass = 0, 0, 0.0
     for w, _ in data.batches:
         z = dictionary.encode(w.x)[..., j] * w.keep
         fired += int((z > 0).any(1).sum())
         tokens += int((z > 0).sum())
         mass += float(z.sum())
-    assert float(result.latents.consistency[j]) == pytest.approx(tokens / fired)
+    assert float(latents(result, "consistency")[j]) == pytest.approx(tokens / fired)
     norm = float(dictionary.directions[j].norm())
-    assert float(result.latents.mean_activation[j]) == pytest.approx(norm * mass / tokens, rel=1e-5)
+    assert float(latents(result, "mean_activation")[j]) == pytest.approx(
+        norm * mass / tokens, rel=1e-5
+    )
 
 
 def test_a_few_windows_at_a_time_changes_nothing(data, monkeypatch):
     whole = measure(random_dictionary(), data).to_json()
-    monkeypatch.setattr(core_module, "CODES_AT_ONCE", 300)  # two windows of 9 tokens and 16 latents
+    monkeypatch.setattr(core_data, "CODES_AT_ONCE", 300)  # two windows of 9 tokens and 16 latents
     assert measure(random_dictionary(), data).to_json() == whole
 
 
 def test_one_document_has_no_interval(data):
-    scores = measure(random_dictionary(), prepare(LM, windows(LM, docs=1))).scores
+    scores = measure(random_dictionary(), prepare(held(LM, windows(LM, docs=1)))).scores
     assert scores["explained_variance"].low is None
     assert "at least 2 documents" in scores["explained_variance"].reason
 
@@ -162,20 +174,22 @@ def test_dictionary_without_encoder_matrix(data):
             self.directions, self.encode, self.decode = inner.directions, inner.encode, inner.decode
 
     result = measure(Bare(random_dictionary()), data)
-    assert "average_max_encoder_cosine_sim" not in result.scores
-    assert result.latents.encoder_norm is None
-    assert CoreResult.from_json(result.to_json()).latents.encoder_norm is None
+    score = result.scores["average_max_encoder_cosine_sim"]
+    assert score.value is None and score.reason == "there is no encoder matrix"
+    assert result.to_json()["latents"]["encoder_norm"] is None
 
 
 def test_our_sae_and_the_gated_bias(data):
     sae = SAE(D, 12, TopK(3), hook=LM.hook)
     result = measure(sae, data)
     assert 0 < result.scores["l0"].value <= 3
-    assert result.latents.encoder_decoder_cosine.tolist() == pytest.approx([1.0] * 12, abs=1e-5)
+    assert result.details["latents"]["encoder_decoder_cosine"] == pytest.approx(
+        [1.0] * 12, abs=1e-5
+    )
     gated = SAE(D, 12, Gated(12))
     with torch.no_grad():
         gated.act.b_mag.fill_(0.5)
-    assert measure(gated, data).latents.encoder_bias.tolist() == [0.5] * 12
+    assert measure(gated, data).details["latents"]["encoder_bias"] == [0.5] * 12
 
 
 def test_wrong_dictionaries_and_broken_data_are_refused(data):
@@ -189,14 +203,14 @@ def test_wrong_dictionaries_and_broken_data_are_refused(data):
     ):
         measure(elsewhere, data)
     with pytest.raises(ValueError, match="no token is left"):
-        prepare(LM, [])
+        prepare(held(LM, []))
     (first, state), *rest = windows(LM)
     with pytest.raises(ValueError, match="no token is left"):
-        prepare(LM, [(replace(first, keep=torch.zeros_like(first.keep)), state)])
+        prepare(held(LM, [(replace(first, keep=torch.zeros_like(first.keep)), state)]))
     x = rest[0][0].x.clone()
     x[1, 2, 3] = torch.nan
     with pytest.raises(ValueError, match=r"blocks.1.hook_resid_post are not finite in batch 1"):
-        prepare(LM, [(first, state), (replace(rest[0][0], x=x), rest[0][1])])
+        prepare(held(LM, [(first, state), (replace(rest[0][0], x=x), rest[0][1])]))
 
 
 def test_folding_keeps_the_reconstruction_and_makes_directions_unit():
@@ -225,7 +239,9 @@ def test_table_of_evaluations(monkeypatch):
     check_evals(["core"], Source())
     with pytest.raises(ValueError, match=r"'cor'; did you mean 'core'\? There are: core"):
         check_evals(["cor"], Source())
-    picky = Evaluation(prepare, measure, lambda source: [f"{source.model} is no instruct model"])
+    picky = Evaluation(
+        (), lambda source: [f"{source.model} is no instruct model"], prepare, measure
+    )
     monkeypatch.setitem(EVALS, "judge", picky)
     with pytest.raises(ValueError, match="judge: pylm is no instruct model"):
         check_evals(["core", "judge"], Source())

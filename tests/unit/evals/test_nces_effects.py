@@ -14,9 +14,10 @@ from saelab.effects.intervene import TYPES
 from saelab.evals import EVALS
 from saelab.evals.nces.effects import Budget, Contexts, estimate, latents_of, nces, rank_correlation
 from saelab.evals.nces.on_models import NcesData, measure, prepare
-from saelab.evals.nces.result import NcesResult, _median
+from saelab.evals.nces.summary import _median
+from saelab.evals.result import Result
 from saelab.types import Hook, Windows
-from toy_lm import BOS, D, ToyDictionary, ToyLM, identity, windows, zero
+from toy_lm import BOS, D, ToyDictionary, ToyLM, held, identity, windows, zero
 
 CENTRE = ToyLM().table.mean(0)
 
@@ -47,15 +48,15 @@ class Reads(ToyLM):
 @pytest.fixture(scope="module")
 def data() -> NcesData:
     lm = Reads(3)
-    return prepare(lm, windows(lm, n=40))
+    return prepare(held(lm, windows(lm, n=40)))
 
 
 @pytest.fixture(scope="module")
-def found(data) -> NcesResult:
+def found(data) -> Result:
     return measure(sided(), data, draws=4)
 
 
-def value(result: NcesResult, name: str) -> float:
+def value(result: Result, name: str) -> float:
     score = result.scores[name].value
     assert score is not None
     return score
@@ -65,23 +66,28 @@ def value(result: NcesResult, name: str) -> float:
 
 
 def test_nces_is_minus_one_for_what_is_not_read_and_above_zero_for_what_is(found):
-    assert len(found.latents) == 2 * D
-    assert sum(row["zero"]["nces"] > 0 for row in found.latents if row["latent"] % D < 3) >= 3
-    for row in found.latents:
+    assert len(found.details["latents"]) == 2 * D
+    assert (
+        sum(row["zero"]["nces"] > 0 for row in found.details["latents"] if row["latent"] % D < 3)
+        >= 3
+    )
+    for row in found.details["latents"]:
         for name in TYPES:
             if row["latent"] % D < 3:
                 assert row[name]["nces"] > -0.99 and row[name]["effect"] > 0
             else:
                 assert row[name]["effect"] == 0 and row[name]["control"] > 0
                 assert row[name]["nces"] == row[name]["low"] == row[name]["high"] == -1
-    estimated = dict(zip(found.estimates["latent"], found.estimates["effect"], strict=True))
+    estimated = dict(
+        zip(*(found.details["estimates"][key] for key in ("latent", "effect")), strict=True)
+    )
     assert all((estimated[j] == 0) == (j % D >= 3) for j in estimated)
 
 
 def test_what_the_model_alone_reads_scores_one():
     lm = Reads(1)
-    result = measure(sided(), prepare(lm, windows(lm, n=40)))
-    for row in result.latents:
+    result = measure(sided(), prepare(held(lm, windows(lm, n=40))))
+    for row in result.details["latents"]:
         expected = 1 if row["latent"] % D == 0 else -1
         assert all(row[name]["nces"] == pytest.approx(expected, abs=1e-4) for name in TYPES)
     for name in TYPES:
@@ -100,10 +106,10 @@ def test_the_estimate_is_close_where_predictions_hardly_change():
     the labels.
     """
     lm = ToyLM(sharpness=0.05)
-    data = prepare(lm, windows(lm, n=200))
+    data = prepare(held(lm, windows(lm, n=200)))
     result = measure(sided(), data, contexts=400, n_latents=4)
-    exact = torch.tensor([row["zero"]["effect"] for row in result.latents])
-    guess = torch.tensor([row["estimate"] for row in result.latents])
+    exact = torch.tensor([row["zero"]["effect"] for row in result.details["latents"]])
+    guess = torch.tensor([row["estimate"] for row in result.details["latents"]])
     assert float(guess.sum() / exact.sum()) == pytest.approx(1, abs=0.25)
 
 
@@ -176,9 +182,9 @@ def test_scores_are_those_of_the_rows(found):
             "nces_fisher_spearman",
         ),
     }
-    frequency = torch.tensor([row["frequency"] for row in found.latents])
+    frequency = torch.tensor([row["frequency"] for row in found.details["latents"]])
     for name in TYPES:
-        each = torch.tensor([row[name]["nces"] for row in found.latents])
+        each = torch.tensor([row[name]["nces"] for row in found.details["latents"]])
         score = found.scores[f"nces_{name}"]
         assert score.value == pytest.approx(
             float((frequency * each).sum() / frequency.sum()), abs=1e-5
@@ -188,9 +194,11 @@ def test_scores_are_those_of_the_rows(found):
             and score.high is not None
             and score.low < score.value < score.high
         )
-        positive = sum(row[name]["low"] > 0 for row in found.latents) / len(found.latents)
+        positive = sum(row[name]["low"] > 0 for row in found.details["latents"]) / len(
+            found.details["latents"]
+        )
         assert value(found, f"nces_{name}_share_positive") == pytest.approx(positive)
-    mass = sum(row["frequency"] * row["zero"]["effect"] for row in found.latents)
+    mass = sum(row["frequency"] * row["zero"]["effect"] for row in found.details["latents"])
     assert value(found, "causal_mass") == pytest.approx(mass, rel=1e-4)
     assert value(found, "causal_mass_fisher") > 0 and value(found, "nces_excluded") == 0
     assert value(found, "nces_agreement") > 0.5 and value(found, "nces_fisher_spearman") > 0.5
@@ -204,12 +212,15 @@ def test_half_of_the_latents_are_those_of_the_largest_estimate_and_the_others_st
     data, found
 ):
     part = measure(sided(), data, n_latents=6)
-    mass = {row["latent"]: row["frequency"] * row["estimate"] for row in found.latents}
+    mass = {row["latent"]: row["frequency"] * row["estimate"] for row in found.details["latents"]}
     largest = sorted(mass, key=lambda j: -mass[j])[:3]
-    weight = {row["latent"]: row["weight"] for row in part.latents}
+    weight = {row["latent"]: row["weight"] for row in part.details["latents"]}
     assert len(weight) == 6 and all(weight[j] == 1 for j in largest)
     assert sum(weight.values()) == pytest.approx(2 * D)
-    assert part.facts["measured"] == 6 and part.facts["dead"] == part.facts["rare"] == 0
+    assert (
+        part.details["facts"]["measured"] == 6
+        and part.details["facts"]["dead"] == part.details["facts"]["rare"] == 0
+    )
 
 
 def test_dead_and_rare_latents_are_counted_and_in_no_mean(data, found):
@@ -224,16 +235,16 @@ def test_dead_and_rare_latents_are_counted_and_in_no_mean(data, found):
             return z
 
     result = measure(WithRare(encoder, rows), data, draws=4)
-    assert (result.facts["dead"], result.facts["rare"]) == (5, 1)
+    assert (result.details["facts"]["dead"], result.details["facts"]["rare"]) == (5, 1)
     assert value(result, "nces_excluded") == pytest.approx(6 / (2 * D + 6))
     for name in ("nces_fisher", "causal_mass_fisher"):
         assert value(result, name) == pytest.approx(value(found, name), rel=1e-5)
-    assert len(result.latents) == 2 * D
+    assert len(result.details["latents"]) == 2 * D
 
 
 def test_a_dictionary_that_never_fires_is_undefined(data):
     result = measure(zero(), data)
-    assert value(result, "nces_excluded") == 1 and not result.latents
+    assert value(result, "nces_excluded") == 1 and not result.details["latents"]
     rest = [score for name, score in result.scores.items() if name != "nces_excluded"]
     assert len(rest) == 20
     assert all(
@@ -256,13 +267,13 @@ def test_interventions_keep_what_the_dictionary_does_not_reconstruct(data):
     half = Sided(both[:D].T, both[:D], b_dec=torch.full((D,), 50.0))
     chosen = list(range(D))
     whole, part = (measure(each, data, chosen=chosen, draws=4) for each in (sided(), half))
-    for a, b in zip(whole.latents, part.latents, strict=True):
+    for a, b in zip(whole.details["latents"], part.details["latents"], strict=True):
         assert a["zero"] == b["zero"]
 
 
 def test_it_is_in_the_table():
     lm = ToyLM()
-    prepared = EVALS["nces"].prepare(lm, windows(lm, n=24), None, None)
+    prepared = EVALS["nces"].prepare(held(lm, windows(lm, n=24)))
     assert EVALS["nces"].measure(sided(), prepared).scores["nces_zero"].value is not None
 
 
@@ -303,16 +314,16 @@ def test_what_cannot_be_measured_is_refused(data):
 def test_an_effect_without_a_model_is_a_type_error():
     lm = ToyLM()
     with pytest.raises(TypeError, match="ToyDictionary is no language model"):
-        prepare(identity(), windows(lm))  # pyright: ignore[reportArgumentType]
+        prepare(held(identity(), windows(lm)))  # pyright: ignore[reportArgumentType]
     empty = [(replace(w, keep=torch.zeros_like(w.keep)), state) for w, state in windows(lm)]
     with pytest.raises(ValueError, match="no token is left to evaluate"):
-        prepare(lm, empty)
+        prepare(held(lm, empty))
     broken = [
         (Windows(w.x * torch.nan, w.tokens, w.doc, w.pos, w.tokens != BOS), state)
         for w, state in windows(lm)
     ]
     with pytest.raises(ValueError, match=r"activations at blocks.1.hook_resid_post are not finite"):
-        prepare(lm, broken)
+        prepare(held(lm, broken))
 
 
 def test_intervals_know_that_latents_were_drawn(data, found):
@@ -325,7 +336,12 @@ def test_intervals_know_that_latents_were_drawn(data, found):
         part.scores["nces_zero"].low <= whole <= part.scores["nces_zero"].high for part in parts
     ]  # pyright: ignore
     fixed = [
-        measure(sided(), data, chosen=[row["latent"] for row in part.latents], types=("zero",))
+        measure(
+            sided(),
+            data,
+            chosen=[row["latent"] for row in part.details["latents"]],
+            types=("zero",),
+        )
         for part in parts
     ]
     width = lambda each: each.scores["nces_zero"].high - each.scores["nces_zero"].low  # noqa: E731  # pyright: ignore

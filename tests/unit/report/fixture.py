@@ -136,8 +136,10 @@ def _run(
     _json(run / "run.json", _config(variant, seed))
     warnings = ["dead share 12 % at the end"] if (variant, seed) == ("standard", 1) else []
     _json(run / "health.json", {"healthy": True, "problems": [], "warnings": warnings})
-    _json(run / "eval" / "core.json", {"eval": "core", "facts": {}, "scores": scores,
-          "compatible": {"explained_variance": _score(rng, 0.9, 0.004)}, "latents": {"density": density}})  # fmt: skip
+    dead = density.count(0.0) / L
+    _json(run / "eval" / "core.json", {"eval": "core", "facts": {}, "scores": scores | {"dead": {"value": dead}},
+          "compatible": {"explained_variance": _score(rng, 0.9, 0.004)}, "latents": {"density": density},
+          "tables": {}, "figures": [_densities(density)]})  # fmt: skip
     _json(
         run / "eval" / "latents.json",
         {"latents": [_latent(rng, index, contexts) for index in range(16)]},
@@ -169,6 +171,23 @@ def _run(
         "healthy": True,
         "metrics": short,
         "run": name,
+    }
+
+
+def _densities(density: list[float]) -> dict[str, Any]:
+    """Shares of latents by the power of ten of their density, and the dead ones."""
+    alive = [math.log10(value) for value in density if value]
+    bins = [sum(-i <= value < 1 - i for value in alive) / L for i in range(5, 0, -1)]
+    return {
+        "kind": "steps",
+        "key": "density",
+        "title": "Firing densities",
+        "note": f"What to look for. {HOSTILE}",
+        "x": {"label": "log10 of the share of tokens"},
+        "y": {"label": "share of latents"},
+        "edges": [-5, -4, -3, -2, -1, 0],
+        "counts": {"latents": bins},
+        "apart": {"dead": density.count(0.0) / L},
     }
 
 
@@ -226,7 +245,12 @@ def _zero_run(folder: Path, rng: random.Random) -> dict[str, Any]:
     )
     _json(
         run / "eval" / "core.json",
-        {"scores": metrics, "latents": {"density": [0.0] * L, "mean_activation": [None] * L}},
+        {
+            "scores": metrics,
+            "latents": {"density": [0.0] * L, "mean_activation": [None] * L},
+            "tables": {},
+            "figures": [_densities([0.0] * L)],
+        },
     )
     return {
         "variant": "all_zero",

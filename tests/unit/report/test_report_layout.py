@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from saelab.evals.core.examples import Context, LatentExample
-from saelab.evals.core.result import CoreResult, LatentProfile
+from saelab.evals.core.profile import LatentProfile
+from saelab.evals.result import Result
 from saelab.report import write_report
 from saelab.store import append_line, write_json
 from saelab.types import Run, Score, Source, Spec
@@ -22,7 +23,14 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
     scores = {"l0": Score(31.5, 31.0, 32.0), "cossim": Score(None, reason="nothing to compare")}
     write_json(
         run / "eval" / "core.json",
-        CoreResult(scores, {"mse": Score(0.125, 0.1, 0.2)}, profile, {}).to_json(),
+        Result(
+            scores,
+            figures=(profile.density_figure,),
+            details={
+                "compatible": {"mse": asdict(Score(0.125, 0.1, 0.2))},
+                "latents": profile.to_json(),
+            },
+        ).to_json(),
     )
     context = Context(
         tokens=["def", " f", "\n"], activations=[0.0, 2.5, 1.0], peak=1, doc=7, window=3
@@ -48,7 +56,7 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
     assert "31.50 [31.00, 32.00]" in page.text("summary")
     assert "undefined: nothing to compare" in page.text("summary")
     assert "SAEBench-compatible mse 0.1250 [0.1000, 0.2000]" in page.text("summary")
-    assert "topk (dead 50.0 %)" in page.text("density")
+    assert "topk (dead 50.0 %)" in page.text("core")
     text = page.text("latents")
     for part in (
         "Latent #41",

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from saelab.effects.intervene import TYPES
-from saelab.report import metrics
+from saelab.evals import EVALS, metric_of
+from saelab.evals.nces.metrics import CHANGE
 
 RESULTS = sorted((Path(__file__).parents[3] / "docs" / "results").glob("*.json"))
 
 
 def test_the_page_knows_every_type_of_intervention():
-    assert tuple(metrics.TYPES) == TYPES
+    assert tuple(CHANGE) == TYPES
 
 
 @pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
@@ -20,7 +21,7 @@ def test_every_committed_score_is_explained(path):
     names = {
         name for row in json.loads(path.read_text()).get("rows", []) for name in row["metrics"]
     }
-    assert [name for name in sorted(names) if not metrics.metric(name).meaning] == []
+    assert [name for name in sorted(names) if not metric_of(name).meaning] == []
 
 
 @pytest.mark.parametrize("type_", TYPES)
@@ -32,5 +33,14 @@ def test_scores_of_a_type_are_explained(type_):
         "_share_above_control",
         "_share_above_others",
     ):
-        assert metrics.metric(f"consistency_{type_}{part}").meaning
-    assert metrics.world_metric(f"nces_auroc_{type_}_batch").label == f"AUROC, {type_} (batch)"
+        assert metric_of(f"consistency_{type_}{part}").meaning
+    assert metric_of(f"nces_auroc_{type_}_batch").label == f"AUROC, {type_} (batch)"
+
+
+def test_one_key_means_one_thing():
+    found = {}
+    for name, evaluation in EVALS.items():
+        for metric in evaluation.metrics:
+            assert metric.label and metric.meaning.endswith("."), (name, metric)
+            assert not metric.against or metric.against in {m.key for m in evaluation.metrics}
+            assert found.setdefault(metric.key, metric) == metric

@@ -152,11 +152,26 @@ def test_verdicts_are_sentences(page: Page) -> None:
     )
 
 
-def test_dead_share_is_counted_from_the_densities(folder: Path, page: Page) -> None:
-    run = next(run for run in read_results(folder).runs if run.variant == "topk")
-    dead = run.densities.count(0.0) / len(run.densities)
-    assert run.metrics["dead"]["value"] == dead
-    assert f"topk (dead {100 * dead:.1f} %" in page.text("density")
+def test_dead_share_stands_over_the_densities_of_every_seed(folder: Path, page: Page) -> None:
+    own = [run for run in read_results(folder).runs if run.variant == "topk"]
+    dead = [f"{100 * run.metrics['dead']['value']:.1f} %" for run in own]
+    assert f"topk (dead {', '.join(dead)})" in page.text("core")
+    assert "all_zero (dead 100.0 %)" in page.text("core") and HOSTILE in page.text("core")
+    assert "solid for the first, dashed for the second seed" in page.text("core")
+
+
+def test_results_of_an_older_version_lack_their_pictures_and_say_so(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "demo", seeds=1, contexts=1)
+    for run in (folder / "runs").glob("topk-*"):
+        core = json.loads((run / "eval" / "core.json").read_text())
+        (run / "eval" / "core.json").write_text(
+            json.dumps({k: v for k, v in core.items() if k not in ("tables", "figures")})
+        )
+    page = Page(write_report(folder).read_text())
+    assert "The results of topk, seed 0 were written by an older version" in page.text("core")
+    assert "saelab eval RUN makes them anew" in page.text("core")
+    assert "batch_topk (dead" in page.text("core") and " topk (dead" not in page.text("core")
+    assert "topk" in page.text("summary")
 
 
 def test_ids_are_unique(page: Page) -> None:
@@ -177,7 +192,7 @@ def test_zero_l0_is_unhealthy_even_if_nobody_checked(tmp_path: Path) -> None:
     row = {"variant": "topk", "seed": 0, "l0": 0.0, "metrics": {}, "run": "a"}
     (tmp_path / "summary.json").write_text(json.dumps({"rows": [row]}))
     text = Page(write_report(tmp_path).read_text()).text("")
-    assert "Unhealthy run a (topk, seed 0): L0 is 0" in text
+    assert "Unhealthy run a (topk, seed 0): NothingActive: L0 is 0" in text
 
 
 @pytest.mark.parametrize(
@@ -235,4 +250,5 @@ def test_what_is_kept_stands_against_what_the_model_says(tmp_path):
         row["metrics"]["kl_div_with_sae"] = {"value": 0.1 + 0.01 * i}
     (folder / "summary.json").write_text(json.dumps(summary))
     text = Page(write_report(folder).read_text()).text("frontier")
-    assert "among rows of one L0" in text and "KL with the SAE, nats per token" in text
+    assert "among rows of one L0" in text and "KL with the SAE" in text
+    assert "Down and to the right is better" in text and "nats per token" in text

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 
+from saelab.evals import metric_of
 from saelab.report import write_report
-from saelab.report.metrics import WORLD_METRICS, world_metric
 from saelab.report.read import read_results
-from saelab.report.world_plots import Heat, heats
 from saelab.report.worlds import _best
 from unit.report.fixture import HOSTILE
 from unit.report.test_report_page import LOADERS, Page
@@ -96,14 +95,23 @@ def test_overlapping_intervals_frame_nothing() -> None:
             "b": {"mcc": {"value": 0.7, "low": low, "high": 0.8}},
         }
 
-    assert _best(means(0.61), "mcc") == "b" and _best(means(0.59), "mcc") is None
-    lower = {name: {"leak_linear": entry["mcc"]} for name, entry in means(0.61).items()}
-    assert _best(lower, "leak_linear") == "a"
     assert (
-        _best({**means(0.61), "c": {"mcc": {"value": 0.1, "low": None, "high": None}}}, "mcc")
+        _best(means(0.61), "mcc", "higher") == "b" and _best(means(0.59), "mcc", "higher") is None
+    )
+    lower = {name: {"leak_linear": entry["mcc"]} for name, entry in means(0.61).items()}
+    assert _best(lower, "leak_linear", "lower") == "a"
+    assert (
+        _best(
+            {**means(0.61), "c": {"mcc": {"value": 0.1, "low": None, "high": None}}},
+            "mcc",
+            "higher",
+        )
         is None
     )
-    assert _best({"a": means(0.61)["a"]}, "mcc") is None and _best(means(0.61), "l0") is None
+    assert (
+        _best({"a": means(0.61)["a"]}, "mcc", "higher") is None
+        and _best(means(0.61), "l0", "neither") is None
+    )
 
 
 def test_every_metric_of_every_seed_is_there(folder: Path, page: Page) -> None:
@@ -118,7 +126,7 @@ def test_every_metric_of_every_seed_is_there(folder: Path, page: Page) -> None:
         "The same with codes under batch selection" in text
         and text.count("Parent misses (batch)") == 1
     )
-    assert WORLD_METRICS["coverage_f1"].meaning in text
+    assert metric_of("coverage_f1").meaning in text
 
 
 def test_sections_of_a_language_model_are_not_there(page: Page) -> None:
@@ -276,13 +284,7 @@ def test_variant_without_a_healthy_seed_has_no_mean(tmp_path: Path) -> None:
 
 def test_batch_keys_are_explained_by_their_own() -> None:
     assert (
-        world_metric("purity_batch").label == "Purity (batch)"
-        and world_metric("purity_batch").better == "higher"
+        metric_of("purity_batch").label == "Purity (batch)"
+        and metric_of("purity_batch").better == "higher"
     )
-    assert world_metric("new_thing").label == "new thing" and world_metric("l0").label == "L0"
-
-
-def test_group_names_never_overlap() -> None:
-    groups = {"task": (0, 1), "spurious": (1, 2), "background": (2, 64)}
-    svg = heats([Heat("a", [[0.0] * 64] * 8, groups)], list(groups), "heat")
-    assert "background" in svg and "task" in svg and "spurious" not in svg
+    assert metric_of("new_thing").label == "new thing" and metric_of("l0").label == "L0"

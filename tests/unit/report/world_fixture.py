@@ -106,7 +106,14 @@ def _run(
 ) -> dict[str, Any]:
     name = f"{variant}-s{seed}-3fa9c0de"
     run = folder / "runs" / name
-    _json(run / "run.json", {"spec": {"variant": variant, "n_latents": L, "l0": 3.0}, "seed": seed})
+    _json(
+        run / "run.json",
+        {
+            "spec": {"variant": variant, "n_latents": L, "l0": 3.0},
+            "source": {"world": "s2"},
+            "seed": seed,
+        },
+    )
     _json(run / "health.json", {"healthy": True, "problems": [], "warnings": []})
     curve = [
         {"step": i, "tokens": 512 * i, "loss": 3.0 / i, "l0": 3.0, "dead": 0.0}

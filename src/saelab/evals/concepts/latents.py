@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.evals.common.fit import codes_in_pieces
+from saelab.evals.common.reading import encoded
 from saelab.evals.concepts.scores import Array, best_cut
 from saelab.types import Dictionary
 
@@ -23,8 +23,8 @@ def sparse_codes(dictionary: Dictionary, x: Tensor) -> Any:
     """Codes of `x [n, D]`; 8 bytes for every active latent."""
     from scipy.sparse import csc_array, csr_array, vstack
 
-    codes = [csr_array(z.float().cpu().numpy()) for z in codes_in_pieces(dictionary, x)]
-    return csc_array(vstack(codes))
+    pieces = [csr_array(z.float().cpu().numpy()) for z in encoded(dictionary, x)]
+    return csc_array(vstack(pieces))
 
 
 def column(codes: Any, latent: int) -> Array:

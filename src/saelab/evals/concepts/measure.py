@@ -19,15 +19,15 @@ depend on how rare a concept is; F1 does. A score of the evaluation is the mean 
 95 % interval is a bootstrap over the test files.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.evals.common.fit import check_fits
+from saelab.evals.common.reading import check_fits
 from saelab.evals.concepts.latents import (
     choose,
     column,
@@ -36,7 +36,7 @@ from saelab.evals.concepts.latents import (
     top_columns,
 )
 from saelab.evals.concepts.scores import (
-    METRICS,
+    QUALITIES,
     Array,
     Counts,
     TestFiles,
@@ -46,7 +46,8 @@ from saelab.evals.concepts.scores import (
     token_rule,
     whitening,
 )
-from saelab.store import plain
+from saelab.evals.result import Result, Table
+from saelab.ground.held_out import HeldOut
 from saelab.text.labels.labelled import (
     Concept,
     TokenLabels,
@@ -56,14 +57,21 @@ from saelab.text.labels.labelled import (
     stdlib_labels,
 )
 from saelab.text.labels.sets import split_by_file
-from saelab.text.windows import TokenWindows
-from saelab.types import Better, Dictionary, LanguageModel, Score, Source, Windows
+from saelab.types import Better, Dictionary, Hook, Score, Source, WorldSource
 
 MIN_COUNT = 50  # tokens with and without the concept, in each half
 MIN_FILES = 3  # files with the concept, in each half
 SPARSE = (1, 5)  # latents of the sparse probes
 BY_FILE = ("file",)  # families that name the split itself
 OF_DICTIONARY = ("best_latent", "k1", "k5")
+IN_TABLE = {  # method -> its column
+    "best_latent": "best latent",
+    "k1": "k=1",
+    "k5": "k=5",
+    "token": "token rule",
+    "probe": "probe on x",
+    "best_latent_shuffled": "shuffled",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,32 +84,13 @@ class ConceptData:
     concepts: tuple[Concept, ...]
     files: TestFiles
     references: Mapping[str, list[Counts]]  # method -> a count per concept
-    hook: str
+    hook: Hook
     facts: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class ConceptResult:
-    """Scores, and the table: a row per concept with its counts and the metrics of every method."""
-
-    scores: dict[str, Score]
-    rows: list[dict[str, Any]]
-    facts: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; undefined is null."""
-        scores = {name: plain(asdict(score)) for name, score in self.scores.items()}
-        return {
-            "eval": "concepts",
-            "facts": plain(dict(self.facts)),
-            "scores": scores,
-            "concepts": plain(self.rows),
-        }
-
-
-def requires(source: Source) -> list[str]:
+def missing(source: Source | WorldSource) -> list[str]:
     """Labels come from Python's grammar, so the text must be the embedded one."""
-    if source.corpus == "stdlib":
+    if isinstance(source, Source) and source.corpus == "stdlib":
         return []
     return [
         "labels are known for the corpus stdlib only (labels from files: `prepare_labelled` in "
@@ -109,39 +98,41 @@ def requires(source: Source) -> list[str]:
     ]
 
 
-def prepare(
-    lm: Any, batches: Iterable[tuple[Windows, Any]], source: Source, windows: TokenWindows
-) -> ConceptData:
-    """Label the held-out files of the embedded corpus and fit what needs no dictionary. `windows`:
-    what `batches` show.
-    """
-    labels = label_tokens(stdlib_labels(windows.split, lm.tokenizer), lm.tokenizer)
-    missing = missing_files() if source.model == "pylm" else ()
-    facts = {
-        "corpus": source.corpus,
-        "missing_files": list(missing),
+def embedded_labels(held: HeldOut) -> tuple[TokenLabels, dict[str, Any]]:
+    """Labels of the held-out files of the embedded corpus, and what is to be recorded of them."""
+    lm: Any = held.model
+    assert isinstance(held.source, Source) and held.text is not None
+    labels = label_tokens(stdlib_labels(held.text.split, lm.tokenizer), lm.tokenizer)
+    return labels, {
+        "model": held.source.model,
+        "corpus": held.source.corpus,
+        "missing_files": list(missing_files() if held.source.model == "pylm" else ()),
         "unparsed": dict(labels.problems),
     }
-    return prepare_labelled(lm, batches, windows, labels, facts=facts)
+
+
+def prepare(held: HeldOut) -> ConceptData:
+    """Label the held-out files of the embedded corpus and fit what needs no dictionary."""
+    labels, facts = embedded_labels(held)
+    return prepare_labelled(held, labels, facts=facts)
 
 
 def prepare_labelled(
-    lm: LanguageModel,
-    batches: Iterable[tuple[Windows, Any]],
-    windows: TokenWindows,
+    held: HeldOut,
     labels: TokenLabels,
     *,
     facts: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> ConceptData:
-    """The same on any labelled tokens and the windows cut from them, in the order of `batches`.
+    """The same on any labelled tokens and held-out windows that were cut from them.
 
     A token with an unknown label is left out. Raises `ValueError` when the windows show another
     text, there are fewer than two files, or no concept has 50 tokens with it and without it and 3
     files with it, in each half.
     """
-    captured = [w for w, _ in batches]
-    place = at_windows(labels, windows)[torch.cat([w.keep.cpu() for w in captured])]  # [N]
+    captured = [w for w, _ in held.batches]
+    assert held.text is not None
+    place = at_windows(labels, held.text)[torch.cat([w.keep.cpu() for w in captured])]  # [N]
     x = torch.cat([w.flat.float().cpu() for w in captured])
     used = [i for i, family in enumerate(labels.families) if family.name not in BY_FILE]
     known = (place >= 0) & (labels.values[place.clamp(min=0)][:, used] >= 0).all(1)
@@ -176,60 +167,89 @@ def prepare_labelled(
         "token_rule_tokens": int(for_rule.sum()),
         "skipped": skipped,
     }
-    return ConceptData(x, y, shuffled, tuple(concepts), files, references, lm.hook.name, about)
+    return ConceptData(x, y, shuffled, tuple(concepts), files, references, held.model.hook, about)
 
 
-def measure(dictionary: Dictionary, data: ConceptData) -> ConceptResult:
-    """Every method's metrics for every concept. Deterministic.
+@torch.no_grad()
+def measure(dictionary: Dictionary, data: ConceptData) -> Result:
+    """Every method's qualities for every concept. Deterministic.
 
     Raises `ValueError` when the dictionary has another width or hook than the data.
     """
     check_fits(dictionary, data.x.shape[1], data.hook)
-    with torch.no_grad():
-        codes = sparse_codes(dictionary, data.x)
-        train = codes[data.files.train]
-        best, best_f1 = choose(train, data.y[data.files.train])
-        chosen_shuffled, _ = choose(train, data.shuffled[data.files.train])
-        found: dict[str, list[Counts]] = {
-            "best_latent": [
-                data.files.counts(column(codes, a), data.y[:, c], f1_score=column(codes, b))
-                for c, (a, b) in enumerate(zip(best, best_f1, strict=True))
-            ],
-            "best_latent_shuffled": [
-                data.files.counts(column(codes, a), data.shuffled[:, c])
-                for c, a in enumerate(chosen_shuffled)
-            ],
-        }
-        difference = np.abs(mean_differences(train, data.y[data.files.train]))  # [L, C]
-        halves, y = torch.from_numpy(data.files.train), torch.from_numpy(data.y)
-        for k in SPARSE:
-            logits = probe_logits(top_columns(codes, difference, data.files.train, k), halves, y)
-            found[f"k{k}"] = _counts(data.files, logits.numpy(), data.y)
-    found |= data.references
+    codes = sparse_codes(dictionary, data.x)
+    train = codes[data.files.train]
+    best, best_f1 = choose(train, data.y[data.files.train])
+    chosen_shuffled, _ = choose(train, data.shuffled[data.files.train])
+    counts: dict[str, list[Counts]] = {
+        "best_latent": [
+            data.files.counts(column(codes, a), data.y[:, c], f1_score=column(codes, b))
+            for c, (a, b) in enumerate(zip(best, best_f1, strict=True))
+        ],
+        "best_latent_shuffled": [
+            data.files.counts(column(codes, a), data.shuffled[:, c])
+            for c, a in enumerate(chosen_shuffled)
+        ],
+    }
+    difference = np.abs(mean_differences(train, data.y[data.files.train]))  # [L, C]
+    halves, y = torch.from_numpy(data.files.train), torch.from_numpy(data.y)
+    for k in SPARSE:
+        logits = probe_logits(top_columns(codes, difference, data.files.train, k), halves, y)
+        counts[f"k{k}"] = _counts(data.files, logits.numpy(), data.y)
+    counts |= data.references
     weight = resamples(int(data.files.file.max()) + 1)
-    values = {name: [metrics(counts, weight) for counts in each] for name, each in found.items()}
-    rows = []
-    for c, concept in enumerate(data.concepts):
-        row = {
+    values = {name: [metrics(count, weight) for count in own] for name, own in counts.items()}
+    rows = _rows(data, values, best, best_f1)
+    facts = {**data.facts, "hook": data.hook.name, "n_latents": len(dictionary.directions)}
+    return Result(
+        _scores(values, weight.shape[1]),
+        tables={"concepts": _table(rows)},
+        details={"eval": "concepts", "facts": facts, "concepts": rows},
+    )
+
+
+def _rows(
+    data: ConceptData,
+    values: Mapping[str, Sequence[Mapping[str, Array]]],
+    best: Array,
+    best_f1: Array,
+) -> list[dict[str, Any]]:
+    """A row per concept: its latents, its counts, and the qualities of every method."""
+    return [
+        {
             "concept": concept.name,
             "family": concept.family,
             "latent": int(best[c]),
             "latent_f1": int(best_f1[c]),
-        }
-        row |= {
             "share": float(data.y[:, c].mean()),
             "train": int(data.y[data.files.train, c].sum()),
+            "test": int(data.y[~data.files.train, c].sum()),
+            **{
+                name: {quality: float(own[c][quality][0]) for quality in QUALITIES}
+                for name, own in values.items()
+            },
         }
-        row |= {"test": int(data.y[~data.files.train, c].sum())}
-        rows.append(
-            row
-            | {name: {m: float(each[c][m][0]) for m in METRICS} for name, each in values.items()}
-        )
-    n_latents = len(dictionary.directions)
-    return ConceptResult(
-        _scores(values, weight.shape[1]),
-        rows,
-        {**data.facts, "hook": data.hook, "n_latents": n_latents},
+        for c, concept in enumerate(data.concepts)
+    ]
+
+
+def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """AUROC per concept, those first that single latents tell best beside the token alone."""
+    lead = lambda row: row["token"]["auroc"] - row["best_latent"]["auroc"]  # noqa: E731
+    return Table(
+        "Concepts: AUROC on held-out files",
+        ("concept", "share", *IN_TABLE.values(), "latent"),
+        [
+            (
+                row["concept"],
+                f"{row['share']:.1%}",
+                *(row[method]["auroc"] for method in IN_TABLE),
+                row["latent"],
+            )
+            for row in sorted(rows, key=lead)
+        ],
+        "Shuffled labels must give 0.5. A latent that tells a concept no better than the token "
+        "rule shows little.",
     )
 
 
@@ -239,7 +259,9 @@ def _scores(values: Mapping[str, Sequence[Mapping[str, Array]]], n_files: int) -
     """
     # [C, 1 + R]
     means = {
-        (m, name): np.stack([v[m] for v in each]) for name, each in values.items() for m in METRICS
+        (m, name): np.stack([v[m] for v in each])
+        for name, each in values.items()
+        for m in QUALITIES
     }
     scores = {}
     for (metric, name), each in means.items():

@@ -17,7 +17,7 @@ RIDGE = 0.03  # times |w|^2 of whitened or standardised columns, added to the ba
 FLOOR = 1e-6  # of a variance, relative to the largest: directions under it are left small
 ITERATIONS = 100  # of L-BFGS, at most
 N_BOOT = 1_000
-METRICS = ("auroc", "f1", "accuracy")
+QUALITIES = ("auroc", "f1", "accuracy")
 Array = NDArray[Any]
 
 

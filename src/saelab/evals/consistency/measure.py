@@ -9,14 +9,14 @@ For every concept (`in_comment=yes`), with files split in two halves:
 - carriers: the 4 latents of the highest AUROC for it on the training files;
 - effect: by how much the log-probability of those tokens falls, together, when the carriers are
   changed at a position of the test files where the concept holds and the next token is one of them
-  (`consistency_effects`); under `steer`, by how much it rises when carriers are added where the
+  (`effects`); under `steer`, by how much it rises when carriers are added where the
   concept does not hold.
 
 Each effect stands beside that of a random direction and of other latents, at the same position and
 of the same norm.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from saelab.effects.intervene import ON_SILENT, TYPES, check_types, control_covariance
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
-from saelab.evals.common.fit import check_fits, codes_in_pieces
+from saelab.evals.common.reading import check_fits, encoded
 from saelab.evals.concepts import measure as detection
 from saelab.evals.concepts.scores import Array, TestFiles
 from saelab.evals.consistency.effects import (
@@ -36,16 +36,15 @@ from saelab.evals.consistency.effects import (
     effects_of,
     subject,
 )
-from saelab.evals.consistency.result import ConsistencyResult, Effect, Finding, summarise
+from saelab.evals.consistency.summary import Effect, Finding, summarise
 from saelab.evals.consistency.tokens import Halves, Question, halves_of, questions_of
 from saelab.evals.nces.effects import latents_of
-from saelab.text.labels.labelled import TokenLabels, label_tokens, missing_files, stdlib_labels
-from saelab.text.windows import TokenWindows
-from saelab.types import Dictionary, LanguageModel, Source, Windows
+from saelab.evals.result import Result
+from saelab.ground.held_out import HeldOut
+from saelab.text.labels.labelled import TokenLabels
+from saelab.types import Dictionary, LanguageModel, Windows
 
 MIN_TOUCHED = 10  # decided positions on which a carrier must be active
-
-requires = detection.requires
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,25 +61,15 @@ class ConsistencyData:
     facts: Mapping[str, Any]
 
 
-def prepare(
-    lm: Any, batches: Iterable[tuple[Windows, Any]], source: Source, windows: TokenWindows
-) -> ConsistencyData:
-    """Label the held-out files of the embedded corpus. `windows`: what `batches` show."""
-    labels = label_tokens(stdlib_labels(windows.split, lm.tokenizer), lm.tokenizer)
-    missing = missing_files() if source.model == "pylm" else ()
-    facts = {
-        "model": source.model,
-        "corpus": source.corpus,
-        "missing_files": list(missing),
-        "unparsed": dict(labels.problems),
-    }
-    return prepare_labelled(lm, batches, windows, labels, facts=facts, decode=lm.decode)
+def prepare(held: HeldOut) -> ConsistencyData:
+    """Label the held-out files of the embedded corpus."""
+    lm: Any = held.model
+    labels, facts = detection.embedded_labels(held)
+    return prepare_labelled(held, labels, facts=facts, decode=lm.decode)
 
 
 def prepare_labelled(
-    lm: LanguageModel,
-    batches: Iterable[tuple[Windows, Any]],
-    windows: TokenWindows,
+    held: HeldOut,
     labels: TokenLabels,
     *,
     positions: int = 32,
@@ -88,7 +77,7 @@ def prepare_labelled(
     decode: Callable[[list[int]], list[str]] = lambda ids: [str(i) for i in ids],
     seed: int = 0,
 ) -> ConsistencyData:
-    """The same on any labelled tokens and the windows cut from them, in the order of `batches`.
+    """The same on any labelled tokens and held-out windows that were cut from them.
 
     `positions`: how many are drawn per concept, evenly over the text, where it decides; half as
     many elsewhere and without it. A token with an unknown label is left out. Raises `TypeError` for
@@ -97,9 +86,10 @@ def prepare_labelled(
     """
     if positions < 2:
         raise ValueError(f"{positions} positions per concept; give at least 2")
-    captured = [w for w, _ in batches]
+    assert held.text is not None
+    lm, captured = held.model, [w for w, _ in held.batches]
     x = _activations(lm, captured)
-    halves = halves_of(labels, windows, torch.cat([w.keep.cpu() for w in captured]), seed=seed)
+    halves = halves_of(labels, held.text, torch.cat([w.keep.cpu() for w in captured]), seed=seed)
     rows, n_train = halves.rows, len(halves.train)
     place = halves.place[rows]
     files = TestFiles((torch.arange(len(rows)) < n_train).numpy(), halves.file[halves.test].numpy())
@@ -133,7 +123,7 @@ def measure(
     types: Sequence[str] = TYPES,
     max_bytes: int = MAX_BYTES,
     seed: int = 0,
-) -> ConsistencyResult:
+) -> Result:
     """Effects of the `carriers` best latents of every concept under every intervention type.
     Deterministic.
 
@@ -144,8 +134,8 @@ def measure(
     check_types(types)
     if carriers < 1:
         raise ValueError(f"{carriers} carriers per concept; change at least 1 latent")
-    check_fits(dictionary, data.x.shape[1], data.text.lm.hook.name)
-    latents = latents_of(dictionary, codes_in_pieces(dictionary, data.x))
+    check_fits(dictionary, data.x.shape[1], data.text.lm.hook)
+    latents = latents_of(dictionary, encoded(dictionary, data.x))
     train, n_train = data.halves.train, len(data.halves.train)
     is_train = torch.zeros(len(data.x), dtype=torch.bool).index_fill_(0, train, True)
     of = subject(data.text, latents, is_train, data.covariance, seed=seed, max_bytes=max_bytes)

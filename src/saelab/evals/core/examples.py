@@ -14,13 +14,12 @@ units, fair near the last layer and rough far from it.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from saelab.evals.common.fold import Folded, fold_decoder_norms
-from saelab.evals.core.measure import CoreData, codes
+from saelab.evals.core.data import CoreData, codes
 from saelab.types import Dictionary, Windows
 
 DENSITIES = (1e-4, 0.2)
@@ -28,18 +27,6 @@ CANDIDATES = 512
 BEFORE, AFTER = 32, 15  # tokens shown around the peak
 N_TOKENS = 10  # promoted and suppressed tokens shown
 N_BINS = 20
-
-
-class Vocabulary(Protocol):
-    """What the pages of latents ask of a language model besides `types.LanguageModel`."""
-
-    def decode(self, ids: list[int]) -> list[str]:
-        """One display string per token id."""
-        ...
-
-    def unembed(self) -> Tensor:
-        """The unembedding matrix `[D, V]`."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,7 +59,6 @@ class LatentExample:
 def latent_examples(
     dictionary: Dictionary,
     data: CoreData,
-    lm: Vocabulary,
     *,
     n_latents: int = 24,
     n_contexts: int = 8,
@@ -93,14 +79,14 @@ def latent_examples(
         candidates = _candidates(density, mass)  # [C]
         if not len(candidates):
             return []
-        unembed = lm.unembed().detach().float().cpu()  # [D, V]
+        unembed = data.lm.unembed().detach().float().cpu()  # [D, V]
         # [C, V]
         effect = folded.directions[candidates.to(folded.directions.device)].float().cpu() @ unembed
         effect -= effect.mean(1, keepdim=True)
         chosen = _choose(effect, (mass / fired)[candidates], n_latents)
         z = _selected(folded, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
         return [
-            _page(lm, data, z[..., place], effect[i], int(candidates[i]), why, n_contexts)
+            _page(data, z[..., place], effect[i], int(candidates[i]), why, n_contexts)
             for place, (i, why) in enumerate(chosen)
         ]
 
@@ -153,7 +139,6 @@ def _selected(folded: Folded, data: CoreData, latents: Tensor) -> Tensor:
 
 
 def _page(
-    lm: Vocabulary,
     data: CoreData,
     z: Tensor,
     effect: Tensor,
@@ -175,27 +160,27 @@ def _page(
         max_activation=_round(top),
         histogram=histogram.long().tolist(),
         edges=[_round(top * i / N_BINS) for i in range(N_BINS + 1)],
-        promoted=_tokens(lm, effect, order[:N_TOKENS]),
-        suppressed=_tokens(lm, effect, order.flip(0)[:N_TOKENS]),
-        contexts=[_context(lm, data, z[w], w) for w in peaks.tolist() if z[w].max() > 0],
+        promoted=_tokens(data, effect, order[:N_TOKENS]),
+        suppressed=_tokens(data, effect, order.flip(0)[:N_TOKENS]),
+        contexts=[_context(data, z[w], w) for w in peaks.tolist() if z[w].max() > 0],
     )
 
 
-def _tokens(lm: Vocabulary, effect: Tensor, ids: Tensor) -> list[tuple[str, float]]:
+def _tokens(data: CoreData, effect: Tensor, ids: Tensor) -> list[tuple[str, float]]:
     """Some tokens with their logit effect."""
     return [
         (token, _round(float(value)))
-        for token, value in zip(lm.decode(ids.tolist()), effect[ids], strict=True)
+        for token, value in zip(data.lm.decode(ids.tolist()), effect[ids], strict=True)
     ]
 
 
-def _context(lm: Vocabulary, data: CoreData, z: Tensor, window: int) -> Context:
+def _context(data: CoreData, z: Tensor, window: int) -> Context:
     """The tokens around the strongest one of a window, with their activations; `z [T]`."""
     windows, row = _locate(data, window)
     peak = int(z.argmax())
     part = slice(max(0, peak - BEFORE), peak + AFTER + 1)
     return Context(
-        tokens=lm.decode(windows.tokens[row, part].tolist()),
+        tokens=data.lm.decode(windows.tokens[row, part].tolist()),
         activations=[_round(a) for a in z[part].tolist()],
         peak=peak - part.start,
         doc=int(windows.doc[row, peak]),

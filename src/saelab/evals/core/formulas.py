@@ -23,7 +23,7 @@ Sums = Mapping[str, Tensor]  # name -> [R], one value per resample
 
 
 @dataclass(frozen=True)
-class Metric:
+class Formula:
     """A named statistic of sums, which way is better, and why it may be undefined."""
 
     name: str
@@ -61,31 +61,31 @@ SHIPPED_KL = (
 )
 
 CORRECTED = (
-    Metric("l0", "neither", mean_of("l0")),
-    Metric("l1", "neither", mean_of("l1")),
-    Metric(
+    Formula("l0", "neither", mean_of("l0")),
+    Formula("l1", "neither", mean_of("l1")),
+    Formula(
         "explained_variance",
         "higher",
         lambda s: 1 - s["err"] / s["spread"],
         "the activations do not vary",
     ),
-    Metric("mse", "lower", mean_of("err")),
-    Metric("cossim", "higher", mean_of("cos", "has_cos"), NO_COSINE),
-    Metric("l2_ratio", "neither", mean_of("ratio")),
-    Metric("relative_reconstruction_bias", "neither", lambda s: s["out_sq"] / s["dot"], NO_BIAS),
-    Metric("ce_loss_score", "higher", recovered("ce_clean", "ce_zero", "ce_sae"), NO_HARM),
-    Metric("ce_loss_score_mean", "higher", recovered("ce_clean", "ce_mean", "ce_sae"), NO_HARM),
-    Metric("ce_loss_with_sae", "lower", mean_of("ce_sae", "scored"), NO_CE),
-    Metric("ce_loss_without_sae", "neither", mean_of("ce_clean", "scored"), NO_CE),
-    Metric("ce_loss_with_ablation", "neither", mean_of("ce_zero", "scored"), NO_CE),
-    Metric("kl_div_score", "higher", recovered("none", "kl_zero", "kl_sae"), NO_HARM),
-    Metric("kl_div_score_mean", "higher", recovered("none", "kl_mean", "kl_sae"), NO_HARM),
-    Metric("kl_div_with_sae", "lower", mean_of("kl_sae")),
-    Metric("kl_div_with_ablation", "neither", mean_of("kl_zero")),
+    Formula("mse", "lower", mean_of("err")),
+    Formula("cossim", "higher", mean_of("cos", "has_cos"), NO_COSINE),
+    Formula("l2_ratio", "neither", mean_of("ratio")),
+    Formula("relative_reconstruction_bias", "neither", lambda s: s["out_sq"] / s["dot"], NO_BIAS),
+    Formula("ce_loss_score", "higher", recovered("ce_clean", "ce_zero", "ce_sae"), NO_HARM),
+    Formula("ce_loss_score_mean", "higher", recovered("ce_clean", "ce_mean", "ce_sae"), NO_HARM),
+    Formula("ce_loss_with_sae", "lower", mean_of("ce_sae", "scored"), NO_CE),
+    Formula("ce_loss_without_sae", "neither", mean_of("ce_clean", "scored"), NO_CE),
+    Formula("ce_loss_with_ablation", "neither", mean_of("ce_zero", "scored"), NO_CE),
+    Formula("kl_div_score", "higher", recovered("none", "kl_zero", "kl_sae"), NO_HARM),
+    Formula("kl_div_score_mean", "higher", recovered("none", "kl_mean", "kl_sae"), NO_HARM),
+    Formula("kl_div_with_sae", "lower", mean_of("kl_sae")),
+    Formula("kl_div_with_ablation", "neither", mean_of("kl_zero")),
 )
 
 
-def compatible(d_in: int) -> tuple[Metric, ...]:
+def compatible(d_in: int) -> tuple[Formula, ...]:
     """SAEBench's formulas that are statistics of per-document sums; its explained variance depends
     on the width.
 
@@ -100,39 +100,39 @@ def compatible(d_in: int) -> tuple[Metric, ...]:
 
     zero = "as shipped, the denominator is 0"
     return (
-        Metric(
+        Formula(
             "kl_div_score",
             "higher",
             lambda s: 1 - s["kl_sae_shipped"] / s["kl_zero_shipped"],
             SHIPPED_KL,
         ),
-        Metric("kl_div_with_ablation", "neither", mean_of("kl_zero_shipped"), SHIPPED_KL),
-        Metric("kl_div_with_sae", "lower", mean_of("kl_sae_shipped"), SHIPPED_KL),
-        Metric(
+        Formula("kl_div_with_ablation", "neither", mean_of("kl_zero_shipped"), SHIPPED_KL),
+        Formula("kl_div_with_sae", "lower", mean_of("kl_sae_shipped"), SHIPPED_KL),
+        Formula(
             "ce_loss_score",
             "higher",
             lambda s: (s["ce_zero_all"] - s["ce_sae"]) / (s["ce_zero_all"] - s["ce_clean"]),
             zero,
         ),
-        Metric("ce_loss_with_ablation", "neither", mean_of("ce_zero_all", "scored"), NO_CE),
-        Metric("ce_loss_with_sae", "lower", mean_of("ce_sae", "scored"), NO_CE),
-        Metric("ce_loss_without_sae", "neither", mean_of("ce_clean", "scored"), NO_CE),
-        Metric("explained_variance", "higher", shipped_variance, zero),
-        Metric("explained_variance_legacy", "higher", mean_of("legacy"), zero),
-        Metric("mse", "lower", mean_of("b_err")),
-        Metric("cossim", "higher", mean_of("cos_shipped"), SHIPPED_NAN),
-        Metric("l2_norm_in", "neither", mean_of("in_")),
-        Metric("l2_norm_out", "neither", mean_of("out")),
-        Metric("l2_ratio", "neither", mean_of("ratio")),
-        Metric("l0", "neither", mean_of("l0")),
-        Metric("l1", "neither", mean_of("l1_signed")),
+        Formula("ce_loss_with_ablation", "neither", mean_of("ce_zero_all", "scored"), NO_CE),
+        Formula("ce_loss_with_sae", "lower", mean_of("ce_sae", "scored"), NO_CE),
+        Formula("ce_loss_without_sae", "neither", mean_of("ce_clean", "scored"), NO_CE),
+        Formula("explained_variance", "higher", shipped_variance, zero),
+        Formula("explained_variance_legacy", "higher", mean_of("legacy"), zero),
+        Formula("mse", "lower", mean_of("b_err")),
+        Formula("cossim", "higher", mean_of("cos_shipped"), SHIPPED_NAN),
+        Formula("l2_norm_in", "neither", mean_of("in_")),
+        Formula("l2_norm_out", "neither", mean_of("out")),
+        Formula("l2_ratio", "neither", mean_of("ratio")),
+        Formula("l0", "neither", mean_of("l0")),
+        Formula("l1", "neither", mean_of("l1_signed")),
     )
 
 
 def score_columns(
-    columns: Mapping[str, Tensor], doc: Tensor, metrics: tuple[Metric, ...]
+    columns: Mapping[str, Tensor], doc: Tensor, formulas: tuple[Formula, ...]
 ) -> dict[str, Score]:
-    """Every metric with its bootstrap interval over documents, all from the same resamples.
+    """Every formula with its bootstrap interval over documents, all from the same resamples.
 
     `columns`: name -> `[N]`, one value per evaluated token; `doc [N]`: which of the C documents,
     from 0.
@@ -145,11 +145,11 @@ def score_columns(
     )
     resampling = Resampling(sums)
 
-    def score(metric: Metric) -> Score:
-        fn = lambda s: metric.fn(dict(zip(names, s.unbind(1), strict=True)))  # noqa: E731
-        return resampling.score(fn, better=metric.better, undefined=metric.undefined)
+    def score(formula: Formula) -> Score:
+        fn = lambda s: formula.fn(dict(zip(names, s.unbind(1), strict=True)))  # noqa: E731
+        return resampling.score(fn, better=formula.better, undefined=formula.undefined)
 
-    return {metric.name: score(metric) for metric in metrics}
+    return {formula.name: score(formula) for formula in formulas}
 
 
 def shipped_bias(out_sq: Tensor, dot: Tensor, doc: Tensor, batch: Tensor) -> Score:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.fold import decoder_norms
-from saelab.evals.core.result import LatentProfile
+from saelab.evals.core.profile import LatentProfile
 from saelab.stats import Resampling
 from saelab.types import Dictionary, Score
 
@@ -74,20 +74,19 @@ class Firings:
 
 
 def latent_scores(firings: Firings, profile: LatentProfile) -> dict[str, Score]:
-    """Shares of latents and mean cosines. `average_max_encoder_cosine_sim` only where there is an
-    encoder matrix.
-    """
+    """Shares of latents and mean cosines; the encoder's is undefined without an encoder matrix."""
     dead = float((profile.density == 0).double().mean())
-    scores = {
+    encoder = profile.max_encoder_cosine
+    return {
         "dead": Score(dead, better="lower", reason=NEVER_FIRED),
         "frac_alive": Score(1 - dead, better="higher", reason=NEVER_FIRED),
         "freq_over_1_percent": firings.frequent(0.01),
         "freq_over_10_percent": firings.frequent(0.1),
         "average_max_decoder_cosine_sim": _weights_score(profile.max_decoder_cosine),
+        "average_max_encoder_cosine_sim": Score(None, reason="there is no encoder matrix")
+        if encoder is None
+        else _weights_score(encoder),
     }
-    if profile.max_encoder_cosine is not None:
-        scores["average_max_encoder_cosine_sim"] = _weights_score(profile.max_encoder_cosine)
-    return scores
 
 
 def normalized_frequent(density: Tensor, share: float) -> Score:

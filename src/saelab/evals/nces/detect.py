@@ -23,7 +23,7 @@ from saelab.evals.nces.effects import (
     nces,
     rank_correlation,
 )
-from saelab.evals.nces.result import estimates_of
+from saelab.evals.nces.summary import estimates_of
 from saelab.evals.result import Metric
 from saelab.types import LanguageModel, Score
 

@@ -10,9 +10,8 @@ again drawn evenly from the other live latents. The drawn ones stand for all tha
 scores describe the whole dictionary.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,10 +19,12 @@ from torch import Tensor
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.pairs import check_latents
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
-from saelab.evals.common.fit import check_fits, codes_in_pieces
+from saelab.evals.common.reading import check_fits, encoded
 from saelab.evals.nces.effects import Budget, estimate, exact, latents_of
-from saelab.evals.nces.result import Measured, NcesResult, summarise
-from saelab.types import Dictionary, LanguageModel, Windows
+from saelab.evals.nces.summary import Measured, summarise
+from saelab.evals.result import Result
+from saelab.ground.held_out import HeldOut
+from saelab.types import Dictionary
 
 
 @dataclass(frozen=True)
@@ -37,18 +38,17 @@ class NcesData:
     covariance: Tensor  # [D, D] of the control
 
 
-def prepare(
-    lm: LanguageModel, batches: Iterable[tuple[Windows, Any]], *, seed: int = 0
-) -> NcesData:
+def prepare(held: HeldOut, *, seed: int = 0) -> NcesData:
     """One backward through the model's upper layers on held-out windows.
 
     Raises `TypeError` for what is no language model, and `ValueError` when no token is left to
     evaluate, an activation is not finite or the upper layers give no gradient.
     """
+    lm = held.model
     check_model(lm)
     generator = torch.Generator().manual_seed(seed)
     windows, xs, gradients = [], [], []
-    for part, state in batches:
+    for part, state in held.batches:
         gradient = sampled_gradients(lm, part.x, state, generator)
         windows.append(part)
         xs.append(part.flat.float().cpu())
@@ -79,7 +79,7 @@ def measure(
     draws: int = 1,
     max_bytes: int = MAX_BYTES,
     seed: int = 0,
-) -> NcesResult:
+) -> Result:
     """Estimated effects of all latents and exact ones of `n_latents`, or of the `chosen` ones.
     Deterministic.
 
@@ -87,9 +87,9 @@ def measure(
     `ValueError` for a dictionary of another width or hook, for chosen latents that are dead, rare
     or do not exist, and for numbers that measure nothing.
     """
-    check_fits(dictionary, data.x.shape[1], data.text.lm.hook.name)
+    check_fits(dictionary, data.x.shape[1], data.text.lm.hook)
     budget = Budget(types, contexts, draws, max_bytes=max_bytes, seed=seed)
-    latents = latents_of(dictionary, codes_in_pieces(dictionary, data.x))
+    latents = latents_of(dictionary, encoded(dictionary, data.x))
     guess = estimate(latents, data.gradients.unsqueeze(0), data.covariance, data.doc)
     mass = (latents.codes.frequency * guess.mean_effect).nan_to_num(-torch.inf)
     if chosen is not None:

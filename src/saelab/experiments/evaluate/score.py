@@ -1,33 +1,30 @@
 """Evaluate trained SAEs on held-out text and write the results under `<folder>/eval/`."""
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from saelab.evals import EVALS
-from saelab.evals.core.examples import latent_examples
-from saelab.evals.core.measure import CoreResult
+from saelab.evals.result import Result, Table
 from saelab.ground.held_out import HeldOut
 from saelab.ground.stream import capture_windows
 from saelab.lm.model import HFModel
+from saelab.sae.module import SAE
 from saelab.store import CorruptFile, read_json, write_json
 from saelab.text.windows import load_windows
 from saelab.train import Health
-from saelab.types import Dictionary, Score, Source
+from saelab.train.health import score_problems
+from saelab.types import Score, Source
 
-# writes a core result in somebody else's format
-Export = Callable[[Path, Source, Dictionary, CoreResult], None]
+# writes a result in somebody else's format, where that has a place for it
+Export = Callable[[Path, Source, SAE, Result], None]
 
 
 @dataclass(frozen=True)
 class Bench:
-    """A language model with what evaluations share across SAEs: prepared data by evaluation
-    name.
-    """
+    """What evaluations share across SAEs of one source: prepared data by evaluation name."""
 
-    lm: HFModel
     source: Source
     prepared: Mapping[str, Any]
 
@@ -39,7 +36,7 @@ def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
     windows = load_windows(source, lm, "held_out")
     batches = list(capture_windows(lm, windows, source))
     held = HeldOut(source, lm, batches, windows)
-    return Bench(lm, source, {name: EVALS[name].prepare(held) for name in evals})
+    return Bench(source, {name: EVALS[name].prepare(held) for name in evals})
 
 
 def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,21 +55,20 @@ def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate_into(
-    folder: Path, sae: Dictionary, bench: Bench, exports: Iterable[Export] = ()
+    folder: Path, sae: SAE, bench: Bench, exports: Iterable[Export] = ()
 ) -> dict[str, Score]:
-    """Measure `sae` and write `<folder>/eval/<name>.json`, latents and exports; return all scores
-    by name.
+    """Measure `sae` and write `<folder>/eval/<name>.json`, the result's files and exports; return
+    all scores by name.
 
     The evaluation's own file is written last: where it is, the rest is too.
     """
     scores: dict[str, Score] = {}
     for name, data in bench.prepared.items():
         result = EVALS[name].measure(sae, data)
-        if isinstance(result, CoreResult):
-            examples = [asdict(example) for example in latent_examples(sae, data, bench.lm)]
-            write_json(folder / "eval" / "latents.json", {"latents": examples})
-            for export in exports:
-                export(folder / "eval", bench.source, sae, result)
+        for file, content in result.files.items():
+            write_json(folder / "eval" / f"{file}.json", content)
+        for export in exports:
+            export(folder / "eval", bench.source, sae, result)
         write_json(folder / "eval" / f"{name}.json", result.to_json())
         scores |= result.scores
     return scores
@@ -95,43 +91,18 @@ def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
     return scores
 
 
-def concept_table(home: Path, run: str, name: str = "concepts") -> list[dict[str, Any]]:
-    """The rows of `eval/<name>.json` of a run that has one per concept, in its own folder or in an
-    output folder.
-    """
-    own = home / "runs" / run
-    return read_json((own if own.exists() else home) / "eval" / f"{name}.json")["concepts"]
+def read_tables(folder: Path, evals: Sequence[str]) -> list[Table]:
+    """The tables written by `evaluate_into`, in the order of the evaluations."""
+    return [
+        Table(**table)
+        for name in evals
+        for table in read_json(folder / "eval" / f"{name}.json")["tables"].values()
+    ]
 
 
 def with_scores(health: Health, scores: Mapping[str, Score]) -> Health:
     """The training's verdict, made stricter by what held-out text says."""
-    problems = [
-        *health.problems,
-        *(text for text in score_problems(scores) if not _known(text, health.problems)),
-    ]
-    return Health(not problems, tuple(problems), health.warnings)
-
-
-def score_problems(scores: Mapping[str, Score]) -> list[str]:
-    """Why an evaluated SAE does not count: it codes nothing, or is no better than the mean on
-    held-out text.
-    """
-    problems = []
-    if "l0" in scores and not scores["l0"].value:
-        problems.append("NothingActive: L0 is 0 on held-out text, no latent ever fires")
-    if "explained_variance" in scores:
-        ev = scores["explained_variance"].value
-        if ev is None or not math.isfinite(ev):
-            problems.append(
-                "UndefinedVariance: the explained variance on held-out text is undefined"
-            )
-        elif ev <= 0:
-            problems.append(
-                f"NoBetterThanMean: explained variance {ev:.3f} on held-out text is not above 0, "
-                "the reconstruction is no better than the mean"
-            )
-    return problems
-
-
-def _known(problem: str, others: Sequence[str]) -> bool:
-    return any(other.split(":")[0] == problem.split(":")[0] for other in others)
+    named = [problem.split(":")[0] for problem in health.problems]
+    found = [text for text in score_problems(scores) if text.split(":")[0] not in named]
+    problems = (*health.problems, *found)
+    return Health(not problems, problems, health.warnings)

@@ -4,7 +4,7 @@ Intervals are over documents and over which latents were drawn to stand for the 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from saelab.evals.nces.effects import Contexts, Estimate, Latents, nces, rank_correlation
+from saelab.evals.nces.figures import figures_of, mass_table
+from saelab.evals.result import Result
 from saelab.stats import Resampling
-from saelab.store import plain
 from saelab.types import Score
 
 MASS_TYPE = "zero"  # the intervention whose effects are summed, and that the estimate stands for
@@ -35,31 +36,7 @@ class Measured:
     doc: Tensor  # [N] document of each position
 
 
-@dataclass(frozen=True)
-class NcesResult:
-    """Scores, a row per measured latent, the estimates of all live ones, and how the types
-    agree.
-    """
-
-    scores: dict[str, Score]
-    latents: list[dict[str, Any]]
-    estimates: Mapping[str, list[float]]
-    agreement: Mapping[str, float | None]
-    facts: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; undefined is null."""
-        return {
-            "eval": "nces",
-            "facts": plain(dict(self.facts)),
-            "scores": {name: plain(asdict(score)) for name, score in self.scores.items()},
-            "agreement": plain(dict(self.agreement)),
-            "latents": plain(self.latents),
-            "estimates": plain(dict(self.estimates)),
-        }
-
-
-def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -> NcesResult:
+def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -> Result:
     """Scores of a dictionary. Dead and rare latents are in none of them but `nces_excluded`, their
     share.
 
@@ -73,10 +50,15 @@ def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -
       `nces_fisher_spearman`: rank correlation of estimated and exact effects of zero ablation, over
       the measured latents.
     """
+    details: dict[str, Any] = {
+        "eval": "nces",
+        "facts": facts,
+        "agreement": {},
+        "latents": [],
+        "estimates": estimates_of(found.latents, found.estimate),
+    }
     if not found.exact:
-        return NcesResult(
-            _nothing(found, types), [], estimates_of(found.latents, found.estimate), {}, facts
-        )
+        return Result(_nothing(found, types), details=details)
     scores = {"nces_excluded": _excluded(found)}
     bounds = {name: contexts.intervals() for name, contexts in found.exact.items()}
     for name, contexts in found.exact.items():
@@ -94,8 +76,13 @@ def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -
         mean, n=len(found.latent), better="higher", reason=OVER_LATENTS if known else few
     )
     scores |= _estimated(found)
-    return NcesResult(
-        scores, _rows(found, bounds), estimates_of(found.latents, found.estimate), agreement, facts
+    return Result(
+        scores,
+        tables=mass_table(found.latents, found.estimate),
+        figures=figures_of(
+            found.latents, found.estimate, found.exact, found.latent, weight=found.weight
+        ),
+        details=details | {"agreement": agreement, "latents": _rows(found, bounds)},
     )
 
 

@@ -12,12 +12,13 @@ from torch import Tensor
 
 from saelab.evals.consistency.tokens import Question
 from saelab.evals.nces.effects import rank_correlation
+from saelab.evals.result import Result, Table
 from saelab.stats import Resampling, bootstrap_ratio
-from saelab.store import plain
 from saelab.types import Better, Score
 
 CARRIERS, CONTROL, OTHERS = range(3)
 NO_CONCEPT = "no concept has carriers that act on enough positions"
+IN_TABLE, WHO = ("zero", "mean", "steer"), ("carriers", "control", "others")
 AGAINST = {"above_control": CONTROL, "above_others": OTHERS}
 
 
@@ -70,7 +71,7 @@ class Finding:
     elsewhere: Effect | None = None  # first type, where the concept does not decide the next token
     by_chance: Effect | None = None  # first type, latents chosen by shuffled labels
     coverage: float | None = None  # share of the decided positions on which a carrier is active
-    stretch: float | None = None  # see `consistency_effects.Effects`
+    stretch: float | None = None  # see `effects.Effects`
     reason: str = ""
 
     def row(self) -> dict[str, Any]:
@@ -97,29 +98,9 @@ class Finding:
         return row | {name: _plain(effect) for name, effect in rest.items() if effect is not None}
 
 
-@dataclass(frozen=True)
-class ConsistencyResult:
-    """Scores, a row per concept, and how the types agree."""
-
-    scores: dict[str, Score]
-    rows: list[dict[str, Any]]
-    agreement: Mapping[str, Mapping[str, float | None]]
-    facts: Mapping[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values; undefined is null."""
-        return {
-            "eval": "consistency",
-            "facts": plain(dict(self.facts)),
-            "scores": {name: plain(asdict(score)) for name, score in self.scores.items()},
-            "agreement": plain(dict(self.agreement)),
-            "concepts": plain(self.rows),
-        }
-
-
 def summarise(
     findings: Sequence[Finding], types: Sequence[str], facts: Mapping[str, Any]
-) -> ConsistencyResult:
+) -> Result:
     """Scores of a dictionary, means over the concepts whose carriers act, each with a bootstrap
     over concepts.
 
@@ -175,7 +156,37 @@ def summarise(
     )
     scores["consistency_coverage"] = _mean([_value(f.coverage) for f in there], "neither")
     scores["consistency_undefined"] = _mean([float(not f.effects) for f in findings], "lower")
-    return ConsistencyResult(scores, [f.row() for f in findings], agreement, facts)
+    rows = [f.row() for f in findings]
+    return Result(
+        scores,
+        tables={"consistency": _table(rows, types)},
+        details={"eval": "consistency", "facts": facts, "agreement": agreement, "concepts": rows},
+    )
+
+
+def _table(rows: Sequence[Mapping[str, Any]], types: Sequence[str]) -> Table:
+    """Per concept what its carriers, a random direction and other latents do, nats."""
+    shown = [name for name in IN_TABLE if name in types]
+
+    def cell(row: Mapping[str, Any], name: str) -> str | None:
+        means = row.get(name)
+        return None if means is None else " / ".join(f"{means[who]:.2f}" for who in WHO)
+
+    return Table(
+        "Causal consistency: nats that decided tokens lose (steer: gain)",
+        ("concept", "decides", *shown, "why there is none"),
+        [
+            (
+                row["concept"],
+                " ".join(repr(text) for text in row["decides"][:3]),
+                *(cell(row, name) for name in shown),
+                row["reason"] or None,
+            )
+            for row in rows
+        ],
+        "Carriers / a random direction / other latents, by changes of one norm. Bad to see: "
+        "carriers that move the tokens of their concept no more than the others do.",
+    )
 
 
 def _mean(values: Sequence[float], better: Better) -> Score:

@@ -1,0 +1,34 @@
+"""A dictionary read on held-out activations: whether it fits them, and its codes piece by piece."""
+
+from collections.abc import Iterator
+
+from torch import Tensor
+
+from saelab.types import Dictionary, Hook
+
+CODES_AT_ONCE = 1 << 22  # numbers
+
+
+def check_fits(dictionary: Dictionary, d_in: int, hook: Hook) -> None:
+    """Raise `ValueError` when a dictionary has no latents, another width than activations of width
+    `d_in`, or reads another place of the model than the `hook` that they come from.
+    """
+    (n_latents, width), own = dictionary.directions.shape, dictionary.hook
+    if not n_latents:
+        raise ValueError("the dictionary has no latents; there is nothing to evaluate")
+    if width != d_in:
+        raise ValueError(
+            f"the dictionary has width {width}, the activations {d_in}; they belong to different "
+            "hooks"
+        )
+    if own is not None and own != hook:
+        raise ValueError(
+            f"the dictionary reads {own.name}, the data {hook.name}; prepare data at {own.name}"
+        )
+
+
+def encoded(dictionary: Dictionary, x: Tensor) -> Iterator[Tensor]:
+    """Codes `[n, L]` of activations `[N, D]` in order, at most 2^22 numbers at a time."""
+    where = dictionary.directions
+    for piece in x.split(max(1, CODES_AT_ONCE // len(where))):
+        yield dictionary.encode(piece.to(where.device))

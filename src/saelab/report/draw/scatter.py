@@ -1,0 +1,113 @@
+"""Points over two axes, a panel a row, on shared axes."""
+
+from collections.abc import Sequence
+from math import ceil, nan
+from typing import TYPE_CHECKING, Any
+
+from saelab.figures import Points, Scatter
+from saelab.report.draw.panel import Panel, group_colour, set_axis, span_of
+from saelab.report.draw.style import INK, colour, figure_of, svg_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BAND = "#b9c1c7"
+DOT: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 5.2,
+    "markeredgecolor": "white",
+    "markeredgewidth": 0.6,
+}
+RING: dict[str, Any] = {
+    **DOT,
+    "markersize": 4,
+    "markerfacecolor": "none",
+    "markeredgecolor": "#5d686f",
+    "markeredgewidth": 0.8,
+}
+GROUPED: dict[str, Any] = {
+    "linestyle": "none",
+    "marker": "o",
+    "markersize": 3.4,
+    "markeredgewidth": 0,
+    "alpha": 0.6,
+}
+
+
+def scatters(panels: Sequence[Panel[Scatter]], groups: Sequence[str], label: str) -> str:
+    """A panel a row. On a logarithmic axis what is not above 0 stands on the lower edge."""
+    first = panels[0].first
+    shown = [figure for panel in panels for figure in _shown(panel)]
+    points = [each for figure in shown for each in figure.points]
+    x = span_of(first.x, [value for each in points for value in each.x])
+    y = span_of(first.y, [value for each in points for value in each.y])
+    edge = y[0] / 2 if first.y.log else y[0]
+    columns, width, height = (3, 3.2, 2.5) if first.groups else (2, 4.8, 3.0)
+    with figure_of(columns, ceil(len(panels) / columns), width, height) as (figure, axes):
+        for ax, panel in zip(axes, panels, strict=False):
+            drawn = panel.first
+            below = f"{drawn.x.label}\n{drawn.counts}" if drawn.counts else drawn.x.label
+            title = panel.label if drawn.groups else panel.title
+            ax.set(title=title, xlabel=below, ylabel=drawn.y.label)
+            for each in _shown(panel):
+                _draw(ax, each, colour(panel.row), groups, edge)
+            set_axis(ax, "x", first.x, x, 0.4 if first.x.log else 0.06)
+            set_axis(ax, "y", first.y, (edge, y[1]), 0.4 if first.y.log else 0.05)
+        return svg_of(figure, label)
+
+
+def _shown(panel: Panel[Scatter]) -> Sequence[Scatter]:
+    return panel.figures if panel.first.groups else panel.figures[:1]
+
+
+def _draw(ax: "Axes", scatter: Scatter, shade: str, groups: Sequence[str], edge: float) -> None:
+    if scatter.band is not None:
+        band = scatter.band
+        low, high = ([max(v, edge) for v in bound] for bound in (band.low, band.high))
+        ax.fill_between(band.x, low, high, color=BAND, alpha=0.55, linewidth=0)
+    before: list[float] = []
+    for points in scatter.points:
+        y = [nan if v is None else max(v, edge) for v in points.y]
+        if points.group:
+            for index, name in enumerate(scatter.groups):
+                own = [i for i, group in enumerate(points.group) if group == index]
+                own_x, own_y = [points.x[i] for i in own], [y[i] for i in own]
+                ax.plot(own_x, own_y, color=group_colour(groups.index(name)), **GROUPED)
+        elif points.mark == "faint":
+            _faint(ax, points, y, shade)
+        elif points.mark == "ring":
+            if len(before) == len(y):
+                _join(ax, points.x, before, y, shade)
+            ax.plot(points.x, y, **RING)
+        elif points.mark == "cross":
+            ax.plot(points.x, y, **{**DOT, "marker": "X", "color": INK, "zorder": 3})
+        else:
+            ax.plot(points.x, y, **{**DOT, "color": shade, "zorder": 3})
+        before = y
+
+
+def _join(
+    ax: "Axes", x: Sequence[float], a: Sequence[float], b: Sequence[float], shade: str
+) -> None:
+    """One line with a gap after every pair."""
+    across = [value for each in x for value in (each, each, nan)]
+    up = [value for pair in zip(a, b, strict=True) for value in (*pair, nan)]
+    ax.plot(across, up, color=shade, linewidth=0.6, alpha=0.6)
+
+
+def _faint(ax: "Axes", points: Points, y: Sequence[float], shade: str) -> None:
+    """Many small dots as one path: strokes of no length with round ends; markers would take five
+    times the space.
+    """
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    if not y:
+        return
+    corners = [(a, b) for a, b in zip(points.x, y, strict=True) for _ in range(2)]
+    path = Path(corners, [Path.MOVETO, Path.LINETO] * len(y))
+    path.should_simplify = False
+    ax.add_patch(
+        PathPatch(path, fill=False, edgecolor=shade, linewidth=2.4, alpha=0.3, capstyle="round")
+    )

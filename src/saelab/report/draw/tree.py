@@ -1,0 +1,89 @@
+"""Trees, a row of the page each: parents above their children."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from saelab.figures import Node, Tree
+from saelab.report.draw.panel import Panel
+from saelab.report.draw.style import INK, colour, figure_of, shades, svg_of
+
+MISSED = "#b9c1c7"
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """A node with its place, and its parent's."""
+
+    node: Node
+    x: float
+    depth: int
+    parent: tuple[float, int] | None
+
+
+def trees(panels: Sequence[Panel[Tree]], groups: Sequence[str], label: str) -> str:
+    """Found edges are drawn, missed ones faint; a shade is a node's value in [0, 1]."""
+    from matplotlib.collections import LineCollection
+
+    del groups
+    with figure_of(1, len(panels), 9.6, 1.25) as (figure, axes):
+        for ax, panel in zip(axes, panels, strict=True):
+            placed = list(_places(panel.first.roots))
+            width = max((each.x for each in placed), default=0.0) + 1.8
+            deepest = max((each.depth for each in placed), default=0)
+            for found, ink, line, dashes in (
+                (False, MISSED, 0.7, (0, (2, 2))),
+                (True, colour(panel.row), 1.5, "-"),
+            ):
+                edges = [
+                    [(each.parent[0], -each.parent[1]), (each.x, -each.depth)]
+                    for each in placed
+                    if each.parent is not None and (each.node.link is not None) is found
+                ]
+                ax.add_collection(
+                    LineCollection(edges, colors=ink, linewidths=line, linestyles=[dashes])
+                )
+            ax.scatter(
+                [each.x for each in placed],
+                [-each.depth for each in placed],
+                c=[each.node.value or 0.0 for each in placed],
+                s=min(30.0, 5500 / max(width, 1) ** 1.35),
+                cmap=shades(diverging=False),
+                vmin=0,
+                vmax=1,
+                edgecolors=INK,
+                linewidths=0.6,
+                zorder=3,
+            )
+            counts = panel.first.counts
+            ax.set(title=f"{panel.title}: {counts}" if counts else panel.title)
+            ax.set(xlim=(-1.2, width), ylim=(-deepest - 0.35, 0.35), xticks=[], yticks=[])
+            if deepest == 1:
+                ax.set_yticks([0, -1], ["parents", "children"])
+            ax.tick_params(length=0)
+            ax.grid(visible=False)
+            ax.spines[:].set_visible(False)
+        return svg_of(figure, label)
+
+
+def _places(roots: Sequence[Node]) -> Iterator[_Placed]:
+    """Leaves side by side, a parent over the middle of its children, a gap between trees."""
+    at = 0.0
+    for root in roots:
+        placed = _subtree(root, at, 0)
+        at = max(each.x for each in placed) + 1.8
+        yield from placed
+
+
+def _subtree(node: Node, left: float, depth: int) -> list[_Placed]:
+    """The node first, with what is below it."""
+    below: list[list[_Placed]] = []
+    at = left
+    for child in node.children:
+        below.append(_subtree(child, at, depth + 1))
+        at = max(each.x for each in below[-1]) + 1
+    x = (below[0][0].x + below[-1][0].x) / 2 if below else left
+    found = [_Placed(node, x, depth, None)]
+    for placed in below:
+        head = placed[0]
+        found += [_Placed(head.node, head.x, head.depth, (x, depth)), *placed[1:]]
+    return found
