@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "saelab"
 ROWS = (
     ("types", "figures"),
-    ("store", "stats", "threads"),
+    ("runs", "store", "stats", "threads"),
     ("text",),
     ("lm", "effects", "synth", "sae"),
     ("ground",),

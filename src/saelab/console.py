@@ -18,8 +18,8 @@ from rich.table import Table
 
 from saelab.experiments.compare.summary import Summary
 from saelab.experiments.listen import Listener
+from saelab.runs import Run
 from saelab.train import Progress, Record
-from saelab.types import Run
 
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
 LOG_WIDTH = 120  # of tables there

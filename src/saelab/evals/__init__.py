@@ -14,7 +14,7 @@ from saelab.evals.nces import on_models as nces_lm
 from saelab.evals.nces import on_worlds as nces_world
 from saelab.evals.result import Evaluation
 from saelab.ground.held_out import HeldOut
-from saelab.types import Source, WorldSource
+from saelab.runs import Source, WorldSource
 
 __all__ = ["EVALS", "Evaluation", "check_evals", "standard_evals"]
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.types import Batch, BatchKind, Cursor, Source, Tokens, Windows
+from saelab.runs import Source
+from saelab.types import Batch, BatchKind, Cursor, Tokens, Windows
 
 
 def seeded(*numbers: int) -> torch.Generator:

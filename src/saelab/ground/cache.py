@@ -19,9 +19,10 @@ import torch
 
 from saelab.ground.batching import cut_block, following, windows_per_batch
 from saelab.ground.stream import ActivationStream
+from saelab.runs import Source
 from saelab.store import CorruptFile, file_hash, read_json, read_tensors, write_json, write_tensors
 from saelab.text.corpora import corpus_hash
-from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Source, Windows
+from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, LanguageModel, Windows
 
 MANIFEST, STATS = "cache.json", "stats.safetensors"
 # What decides the content of a shard. `batch` does not: batches are cut when a shard is read.

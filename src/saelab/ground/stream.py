@@ -17,8 +17,9 @@ from torch import Tensor
 
 from saelab.ground.batching import cut_block, following, seeded
 from saelab.lm.model import HFModel, State
+from saelab.runs import Source
 from saelab.text.windows import TokenWindows, load_windows
-from saelab.types import Batch, BatchKind, Cursor, InputStats, Source, Windows
+from saelab.types import Batch, BatchKind, Cursor, InputStats, Windows
 
 log = logging.getLogger("saelab.lm")
 STATS_FROM = 8_192  # kept activations that scale, mean and median norm are estimated from, at least

@@ -5,7 +5,7 @@ number.
 import math
 from dataclasses import dataclass
 
-from saelab.types import Run
+from saelab.runs import Run
 
 MAX_DEAD = 0.2  # share of latents above which a run is warned about
 MAX_L0_ERROR = 0.05  # relative to the L0 asked for

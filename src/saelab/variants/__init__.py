@@ -7,8 +7,9 @@ from difflib import get_close_matches
 
 import torch
 
+from saelab.runs import Spec
 from saelab.terms.base import Variant
-from saelab.types import Hook, Spec
+from saelab.types import Hook
 from saelab.variants.baselines import (
     batch_topk,
     frozen,

@@ -9,9 +9,10 @@ from saelab.evals.common.fold import fold_decoder_norms
 from saelab.evals.core import measure as core_module
 from saelab.evals.core.latents import max_cosine
 from saelab.evals.core.measure import CoreResult, measure, prepare
+from saelab.runs import Source
 from saelab.sae.activations import Gated, TopK
 from saelab.sae.module import SAE
-from saelab.types import Dictionary, Hook, LanguageModel, Source
+from saelab.types import Dictionary, Hook, LanguageModel
 from toy_lm import D, ToyDictionary, ToyLM, identity, random_dictionary, windows, zero
 
 LM = ToyLM()

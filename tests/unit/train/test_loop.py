@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.terms.base import Event, Need, Objective, Term
 from saelab.testing.variants import BATCH, SparseSource
 from saelab.train import NonFiniteTraining, Training
 from saelab.train import loop as loop_module
-from saelab.types import Cursor, InputStats, Optim, Run, Source, Spec, Tokens
+from saelab.types import Cursor, InputStats, Tokens
 from saelab.variants import VARIANTS, build
 
 

@@ -45,6 +45,7 @@ from saelab.evals.concepts.scores import (
     token_rule,
     whitening,
 )
+from saelab.runs import Source
 from saelab.store import plain
 from saelab.text.labels.labelled import (
     Concept,
@@ -56,7 +57,7 @@ from saelab.text.labels.labelled import (
 )
 from saelab.text.labels.sets import split_by_file
 from saelab.text.windows import TokenWindows
-from saelab.types import Better, Dictionary, LanguageModel, Score, Source, Windows
+from saelab.types import Better, Dictionary, LanguageModel, Score, Windows
 
 MIN_COUNT = 50  # tokens with and without the concept, in each half
 MIN_FILES = 3  # files with the concept, in each half

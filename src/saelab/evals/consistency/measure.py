@@ -38,9 +38,10 @@ from saelab.evals.consistency.effects import (
 from saelab.evals.consistency.result import ConsistencyResult, Effect, Finding, summarise
 from saelab.evals.consistency.tokens import Halves, Question, halves_of, questions_of
 from saelab.evals.nces.effects import latents_of
+from saelab.runs import Source
 from saelab.text.labels.labelled import TokenLabels, label_tokens, missing_files, stdlib_labels
 from saelab.text.windows import TokenWindows
-from saelab.types import Dictionary, LanguageModel, Source, Windows
+from saelab.types import Dictionary, LanguageModel, Windows
 
 MIN_TOUCHED = 10  # decided positions on which a carrier must be active
 CODES_AT_ONCE = 1 << 22  # numbers

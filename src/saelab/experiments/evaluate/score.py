@@ -10,12 +10,10 @@ from saelab.evals import EVALS
 from saelab.evals.core.examples import latent_examples
 from saelab.evals.core.measure import CoreResult
 from saelab.ground.held_out import HeldOut
-from saelab.ground.stream import capture_windows
-from saelab.lm.model import HFModel
+from saelab.runs import Source
 from saelab.store import CorruptFile, read_json, write_json
-from saelab.text.windows import load_windows
 from saelab.train import Health
-from saelab.types import Dictionary, Score, Source
+from saelab.types import Dictionary, Score
 
 # writes a core result in somebody else's format
 Export = Callable[[Path, Source, Dictionary, CoreResult], None]
@@ -27,34 +25,14 @@ class Bench:
     name.
     """
 
-    lm: HFModel
-    source: Source
+    lm: Any
+    source: Any
     prepared: Mapping[str, Any]
 
 
-def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
-    """Capture held-out windows of `source` once, masked as in training, and prepare every
-    evaluation on them.
-    """
-    windows = load_windows(source, lm, "held_out")
-    batches = list(capture_windows(lm, windows, source))
-    held = HeldOut(source, lm, batches, windows)
-    return Bench(lm, source, {name: EVALS[name].prepare(held) for name in evals})
-
-
-def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded about the data beside every SAE, in the words of `summary.json`."""
-    facts = dict(stream_facts)
-    dropped = facts.pop("dropped")
-    return {
-        "model": lm.name,
-        "hook": lm.hook.name,
-        "layer": lm.hook.layer,
-        "d_in": lm.d_in,
-        "weights_hash": lm.weights_hash,
-        **facts,
-        "dropped_tokens_share": round(sum(dropped.values()), 6),
-    }
+def prepare_bench(held: HeldOut, evals: Sequence[str]) -> Bench:
+    """Prepare every evaluation on the held-out data of one source."""
+    return Bench(held.lm, held.source, {name: EVALS[name].prepare(held) for name in evals})
 
 
 def evaluate_into(

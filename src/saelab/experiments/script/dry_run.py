@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from saelab.lm.hooks import parse_hook
 from saelab.lm.weights import load_config
+from saelab.runs import Run, Source
 from saelab.terms.base import Objective, Step, TermFunction, Variant
 from saelab.train import Training
 from saelab.train.loop import Build
-from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Run, Tokens, Windows
+from saelab.types import Batch, BatchKind, Cursor, Hook, InputStats, Tokens, Windows
 
 STEPS, ROWS, WINDOW = 2, 64, 8  # steps, activations per step, tokens per window
 WORDS = 32  # of the model that stands for the real one
@@ -97,9 +98,11 @@ def dry_run(run: Run, build: Build) -> None:
     """Train `run`'s variant for two steps on noise, calibrate and encode. Raises whatever the
     variant raises.
     """
-    config = load_config(run.text.model)
+    source = run.source
+    assert isinstance(source, Source), "a script trains on a language model"
+    config = load_config(source.model)
     text = config.get_text_config()
-    noise = Noise(parse_hook(run.text.hook, config), text.hidden_size, text.vocab_size)
+    noise = Noise(parse_hook(source.hook, config), text.hidden_size, text.vocab_size)
     short = replace(run, source=replace(run.source, tokens=STEPS * ROWS, batch=ROWS))
     training = Training([short], noise, build=lambda *asked: _watched(build(*asked)))
     for _ in training:

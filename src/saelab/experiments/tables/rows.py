@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from saelab.types import Spec
+from saelab.runs import Spec
 from saelab.variants import check_spec, settings_of
 
 
