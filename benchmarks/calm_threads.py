@@ -20,7 +20,8 @@ STEP = """
 import sys, time
 from saelab.train import Training
 from saelab.experiments.script.dry_run import Noise
-from saelab.types import Hook, Run, Source, Spec
+from saelab.runs import Run, Source, Spec
+from saelab.types import Hook
 from saelab.variants import build
 import saelab.experiments.script.dry_run as noise
 noise.ROWS = 1024

@@ -9,25 +9,30 @@ is given in seconds. `--memory` trains each row in a process of its own.
 
 import argparse
 import resource
+import runpy
 import subprocess
 import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from saelab.experiments.tables.reference import N_LATENTS, SOURCE
 from saelab.ground.stream import ActivationStream
 from saelab.lm.model import load_model
+from saelab.runs import Optim, Run, Spec
 from saelab.terms.base import Need
 from saelab.text.windows import load_windows
 from saelab.train import Training
 from saelab.train.member import Record
-from saelab.types import ActivationSource, Batch, Optim, Run, Spec
+from saelab.types import ActivationSource, Batch
 
+# the rows of the plans
+REFERENCE = runpy.run_path(str(Path(__file__).parents[1] / "plans" / "reference.py"))
+N_LATENTS, SOURCE = REFERENCE["N_LATENTS"], REFERENCE["SOURCE"]
 STEPS = 200
 UPDATES = 1.0  # of the price: 10 in 2,000 steps
 ROWS: dict[str, tuple[str, dict[str, float]]] = {
@@ -61,7 +66,7 @@ ROWS: dict[str, tuple[str, dict[str, float]]] = {
 
 def stream(tokens: int) -> ActivationStream:
     """The embedded model's activations, shuffled over a small buffer."""
-    source = run("batch_topk", tokens).text
+    source = run("batch_topk", tokens).source
     lm = load_model(source.model, hook=source.hook)
     return ActivationStream(lm, load_windows(source, lm, "train"), source)
 

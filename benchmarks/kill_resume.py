@@ -24,7 +24,7 @@ def plan_of(model: str, steps: int):
     AuxK) is on trial.
     """
     from saelab.experiments.plan import Plan
-    from saelab.types import Run, Source, Spec
+    from saelab.runs import Run, Source, Spec
 
     source = Source(
         model=model,

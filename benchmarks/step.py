@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.sae import kernels
 from saelab.sae.activations import ReLU
 from saelab.sae.kernels import kth_largest
@@ -22,7 +23,7 @@ from saelab.terms.base import Objective, Term, Variant
 from saelab.terms.reconstruct import mse
 from saelab.terms.sparsity import l1
 from saelab.train.member import Member
-from saelab.types import Optim, Run, Source, Spec, Tokens
+from saelab.types import Tokens
 from saelab.variants.baselines import batch_topk, topk
 
 SIZES = ((256, 1_024, 1_024), (256, 2_048, 2_048), (768, 16_384, 1_024))  # D, L, B

@@ -8,7 +8,7 @@ it.
 """
 
 from saelab.experiments.plan import Plan
-from saelab.types import Run, Source, Spec
+from saelab.runs import Run, Source, Spec
 from saelab.variants import VARIANTS
 
 SOURCE = Source(model="pylm", corpus="stdlib", hook="middle", tokens=450_000, eval_windows=128)

@@ -7,9 +7,9 @@ The reference rows are those of plans/lm_baselines.py. Rates are those of plans/
 what else was tried before, on seed 0, and what it gave: docs/lab-log.md.
 """
 
+from reference import CAUSAL, N_LATENTS, SEEDS, SOURCE, reference_runs
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.tables.reference import CAUSAL, N_LATENTS, SEEDS, SOURCE, reference_runs
-from saelab.types import Optim, Run, Spec
+from saelab.runs import Optim, Run, Spec
 
 RATE = 4e-3  # of every row here and of `batch_topk`: the lowest KL of each on seed 0 at L0 32
 REFERENCE = ("standard", "batch_topk", "matryoshka", "frontier", "frozen")

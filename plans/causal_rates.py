@@ -5,9 +5,9 @@
 The rate with the lowest KL is the row's, at both L0s.
 """
 
+from reference import CAUSAL, N_LATENTS, SOURCE
 from saelab.experiments.plan import Plan
-from saelab.experiments.tables.reference import CAUSAL, N_LATENTS, SOURCE
-from saelab.types import Optim, Run, Spec
+from saelab.runs import Optim, Run, Spec
 
 RATES = (2e-3, 4e-3, 8e-3)
 ROWS = {"batch_topk": ("batch_topk", {}), **CAUSAL}

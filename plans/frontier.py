@@ -6,9 +6,9 @@ the one that does by itself.
 The frontier rows themselves are those of plans/lm_baselines.py.
 """
 
+from reference import N_LATENTS, RATES, SEEDS, SOURCE, reference_runs
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.tables.reference import N_LATENTS, RATES, SEEDS, SOURCE, reference_runs
-from saelab.types import Optim, Run, Spec
+from saelab.runs import Optim, Run, Spec
 
 OFF = {  # what each row changes; docs/variants/frontier.md says what the settings are
     "no_levels": {"depth": 1.0},

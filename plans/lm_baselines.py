@@ -4,8 +4,8 @@ saelab run plans/lm_baselines_rates.py      # the search that the learning rates
 saelab run plans/lm_baselines.py
 """
 
+from reference import L0S, RATES, reference_runs
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.tables.reference import L0S, RATES, reference_runs
 
 
 def plan() -> Plan:

@@ -4,12 +4,12 @@
     saelab run plans/lm_baselines_rates.py
 
 The rate with the highest held-out explained variance is the row's, at both L0s
-(`saelab.experiments.tables.reference.RATES`).
+(`RATES` in plans/reference.py).
 """
 
+from reference import GRID, N_LATENTS, RATES, SOURCE, WIDER
 from saelab.experiments.plan import Plan
-from saelab.experiments.tables.reference import GRID, N_LATENTS, RATES, SOURCE, WIDER
-from saelab.types import Optim, Run, Spec
+from saelab.runs import Optim, Run, Spec
 
 
 def plan() -> Plan:

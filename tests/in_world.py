@@ -1,8 +1,8 @@
 """Held-out data of a world that a test made itself."""
 
 from saelab.ground.held_out import HeldOut
+from saelab.runs import WorldSource
 from saelab.synth.world import World
-from saelab.types import WorldSource
 
 
 def as_held_out(world: World) -> HeldOut:

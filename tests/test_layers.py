@@ -12,6 +12,7 @@ PACKAGE = ROOT / "src" / "saelab"
 ROWS = (
     ("types", "figures"),
     ("store", "stats", "threads", "numbers"),
+    ("runs", "store", "stats", "threads"),
     ("text",),
     ("lm", "effects", "synth", "sae"),
     ("ground",),

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from saelab.ground.held_out import HeldOut
-from saelab.types import Hook, Source, Windows
+from saelab.runs import Source
+from saelab.types import Hook, Windows
 
 D, V, BOS = 6, 11, 0
 

@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from saelab.experiments.plan import Contrast, Plan
     from saelab.experiments.run.execute import execute
     from saelab.lm.model import load_model
+    from saelab.runs import Optim, Run, Source, Spec
     from saelab.sae.io import load_sae, save_sae
     from saelab.sae.module import SAE
-    from saelab.types import Hook, Optim, Run, Score, Source, Spec
+    from saelab.types import Hook, Score
 
 __version__ = "0.1.0"
 
 # Public name -> where it lives. Loaded on first use, so that `import saelab` stays light.
 _HOMES = {
-    **dict.fromkeys(("Hook", "Optim", "Run", "Score", "Source", "Spec"), "saelab.types"),
+    **dict.fromkeys(("Hook", "Score"), "saelab.types"),
+    **dict.fromkeys(("Optim", "Run", "Source", "Spec"), "saelab.runs"),
     **dict.fromkeys(("Contrast", "Plan"), "saelab.experiments.plan"),
     **dict.fromkeys(("Result", "train_sae"), "saelab.experiments.api"),
     "SAE": "saelab.sae.module",

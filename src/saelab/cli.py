@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional, arg
@@ -18,8 +18,8 @@ from tyro.conf import Positional, arg
 from saelab import __version__
 from saelab.cli_synth import synth
 from saelab.numbers import nearest_name
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.threads import use_threads
-from saelab.types import Optim, Run, Source, Spec
 
 if TYPE_CHECKING:
     from saelab.experiments.compare.summary import Summary
@@ -29,7 +29,8 @@ SOURCE, OPTIM = Source(), Optim()
 OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
-Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...")]
+Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
+Jobs = Annotated[int, arg(metavar="INT")]
 Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
 Threads = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate
@@ -51,7 +52,7 @@ def demo(
     """
     from saelab.experiments.demo import plan
 
-    _carry_out(plan(), out, threads=threads)
+    _carry_out(plan(), out, threads=threads).check()
 
 
 def train(
@@ -72,7 +73,7 @@ def train(
     lm_batch: int = SOURCE.lm_batch,
     max_norm: Derived = SOURCE.max_norm,
     text_column: str = SOURCE.text_column,
-    evals: Evals = ("core",),
+    evals: Evals = (),
     out: OutFolder = None,
     cache: OutFolder = None,
     threads: Threads = None,
@@ -99,7 +100,7 @@ def train(
         max_norm: leave out activations whose norm exceeds this multiple of the median norm
             (default: none are)
         text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
-        evals: evaluations to make
+        evals: evaluations to make (default: the core scores)
         out: where results go (default: runs/<variant>-<id>)
         cache: keep the activations in this folder; commands that need the same ones read them there
             (default: none kept)
@@ -121,7 +122,8 @@ def train(
     )
     names = [run_name(run) for run in runs]
     name = f"{spec.name}-{content_id(names, 8)}" if names[1:] else names[0]
-    _carry_out(Plan(name, runs, evals=evals), out or Path("runs") / name, cache, threads=threads)
+    plan, folder = Plan(name, runs, evals=evals), out or Path("runs") / name
+    _carry_out(plan, folder, cache, threads=threads).check()
 
 
 def evaluate(
@@ -130,18 +132,18 @@ def evaluate(
     model: Known = None,
     corpus: Known = None,
     hook: Known = None,
-    evals: Evals = ("core",),
+    evals: Evals = (),
     out: OutFolder = None,
     threads: Threads = None,
 ) -> None:
-    """Evaluate an SAE that is on disk, anew, and write a report.
+    """Evaluate an SAE that is on disk, of a language model or a world, anew, and write a report.
 
     Args:
         folder: a run folder (runs/<name> of an output folder) or an SAE folder
         model: language model (default: what the SAE was trained on; so for corpus and hook)
         corpus: text; its held-out part is used
         hook: where in the model
-        evals: evaluations to make
+        evals: evaluations to make (default: the core scores; in a world, all that it has)
         out: where results go (default: the run folder, or <SAE folder>-eval)
         threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
@@ -161,7 +163,7 @@ def evaluate(
         folder, evals=evals, source=source, out=out, listener=hear, exports=[export]
     )
     show_tables(open_console(), summary, evals)
-    _finish(summary)
+    _shown(summary).check()
 
 
 def run(
@@ -170,9 +172,11 @@ def run(
     out: OutFolder = None,
     cache: OutFolder = None,
     reuse: OutFolder = None,
+    jobs: Jobs = 1,
     threads: Threads = None,
 ) -> None:
-    """Carry out a plan: a Python file with a function `plan() -> Plan`. What is done already is
+    """Carry out a plan, over language models or worlds: a Python file with a function `plan()` that
+    returns a Plan, or several, each of which gets a folder of its own. What is done already is
     skipped.
 
     Args:
@@ -182,12 +186,21 @@ def run(
             (default: none kept)
         reuse: another output folder; runs of this plan that are finished there are taken over, not
             trained again
+        jobs: processes; each trains and evaluates the runs of one stream of activations, or its
+            share of them, with its share of the cores
         threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
-    from saelab.experiments.load import load_plan
+    from saelab.experiments.load import load_plans
 
-    plan = load_plan(plan_file)
-    _carry_out(plan, out or Path("runs") / plan.name, cache, reuse, threads=threads)
+    plans = load_plans(plan_file)
+    whole = out or Path("runs") / (plan_file.stem if plans[1:] else plans[0].name)
+    folders = [whole / plan.name if plans[1:] else whole for plan in plans]
+    summaries = [
+        _carry_out(plan, folder, cache, reuse, threads=threads, jobs=jobs)
+        for plan, folder in zip(plans, folders, strict=True)
+    ]
+    for summary in summaries:  # an unhealthy run of one plan does not keep the others from running
+        summary.check()
 
 
 def report(folder: Annotated[Positional[Path], arg(metavar="FOLDER")]) -> None:
@@ -290,25 +303,29 @@ def _carry_out(
     reuse: Path | None = None,
     *,
     threads: int | None,
-) -> None:
+    jobs: int = 1,
+) -> "Summary":
+    """Execute a plan and show what came out."""
     from saelab.console import listener, open_console
     from saelab.experiments.run.execute import execute
     from saelab.interop.saebench import export
 
     use_threads(threads)
     hear = listener(open_console())
-    _finish(execute(plan, out, listener=hear, exports=[export], cache=cache, reuse=reuse))
+    ways: dict[str, Any] = {"exports": [export], "cache": cache, "reuse": reuse, "jobs": jobs}
+    return _shown(execute(plan, out, listener=hear, **ways))
 
 
-def _finish(summary: "Summary") -> None:
-    """Tables, report, paths; then the health gate."""
-    from saelab.console import open_console, show_summary
+def _shown(summary: "Summary") -> "Summary":
+    """Tables, report, paths."""
+    from saelab.console import open_console, show_summary, show_table
     from saelab.report import write_report
 
-    show_summary(open_console(), summary)
+    show = show_table if "headline" in summary.facts else show_summary
+    show(open_console(), summary)
     print(f"report   {write_report(summary.folder)}")
     print(f"summary  {summary.folder / 'summary.json'}")
-    summary.check()
+    return summary
 
 
 if __name__ == "__main__":

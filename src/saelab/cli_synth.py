@@ -8,9 +8,8 @@ from tyro.conf import Positional, UseAppendAction, UseCounterAction, arg
 if TYPE_CHECKING:
     from saelab.experiments.tables.table import Table
 
-BASELINES = "standard,standard_trimmed,batch_topk,jump_relu,matryoshka,frozen"
 Flag = UseCounterAction[int]
-Names = Annotated[str, arg(metavar="NAME,NAME,...")]
+Names = Annotated[str, arg(metavar="NAME,NAME,...", help_behavior_hint="")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
 Changes = UseAppendAction[
     Annotated[
@@ -25,7 +24,7 @@ def synth(
     world: Annotated[Positional[str], arg(metavar="WORLD")] = "",
     *,
     list: Annotated[Flag, arg(help_behavior_hint="")] = 0,
-    variants: Names = BASELINES,
+    variants: Names = "",
     seeds: int = 5,
     first_seed: int = 0,
     l0: Numbers = (),
@@ -42,8 +41,8 @@ def synth(
     Args:
         world: s1, s2, ...; saelab synth --list says what each one tests
         list: list the worlds and what each one tests
-        variants: rows of the table, separated by commas; a row with numbers of its own is
-            NAME=VARIANT:SETTING=NUMBER:...
+        variants: rows of the table, separated by commas (default: the baselines); a row with
+            numbers of its own is NAME=VARIANT:SETTING=NUMBER:...
         seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very
             stream
         first_seed: the first of them. Below 20 for development, from 20 on for results that are
@@ -57,12 +56,14 @@ def synth(
             on it
         out: where results go (default: runs/synth-<world>)
     """
+    from saelab.experiments.tables.standard import BASELINES
     from saelab.experiments.tables.table import Table, plan_of
 
     if list or not world:
         _list()
         return
-    names = tuple(name.strip() for name in variants.split(",") if name.strip())
+    given = tuple(name.strip() for name in variants.split(",") if name.strip())
+    names = given if variants else BASELINES
     changed = dict(map(_number, changes))
     table = Table(world, names, tuple(range(first_seed, first_seed + seeds)), l0, changed, length)
     plan = plan_of(table)  # refuses what cannot work before anything is trained or tuned
@@ -75,7 +76,7 @@ def _carry_out(
     from dataclasses import replace
 
     from saelab.console import listener, open_console, show_table
-    from saelab.experiments.run.worlds import run_table
+    from saelab.experiments.tables.table import run_table
     from saelab.experiments.tables.tune import choose_rates, read_rates
     from saelab.report import write_report
     from saelab.threads import cores

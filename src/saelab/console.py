@@ -20,9 +20,9 @@ from saelab.evals import headlines, metric_of
 from saelab.experiments.compare.summary import Summary
 from saelab.experiments.evaluate.score import read_tables
 from saelab.experiments.listen import Listener
+from saelab.runs import Run
 from saelab.train import Progress, Record
 from saelab.train.health import L0
-from saelab.types import Run
 
 PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
 LOG_WIDTH = 120  # of tables there

@@ -73,6 +73,20 @@ def use_threads(threads: int | None = None, *, processes: int = 1) -> int:
     return torch.get_num_threads()
 
 
+@contextmanager
+def limited(threads: int | None) -> Iterator[None]:
+    """Torch has this many threads inside and as many as before afterwards; None changes nothing."""
+    import torch
+
+    before = torch.get_num_threads()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def waiting() -> str:
     """How torch's threads wait in this process, in words."""
     for name in SET_BY_USER:

@@ -8,11 +8,12 @@ from itertools import islice
 import pytest
 import torch
 
+from saelab.runs import Spec
 from saelab.sae.activations import Activation, TopK
 from saelab.terms.base import Event, Variant
 from saelab.testing import variants as checks
 from saelab.testing.variants import BATCH, CHECKS, N_LATENTS, SparseSource, Subject, variant_checks
-from saelab.types import Cursor, Hook, Spec, Tokens, Windows
+from saelab.types import Cursor, Hook, Tokens, Windows
 from saelab.variants import VARIANTS, build, check_spec, settings_of
 
 NAMES = [name for name, _ in variant_checks("topk")]

@@ -20,7 +20,7 @@ from saelab.store import file_hash, read_json
 
 PLAN = """
 from saelab.experiments.plan import Plan
-from saelab.types import Optim, Run, Source, Spec
+from saelab.runs import Optim, Run, Source, Spec
 
 def plan():
     return Plan("cached", tuple(

@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.cli import COMMANDS, main
+from saelab.runs import Spec
 from saelab.store import file_hash, read_json
-from saelab.types import Spec
 from saelab.variants import BASES, PARTS, ROWS
 
 SHAPE = [

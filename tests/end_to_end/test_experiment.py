@@ -189,12 +189,11 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
     ],
 )
 def test_mistakes_are_found_before_the_model_loads(edit, words, bench, monkeypatch, capsys):
-    from saelab.experiments.run import execute
 
     def loaded(*_args, **_kwargs):
         raise AssertionError("the language model was loaded")
 
-    monkeypatch.setattr(execute, "load_model", loaded)
+    monkeypatch.setattr("saelab.ground.model.load_model", loaded)
     script(bench, edit=edit)
     assert drive(bench, monkeypatch) == 1
     end = capsys.readouterr().err[-1500:]

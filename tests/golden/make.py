@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import write_json
 from saelab.testing.fakes import SparseSource
 from saelab.train import Training
-from saelab.types import Optim, Run, Source, Spec
 from saelab.variants import VARIANTS
 
 FOLDER = Path(__file__).parent

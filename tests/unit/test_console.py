@@ -8,9 +8,9 @@ from rich.console import Console
 from saelab import console
 from saelab.evals.result import Result, Table
 from saelab.experiments.compare.summary import Summary
+from saelab.runs import Run, Source, Spec
 from saelab.store import write_json
 from saelab.train import Health, Progress, Record, UnhealthyRun
-from saelab.types import Run, Source, Spec
 
 RUNS = [Run(Spec("topk", 64, 8), Source(batch=100), seed=seed) for seed in (0, 1)]
 

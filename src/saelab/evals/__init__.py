@@ -18,7 +18,7 @@ from saelab.evals import (
 )
 from saelab.evals.nces import on_worlds as nces_world
 from saelab.evals.result import Evaluation, Metric
-from saelab.types import Source, WorldSource
+from saelab.runs import Source, WorldSource
 
 __all__ = [
     "EVALS",

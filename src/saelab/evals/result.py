@@ -11,8 +11,9 @@ from typing import Any
 
 from saelab.figures import Figure, figure_to_json
 from saelab.ground.held_out import HeldOut
+from saelab.runs import Source, WorldSource
 from saelab.store import plain
-from saelab.types import Better, Dictionary, Score, Source, WorldSource
+from saelab.types import Better, Dictionary, Score
 
 
 @dataclass(frozen=True)

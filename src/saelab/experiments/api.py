@@ -10,9 +10,10 @@ from saelab.experiments.folders import run_folder
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import single
 from saelab.experiments.run.execute import execute
+from saelab.runs import Run
 from saelab.sae.module import SAE
 from saelab.train import Health
-from saelab.types import Run, Score
+from saelab.types import Score
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ def train_sae(
     run: Run,
     out: str | os.PathLike[str],
     *,
-    evals: Sequence[str] = ("core",),
+    evals: Sequence[str] = (),
     listener: Listener | None = None,
 ) -> Result:
     """Train `run` in the folder `out` (or go on, or read what is there), evaluate it, and return
@@ -39,6 +40,7 @@ def train_sae(
     Raises `ValueError` for what cannot work before the language model loads, `UnhealthyRun` when
     the run does not pass the health gate; its files are written all the same.
     """
-    execute(single(run, tuple(evals)), Path(out), listener=listener).check()
-    folder = run_folder(Path(out), run)
-    return Result(folder.path, run, folder.load(), read_scores(folder.path, evals), folder.health())
+    plan, folder = single(run, tuple(evals)), run_folder(Path(out), run)
+    execute(plan, Path(out), listener=listener).check()
+    scores = read_scores(folder.path, plan.evals)
+    return Result(folder.path, run, folder.load(), scores, folder.health())

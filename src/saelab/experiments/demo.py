@@ -3,7 +3,7 @@ language model.
 """
 
 from saelab.experiments.plan import Contrast, Plan
-from saelab.types import Run, Source, Spec
+from saelab.runs import Run, Source, Spec
 
 VARIANTS = ("standard", "jump_relu", "batch_topk", "matryoshka")
 SEEDS = (0, 1)

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from saelab.experiments.plan import Plan, run_from_config, run_id, run_name
+from saelab.runs import Run
 from saelab.sae.io import load_sae
 from saelab.sae.module import SAE
 from saelab.store import CorruptFile, canonical_json, read_json, read_lines, write_json, write_text
 from saelab.train.health import Health
-from saelab.types import Run
 
 RUN_FORMAT = 1
 # what experiment.py puts into a folder before the plan is there

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from saelab.runs import Run
 from saelab.train import Progress
-from saelab.types import Run
 
 
 class Listener(Protocol):

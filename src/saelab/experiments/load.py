@@ -1,7 +1,10 @@
-"""A plan file: a Python file with a function `plan() -> Plan`."""
+"""A plan file: a Python file with a function `plan()` that returns a Plan, or several."""
 
 import importlib.util
+import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from saelab.experiments.plan import Plan
@@ -11,8 +14,10 @@ class BadPlanFile(ValueError):
     """A plan file that cannot be used; the message names file, line and what to write."""
 
 
-def load_plan(path: Path) -> Plan:
-    """Run the file and call its `plan()`. Raises `FileNotFoundError` or `BadPlanFile`, naming file
+def load_plans(path: Path) -> tuple[Plan, ...]:
+    """Run the file and call its `plan()`; one plan, or several of different names.
+
+    The file may import others beside it. Raises `FileNotFoundError` or `BadPlanFile`, naming file
     and line.
     """
     path = Path(path)
@@ -27,13 +32,14 @@ def load_plan(path: Path) -> Plan:
         )
     module = importlib.util.module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
-        if not callable(getattr(module, "plan", None)):
-            raise BadPlanFile(
-                f"{path} has no function plan(); write `def plan() -> Plan:` (example: "
-                "plans/demo.py)"
-            )
-        plan = module.plan()
+        with _neighbours(path.resolve().parent):
+            spec.loader.exec_module(module)
+            if not callable(getattr(module, "plan", None)):
+                raise BadPlanFile(
+                    f"{path} has no function plan(); write `def plan() -> Plan:` (example: "
+                    "plans/demo.py)"
+                )
+            made = module.plan()
     except (
         NameError,
         ImportError,
@@ -44,9 +50,28 @@ def load_plan(path: Path) -> Plan:
         IndexError,
     ) as error:
         raise BadPlanFile(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
-    if not isinstance(plan, Plan):
-        raise BadPlanFile(f"plan() in {path} returned {type(plan).__name__}; return a saelab Plan")
-    return plan
+    plans = tuple(made) if isinstance(made, tuple | list) else (made,)
+    wrong = [plan for plan in plans if not isinstance(plan, Plan)]
+    if wrong or not plans:
+        what = type(wrong[0]).__name__ if wrong else "nothing"
+        raise BadPlanFile(f"plan() in {path} returned {what}; return a saelab Plan")
+    if len({plan.name for plan in plans}) < len(plans):
+        raise BadPlanFile(f"plan() in {path} returned two plans of one name; rename one")
+    return plans
+
+
+@contextmanager
+def _neighbours(folder: Path) -> Iterator[None]:
+    """Files in `folder` can be imported by name inside, and are forgotten afterwards."""
+    before = set(sys.modules)
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+        for name in set(sys.modules) - before:
+            if Path(getattr(sys.modules[name], "__file__", None) or "").parent == folder:
+                del sys.modules[name]
 
 
 def _line(error: BaseException, path: Path) -> str:

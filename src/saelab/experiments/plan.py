@@ -4,12 +4,14 @@ I/O.
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
+from saelab.evals import standard_evals
+from saelab.runs import Optim, Run, Source, Spec, WorldSource
 from saelab.store import content_id
-from saelab.types import Optim, Run, Source, Spec, WorldSource
 
 ADDED = ("dead_after",)  # fields of Optim, None where they are not set
 
@@ -23,6 +25,22 @@ class Contrast:
     metric: str
     baseline: str
     treatment: str
+    # left out of the summary where one of the two has no value at all: levels, trees and the like
+    # only exist in some SAEs
+    where_defined: bool = False
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """A sanity row: where the mean over seeds of a row's metric must lie, else the experiment does
+    not test what it should.
+    """
+
+    variant: str
+    metric: str
+    low: float
+    high: float
+    meaning: str  # what is wrong otherwise, a sentence
 
 
 @dataclass(frozen=True)
@@ -32,7 +50,13 @@ class Plan:
     name: str
     runs: tuple[Run, ...]
     contrasts: tuple[Contrast, ...] = ()
-    evals: tuple[str, ...] = field(default=("core",))
+    evals: tuple[str, ...] = ()  # empty: the standard ones of the first run's source
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what the summary says of it besides
+    sanity: tuple[Expectation, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.evals and self.runs:
+            object.__setattr__(self, "evals", standard_evals(self.runs[0].source))
 
     @property
     def config(self) -> dict[str, Any]:
@@ -83,7 +107,7 @@ def run_from_config(config: dict[str, Any]) -> Run:
     return Run(spec, source, optim, config["seed"])
 
 
-def single(run: Run, evals: tuple[str, ...] = ("core",)) -> Plan:
+def single(run: Run, evals: tuple[str, ...] = ()) -> Plan:
     """The plan of one run; its name is the run's, so that its folder belongs to that run alone."""
     return Plan(run_name(run), (run,), evals=evals)
 

@@ -19,6 +19,7 @@ import torch
 
 from saelab.ground.stream import ActivationStream
 from saelab.ground.views import Block, read_batches, windows_per_batch
+from saelab.runs import Source
 from saelab.store import CorruptFile, file_hash, read_json, read_tensors, write_json, write_tensors
 from saelab.text.corpora import corpus_hash
 from saelab.types import (
@@ -28,7 +29,6 @@ from saelab.types import (
     InputStats,
     Labelled,
     LanguageModel,
-    Source,
     Tokens,
     Views,
     Windows,

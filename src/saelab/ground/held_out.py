@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from saelab.runs import Source, WorldSource
 from saelab.synth.world import World
 from saelab.text.windows import TokenWindows
-from saelab.types import LanguageModel, Source, Windows, WorldSource
+from saelab.types import LanguageModel, Windows
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,8 +4,8 @@ numbers.
 
 from saelab.lm.hooks import parse_hook
 from saelab.lm.weights import load_config
+from saelab.runs import Source
 from saelab.text.corpora import check_corpus
-from saelab.types import Source
 
 _COUNTS = ("tokens", "batch", "context", "buffer", "lm_batch", "eval_windows")
 

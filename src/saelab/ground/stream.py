@@ -17,19 +17,11 @@ from torch import Tensor
 
 from saelab.ground.views import Block, read_batches, seeded
 from saelab.lm.model import HFModel, State
+from saelab.runs import Source
 from saelab.text.corpora import EMBEDDED
 from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
 from saelab.text.windows import TokenWindows, load_windows
-from saelab.types import (
-    Batch,
-    Cursor,
-    InputStats,
-    Labelled,
-    Source,
-    Tokens,
-    Views,
-    Windows,
-)
+from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows
 
 log = logging.getLogger("saelab.lm")
 STATS_FROM = 8_192  # kept activations that scale, mean and median norm are estimated from, at least

@@ -12,7 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from saelab.types import Batch, Cursor, Labelled, Pairs, Source, Tokens, Views, Windows
+from saelab.runs import Source
+from saelab.types import Batch, Cursor, Labelled, Pairs, Tokens, Views, Windows
 
 SAME, OTHER = 0, 1  # kinds of pair
 KINDS = ("same document", "other document")

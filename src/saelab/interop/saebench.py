@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from saelab.evals.result import Result
+from saelab.runs import Source, WorldSource
 from saelab.sae.module import SAE
 from saelab.store import plain, write_json
-from saelab.types import Source
 
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "model_behavior_preservation": ("kl_div_score", "kl_div_with_ablation", "kl_div_with_sae"),
@@ -102,9 +102,9 @@ def file_name(labels: Labels) -> str:
     return f"{labels.release}_{labels.sae}_eval_results.json".replace("/", "_")
 
 
-def export(folder: Path, source: Source, sae: SAE, result: Result) -> None:
+def export(folder: Path, source: Source | WorldSource, sae: SAE, result: Result) -> None:
     """Write a core result into `<folder>/saebench`; other results have no place in the format."""
-    if "compatible" not in result.details:
+    if "compatible" not in result.details or isinstance(source, WorldSource):
         return
     config = {
         "d_in": sae.d_in,

@@ -31,19 +31,6 @@ class Setup:
 
 
 @dataclass(frozen=True)
-class Expectation:
-    """A sanity row: where the mean over seeds of a baseline's metric must lie, else the world does
-    not test what it should.
-    """
-
-    variant: str
-    metric: str
-    low: float
-    high: float
-    meaning: str  # what is wrong otherwise, a sentence
-
-
-@dataclass(frozen=True)
 class Entry:
     """One world of the table."""
 
@@ -55,9 +42,6 @@ class Entry:
     head: str  # the world of its family that learning rates are chosen on
     # numbers of `build` that differ from its defaults
     settings: Mapping[str, float] = field(default_factory=dict)
-    # settings of single variants that differ here
-    own: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    sanity: tuple[Expectation, ...] = ()
 
     @property
     def process(self) -> type:

@@ -17,13 +17,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.sae.io import load_sae, save_sae
 from saelab.sae.module import SAE
 from saelab.store import read_tensors, write_tensors
 from saelab.terms.base import Need, Objective, Step, Term, Variant
 from saelab.testing.fakes import SparseSource
 from saelab.train.loop import Build, Training
-from saelab.types import ActivationSource, Hook, Optim, Run, Source, Spec, value_at
+from saelab.types import ActivationSource, Hook, value_at
 from saelab.variants import build as build_variant
 
 # The battery --------------------------------------------------------------------------------------

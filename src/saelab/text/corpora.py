@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from saelab.runs import Source
 from saelab.store import content_id, file_hash
 from saelab.text.stdlib import Split, stdlib_corpus
-from saelab.types import Source
 
 EMBEDDED = "stdlib"
 SUFFIXES = (".txt", ".jsonl", ".parquet")

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.runs import Source
 from saelab.text.corpora import EMBEDDED, MARK, Document, corpus_hash, read_documents
 from saelab.text.stdlib import HELD_OUT_ONE_IN, Split
-from saelab.types import Source
 
 FEW_DOCUMENTS = 200
 SPREAD = 8  # windows are spread over up to this many times the text they cover ...

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from saelab.types import Run, Score
+from saelab.runs import Run
+from saelab.types import Score
 
 MAX_DEAD = 0.2  # share of latents above which a run is warned about
 MAX_L0_ERROR = 0.05  # relative to the L0 asked for

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saelab.runs import Run, Spec
 from saelab.sae.module import SAE
 from saelab.terms.base import Need, Variant
 from saelab.train.health import Health, Measured, check
 from saelab.train.member import Member, Record
-from saelab.types import ActivationSource, Batch, Cursor, Hook, Run, Spec, Tokens, Windows
+from saelab.types import ActivationSource, Batch, Cursor, Hook, Tokens, Windows
 from saelab.variants import build as build_variant
 
 RECORDS = 200  # health records per run

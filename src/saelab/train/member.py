@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from saelab.runs import Run
 from saelab.terms.base import Step, Variant
 from saelab.train.health import NonFiniteTraining
 from saelab.train.optim import (
@@ -19,7 +20,7 @@ from saelab.train.optim import (
     optimizer_tensors,
     take_step,
 )
-from saelab.types import LanguageModel, Run, Views
+from saelab.types import LanguageModel, Views
 
 # activations without firing (Gao et al. 2024, 2406.04093, A.2); in a short run a tenth of it
 DEAD_AFTER = 10_000_000

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from saelab.types import Optim, Run
+from saelab.runs import Optim, Run
 
 
 def learning_rate(run: Run) -> float:

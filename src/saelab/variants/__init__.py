@@ -8,8 +8,9 @@ from dataclasses import replace
 import torch
 
 from saelab.numbers import Kind, Setting, check_numbers, nearest_name, settings_in
+from saelab.runs import Spec
 from saelab.terms.base import Variant
-from saelab.types import Hook, Spec
+from saelab.types import Hook
 from saelab.variants.tables import BASES, PARTS, ROWS, VARIANTS, Numbers, Row
 
 __all__ = ["BASES", "PARTS", "ROWS", "VARIANTS", "build", "check_spec", "listing", "parse_spec"]

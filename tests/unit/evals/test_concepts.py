@@ -22,6 +22,7 @@ from saelab.evals.concepts.scores import (
     whitening,
 )
 from saelab.ground.held_out import HeldOut
+from saelab.runs import Source
 from saelab.text.labels.labelled import (
     Family,
     LabelledCorpus,
@@ -29,7 +30,7 @@ from saelab.text.labels.labelled import (
     label_tokens,
     labelled_windows,
 )
-from saelab.types import Hook, Source, Windows
+from saelab.types import Hook, Windows
 from toy_lm import ToyDictionary
 
 RNG = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from saelab.evals import EVALS, check_evals
 from saelab.evals.consistency.measure import measure, prepare_labelled
 from saelab.evals.consistency.tokens import MAX_CONCEPTS, decided_tokens
 from saelab.ground.held_out import HeldOut
+from saelab.runs import Source
 from saelab.text.labels.labelled import (
     Family,
     LabelledCorpus,
@@ -27,7 +28,7 @@ from saelab.text.labels.labelled import (
     label_tokens,
     labelled_windows,
 )
-from saelab.types import Hook, LanguageModel, Source, Windows
+from saelab.types import Hook, LanguageModel, Windows
 from toy_lm import ToyDictionary, ToyLM, windows
 
 TOKENIZER = byte_tokenizer()

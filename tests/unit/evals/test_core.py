@@ -10,9 +10,10 @@ from saelab.evals.core import data as core_data
 from saelab.evals.core.data import prepare
 from saelab.evals.core.latents import max_cosine
 from saelab.evals.core.measure import measure
+from saelab.runs import Source
 from saelab.sae.activations import Gated, TopK
 from saelab.sae.module import SAE
-from saelab.types import Dictionary, Hook, LanguageModel, Score, Source
+from saelab.types import Dictionary, Hook, LanguageModel, Score
 from toy_lm import D, ToyDictionary, ToyLM, held, identity, random_dictionary, windows, zero
 
 LM = ToyLM()

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from saelab.experiments.run.checkpoint import Checkpoint, groups
+from saelab.runs import Run, Source, Spec
 from saelab.store import CorruptFile
-from saelab.types import Run, Source, Spec
 
 SOURCE = Source(tokens=10_000, batch=100)
 A, B, C = (Run(Spec("topk", 64, 8), SOURCE, seed=seed) for seed in range(3))

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from saelab.experiments.run.caching import kept
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import CorruptFile, read_tensors
 from saelab.terms.base import Need
 from saelab.terms.causal import fisher_need
 from saelab.testing.variants import BATCH, SparseSource
 from saelab.train import Training
-from saelab.types import Optim, Run, Source, Spec
 
 
 def weights(folder):

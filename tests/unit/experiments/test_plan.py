@@ -6,7 +6,7 @@ import pytest
 
 from saelab.experiments import demo
 from saelab.experiments.folders import OtherContent, RunFolder, claim, run_folder, stored_run
-from saelab.experiments.load import load_plan
+from saelab.experiments.load import load_plans
 from saelab.experiments.plan import (
     Contrast,
     Plan,
@@ -16,8 +16,8 @@ from saelab.experiments.plan import (
     run_name,
     single,
 )
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import CorruptFile, append_line, read_lines
-from saelab.types import Optim, Run, Source, Spec
 from saelab.variants import check_spec
 
 RUN = Run(
@@ -137,7 +137,7 @@ def test_the_demo_is_a_plan_that_anyone_can_run():
     check_plan(plan)
     for run in plan.runs:
         check_spec(run.spec)
-    assert load_plan(Path(__file__).parents[3] / "plans" / "demo.py") == plan
+    assert load_plans(Path(__file__).parents[3] / "plans" / "demo.py") == (plan,)
     variants = {run.spec.variant for run in plan.runs}
     assert len(variants) >= 4 and {run.seed for run in plan.runs} == {0, 1}
     assert (

@@ -4,8 +4,8 @@ import pytest
 
 from saelab.experiments.plan import run_id
 from saelab.experiments.tables.rows import Row, parse_row
+from saelab.experiments.tables.standard import OWN
 from saelab.experiments.tables.table import Table, plan_of
-from saelab.synth.worlds import WORLDS
 from saelab.variants import settings_of
 
 
@@ -49,7 +49,7 @@ def test_a_tables_rows_carry_their_numbers_beside_the_worlds():
     settings = {run.spec.name: run.spec.settings for run in plan.runs}
     own = {
         name: value
-        for name, value in WORLDS["s1"].own["causal"].items()
+        for name, value in OWN["s1"]["causal"].items()
         if value != settings_of("causal")[name]
     }
     assert settings == {

@@ -8,14 +8,16 @@ from pathlib import Path
 import pytest
 
 from saelab.experiments.compare.judge import means
+from saelab.experiments.compare.summary import sanity
 from saelab.experiments.folders import OtherContent, run_folder
 from saelab.experiments.listen import Silent
-from saelab.experiments.run.worlds import run_table
 from saelab.experiments.tables import tune
-from saelab.experiments.tables.table import Table, facts, plan_of, sanity
+from saelab.experiments.tables.standard import OWN, SANITY
+from saelab.experiments.tables.table import Table, plan_of, run_table
+from saelab.runs import Run, WorldSource
 from saelab.store import CorruptFile, read_json
 from saelab.synth.worlds import WORLDS
-from saelab.types import Run, Windows, WorldSource
+from saelab.types import Windows
 from saelab.variants import settings_of
 
 QUICK = {"steps": 40}
@@ -61,10 +63,9 @@ def test_a_world_may_set_numbers_of_a_single_variant():
         and rows["mine"]["weight"] == 8
     )
     assert rows["end_to_end"] == {"anneal": 3, "weight": 4}
-    for entry in WORLDS.values():
-        assert all(
-            set(settings) <= set(settings_of(variant)) for variant, settings in entry.own.items()
-        )
+    assert set(OWN) <= set(WORLDS) and set(SANITY) <= set(WORLDS)
+    for own in OWN.values():
+        assert all(set(settings) <= set(settings_of(variant)) for variant, settings in own.items())
 
 
 def test_several_l0s_make_a_row_each():
@@ -180,15 +181,15 @@ def test_means_need_every_healthy_seed():
 
 
 def test_sanity_says_when_a_world_does_not_test_what_it_should():
-    entry = WORLDS["s1"]
+    expected = SANITY["s1"]
 
     def found(value):
         rows = [{"variant": "batch_topk", "metrics": {"causal_mcc": {"value": value}}}]
-        return {row["metric"]: row["ok"] for row in sanity(entry, rows)}["causal_mcc"]
+        return {row["metric"]: row["ok"] for row in sanity(expected, rows)}["causal_mcc"]
 
     assert found(0.02) is True and found(0.9) is False and found(None) is None
-    assert {row["ok"] for row in sanity(entry, [])} == {None}
-    assert facts(Table("s1", ("topk",), (0,)), [])["sanity"][0]["value"] is None
+    assert {row["ok"] for row in sanity(expected, [])} == {None}
+    assert plan_of(Table("s1", ("topk",), (0,))).sanity == expected
 
 
 def test_rates_are_chosen_on_the_head_world(tmp_path, monkeypatch):
@@ -256,11 +257,11 @@ def test_batch_selection_is_a_reading_of_its_own(tmp_path):
 def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from saelab.experiments.tables import table as synth
+    from saelab.experiments.run import preflight
     from saelab.variants import build
 
     monkeypatch.setattr(
-        synth,
+        preflight,
         "build",
         lambda spec, d_in, seed: replace(build(spec, d_in, seed), batches={"main": Windows}),
     )
@@ -270,11 +271,11 @@ def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkey
     ):
         run_table(table("batch_topk", world="s2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    synth.check_batches(plan_of(table("batch_topk", world="s3")))  # has both
+    preflight.preflight(plan_of(table("batch_topk", world="s3")), own_build=False)  # has both
 
 
 def test_a_variant_that_asks_a_model_is_refused_where_there_is_none(tmp_path):
-    from saelab.experiments.tables.table import check_batches
+    from saelab.experiments.run.preflight import preflight
 
     with pytest.raises(
         ValueError,
@@ -282,4 +283,4 @@ def test_a_variant_that_asks_a_model_is_refused_where_there_is_none(tmp_path):
     ):
         run_table(table("batch_topk", "causal", world="s2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    check_batches(plan_of(table("causal", "end_to_end", world="s1d")))
+    preflight(plan_of(table("causal", "end_to_end", world="s1d")), own_build=False)

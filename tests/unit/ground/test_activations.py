@@ -11,9 +11,10 @@ from helpers import byte_tokenizer, tiny_corpus, tiny_model
 from saelab.ground.cache import CachedStream, plan_cache, shard_name, write_cache
 from saelab.ground.stream import ActivationStream, BrokenModelError, capture_windows
 from saelab.lm.model import HFModel, load_model, wrap
+from saelab.runs import Source
 from saelab.store import CorruptFile
 from saelab.text.windows import load_windows
-from saelab.types import Cursor, Source, Tokens, Windows
+from saelab.types import Cursor, Tokens, Windows
 
 
 @pytest.fixture(scope="module")

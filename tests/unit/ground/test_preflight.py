@@ -5,7 +5,7 @@ import pytest
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.ground.preflight import check_source
 from saelab.lm import weights
-from saelab.types import Source
+from saelab.runs import Source
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,10 @@ from saelab.ground.cache import CachedStream, plan_cache, write_cache
 from saelab.ground.stream import ActivationStream
 from saelab.ground.views import OTHER, SAME, Block
 from saelab.lm.model import HFModel, wrap
+from saelab.runs import Source
 from saelab.text.labels.python import VALUES
 from saelab.text.windows import load_windows
-from saelab.types import Cursor, Labelled, Pairs, Source, Tokens, Windows
+from saelab.types import Cursor, Labelled, Pairs, Tokens, Windows
 
 BRACKET = VALUES["token_type"].index("bracket")
 

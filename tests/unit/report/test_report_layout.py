@@ -9,8 +9,9 @@ from saelab.evals.core.examples import Context, LatentExample
 from saelab.evals.core.profile import LatentProfile
 from saelab.evals.result import Result
 from saelab.report import write_report
+from saelab.runs import Run, Source, Spec
 from saelab.store import append_line, write_json
-from saelab.types import Run, Score, Source, Spec
+from saelab.types import Score
 from unit.report.test_report_page import Page
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.sae.activations import BatchTopK, Priced, ReLU, TopK
 from saelab.sae.jump_relu import JumpReLU
 from saelab.sae.module import SAE
@@ -16,7 +17,7 @@ from saelab.terms.reconstruct import mse
 from saelab.terms.sparsity import l1
 from saelab.testing.variants import BATCH, SparseSource, variant_checks
 from saelab.train import Training
-from saelab.types import Cursor, Optim, Run, Source, Spec, Windows
+from saelab.types import Cursor, Windows
 from saelab.variants import build
 from saelab.variants.causal import with_price
 

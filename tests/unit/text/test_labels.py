@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer
+from saelab.runs import Source
 from saelab.text.labels import labelled as labels_module
 from saelab.text.labels.files import read_labels
 from saelab.text.labels.labelled import (
@@ -28,7 +29,6 @@ from saelab.text.labels.python import FAMILIES, VALUES, python_labels
 from saelab.text.labels.sets import balanced, cells, labelled, spans, split_by_file
 from saelab.text.stdlib import SourceFile, StdlibCorpus
 from saelab.text.windows import load_windows
-from saelab.types import Source
 
 TOKENIZER = byte_tokenizer()
 SOURCE = '''"""Module text."""

@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_corpus
+from saelab.runs import Source
 from saelab.text.corpora import corpus_hash, read_documents
 from saelab.text.windows import load_windows
-from saelab.types import Source
 
 TOKENIZER = byte_tokenizer()
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from saelab.runs import Run, Source, Spec
 from saelab.train.health import Measured, NonFiniteTraining, UnhealthyRun, check
-from saelab.types import Run, Source, Spec
 
 RUN = Run(Spec("topk", 64, 32.0), Source())
 GOOD = Measured(steps=100, l0=32.5, explained_variance=0.8, dead=0.1)

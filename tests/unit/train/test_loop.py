@@ -6,22 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.terms.base import Event, Need, Objective, Term
 from saelab.testing.variants import BATCH, SparseSource
 from saelab.train import NonFiniteTraining, Training
 from saelab.train import loop as loop_module
-from saelab.types import (
-    Cursor,
-    InputStats,
-    Labelled,
-    Optim,
-    Pairs,
-    Run,
-    Source,
-    Spec,
-    Tokens,
-    Windows,
-)
+from saelab.types import Cursor, InputStats, Labelled, Pairs, Tokens, Windows
 from saelab.variants import VARIANTS, build
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.train.optim import (
     build_optimizer,
     first_of_last,
@@ -13,7 +14,6 @@ from saelab.train.optim import (
     optimizer_tensors,
     take_step,
 )
-from saelab.types import Optim, Run, Source, Spec
 
 
 def test_lr_factor_warms_up_stays_and_decays():

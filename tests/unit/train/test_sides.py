@@ -11,6 +11,7 @@ from torch import nn
 from helpers import byte_tokenizer, tiny_model
 from saelab.ground.stream import ActivationStream
 from saelab.lm.model import wrap
+from saelab.runs import Optim, Run, Source, Spec, WorldSource
 from saelab.sae.activations import BatchTopK, TopK
 from saelab.sae.module import SAE
 from saelab.synth.worlds import WORLDS, build_world
@@ -19,18 +20,7 @@ from saelab.testing.fakes import SparseSource
 from saelab.testing.variants import variant_checks
 from saelab.text.windows import load_windows
 from saelab.train import Training
-from saelab.types import (
-    Cursor,
-    Labelled,
-    Optim,
-    Pairs,
-    Run,
-    Source,
-    Spec,
-    Tokens,
-    Windows,
-    WorldSource,
-)
+from saelab.types import Cursor, Labelled, Pairs, Tokens, Windows
 from saelab.variants import build
 
 STEPS, BATCH, L = 12, 96, 48

@@ -8,11 +8,12 @@ import torch
 from helpers import byte_tokenizer, tiny_corpus, tiny_model
 from saelab.ground.stream import ActivationStream
 from saelab.lm.model import wrap
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.terms.base import Objective
 from saelab.testing.variants import BATCH, SparseSource, Subject
 from saelab.text.windows import load_windows
 from saelab.train import Training
-from saelab.types import Optim, Run, Source, Spec, value_at
+from saelab.types import value_at
 from saelab.variants import build
 from saelab.variants.baselines import batch_topk
 from saelab.variants.causal import with_kl, with_metric

@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from saelab.experiments.tables.table import Table, plan_of
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.sae.activations import BatchTopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.reconstruct import mse, prefix_mse, tilted_mean
 from saelab.testing.variants import BATCH, SparseSource, variant_checks
 from saelab.train import Training
-from saelab.types import Optim, Run, Source, Spec, Tokens
+from saelab.types import Tokens
 from saelab.variants import build, settings_of
 from saelab.variants.frontier import level_widths
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 
 from saelab.experiments.plan import run_from_config, run_id
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.testing.variants import BATCH, SparseSource
 from saelab.train import Training
-from saelab.types import Optim, Run, Source, Spec, Tokens
+from saelab.types import Tokens
 from saelab.variants import (
     BASES,
     PARTS,

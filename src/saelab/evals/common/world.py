@@ -7,9 +7,10 @@ from typing import Any
 from saelab.evals.common.selected import batch_selected
 from saelab.evals.result import Metric, Result
 from saelab.ground.held_out import HeldOut
+from saelab.runs import Source, WorldSource
 from saelab.synth.world import World
 from saelab.synth.worlds import WORLDS, entry_of
-from saelab.types import Better, Dictionary, Score, Source, WorldSource
+from saelab.types import Better, Dictionary, Score
 
 BATCH = "_batch"  # ends the key of a metric whose codes are those of batch selection
 

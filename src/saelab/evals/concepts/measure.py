@@ -48,6 +48,7 @@ from saelab.evals.concepts.scores import (
 )
 from saelab.evals.result import Result, Table
 from saelab.ground.held_out import HeldOut
+from saelab.runs import Source, WorldSource
 from saelab.text.labels.labelled import (
     Concept,
     TokenLabels,
@@ -57,7 +58,7 @@ from saelab.text.labels.labelled import (
     stdlib_labels,
 )
 from saelab.text.labels.sets import split_by_file
-from saelab.types import Better, Dictionary, Hook, Score, Source, WorldSource
+from saelab.types import Better, Dictionary, Hook, Score
 
 MIN_COUNT = 50  # tokens with and without the concept, in each half
 MIN_FILES = 3  # files with the concept, in each half

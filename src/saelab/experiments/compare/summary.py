@@ -3,8 +3,8 @@
 import platform
 import resource
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 from saelab.experiments.compare.judge import judge, means, merged, row
 from saelab.experiments.evaluate.score import read_scores, with_scores
 from saelab.experiments.folders import run_folder
-from saelab.experiments.plan import Plan
+from saelab.experiments.plan import Contrast, Expectation, Plan
 from saelab.store import read_json, write_json
 from saelab.train import Health, UnhealthyRun
 from saelab.types import Better
@@ -66,7 +66,9 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
             row(folder.name, run.spec.name, run.seed, healthy=health.healthy, scores=scores)
         )
         facts.append(folder.meta().get("facts", {}))
-    contrasts = judge(plan.contrasts, rows, better)
+    asked = [c for c in plan.contrasts if not c.where_defined or _defined(c, rows)]
+    contrasts = judge(asked, rows, better)
+    together = means(rows, better)
     record = {
         **merged(facts),
         "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],
@@ -78,16 +80,43 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
             f"{name}: {text}" for name, health in healths.items() for text in health.warnings
         ],
     }
+    if plan.facts:
+        record |= {**plan.facts, "sanity": sanity(plan.sanity, together)}
     if seconds is None and (Path(out) / "summary.json").exists():
         before = read_json(Path(out) / "summary.json").get("facts", {})
         record |= {
             name: before[name] for name in ("seconds", "peak_rss_mb", "versions") if name in before
         }
     return write_summary(
-        Summary(
-            Path(out), tuple(rows), tuple(contrasts), tuple(means(rows, better)), record, healths
-        )
+        Summary(Path(out), tuple(rows), tuple(contrasts), tuple(together), record, healths)
     )
+
+
+def _defined(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether both arms have the metric at all."""
+    return all(
+        any(
+            row["metrics"].get(contrast.metric, {}).get("value") is not None
+            for row in rows
+            if row["variant"] == arm
+        )
+        for arm in (contrast.baseline, contrast.treatment)
+    )
+
+
+def sanity(
+    expected: Sequence[Expectation], means: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Each expectation with the mean that was measured; `ok` null where its row was not run or is
+    undefined.
+    """
+    measured = {row["variant"]: row["metrics"] for row in means}
+    rows = []
+    for wanted in expected:
+        value = measured.get(wanted.variant, {}).get(wanted.metric, {}).get("value")
+        ok = None if value is None else wanted.low <= value <= wanted.high
+        rows.append({**asdict(wanted), "value": value, "ok": ok})
+    return rows
 
 
 def write_summary(summary: Summary) -> Summary:

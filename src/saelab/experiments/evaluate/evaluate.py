@@ -1,4 +1,6 @@
-"""Evaluate an SAE that lies on disk: a run's, or a bare SAE folder on a model and text given."""
+"""Evaluate an SAE that lies on disk: a run's, or a bare SAE folder on a model and text, or in a
+world.
+"""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -7,19 +9,19 @@ from pathlib import Path
 from time import monotonic
 from typing import Any
 
-from saelab.evals import check_evals
+from saelab.evals import check_evals, standard_evals
 from saelab.experiments.compare.judge import means, row
 from saelab.experiments.compare.summary import Summary, peak_rss, versions, write_summary
 from saelab.experiments.evaluate.score import Export, evaluate_into, prepare_bench, with_scores
 from saelab.experiments.folders import RunFolder, stored_run
 from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import run_from_config
-from saelab.ground.preflight import check_source
-from saelab.lm.model import load_model
+from saelab.ground.ground import kind_of, open_ground
+from saelab.runs import Run, Source, WorldSource
 from saelab.sae.io import load_sae
 from saelab.store import CorruptFile, content_id, read_json, write_json
+from saelab.threads import limited
 from saelab.train import Health
-from saelab.types import Run, Source
 
 
 @dataclass(frozen=True)
@@ -40,8 +42,8 @@ class Target:
 def evaluate(
     folder: str | os.PathLike[str],
     *,
-    evals: Sequence[str] = ("core",),
-    source: Source | None = None,
+    evals: Sequence[str] = (),
+    source: Source | WorldSource | None = None,
     out: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     exports: Iterable[Export] = (),
@@ -49,7 +51,8 @@ def evaluate(
     """Evaluate a run folder, or any SAE folder, anew; write `eval/`, `health.json` and
     `summary.json`.
 
-    `source` says on which model and text (default: what the SAE was trained on). Without `out`,
+    `evals`: by default the standard ones of its ground (`evals.standard_evals`). `source` says on
+    which model and text, or which world (default: what the SAE was trained on). Without `out`,
     results of a run go into its folder, on another text into `eval-<id>` there, and those of a bare
     SAE into `<folder>-eval`. Raises `FileNotFoundError` when there is no SAE, `ValueError` when its
     model and text are not known or do not fit it.
@@ -57,20 +60,18 @@ def evaluate(
     started, listener = monotonic(), listener or Silent()
     target = locate(Path(folder), None if out is None else Path(out))
     sae = load_sae(target.sae)
-    own = target.run.text if target.run else None
+    own = target.run.source if target.run else None
     source = source or _trained_on(target)
     # another text's numbers must not replace those of the run's plan
     if own not in (None, source) and out is None:
         target = locate(Path(folder), target.home / f"eval-{content_id(asdict(source), 8)}")
-    check_source(source)
+    kind_of(source).check(source)
+    evals = tuple(evals) or standard_evals(source)
     check_evals(evals, source)
-    lm = load_model(source.model, source.hook)
-    listener.note(
-        f"evaluating {target.sae} on {source.model} at {lm.hook.name}, text {source.corpus}: "
-        f"{', '.join(evals)}"
-    )
-    bench = prepare_bench(lm, source, evals)
-    scores = evaluate_into(target.folder, sae, bench, exports)
+    with limited(kind_of(source).threads):
+        ground = open_ground(source)
+        listener.note(f"evaluating {target.sae} on {ground.name}: {', '.join(evals)}")
+        scores = evaluate_into(target.folder, sae, prepare_bench(ground.held_out(), evals), exports)
     variant, seed = (target.run.spec.name, target.run.seed) if target.run else (sae.act.name, 0)
     if not (target.folder / "run.json").exists():
         spec = {"variant": variant, "n_latents": sae.n_latents}
@@ -80,13 +81,8 @@ def evaluate(
         )
     health = with_scores(_trained_health(target), scores)
     write_json(target.folder / "health.json", asdict(health))
-    facts: dict[str, Any] = {
-        "model": source.model,
-        "hook": lm.hook.name,
-        "corpus": source.corpus,
+    facts = ground.about | {
         "seeds": [seed],
-    }
-    facts |= {
         "seconds": round(monotonic() - started, 1),
         "peak_rss_mb": round(peak_rss() / 1e6),
         "versions": versions(),
@@ -99,11 +95,17 @@ def evaluate(
 
 def source_of(folder: Path, changes: Mapping[str, Any]) -> Source:
     """What the SAE in `folder` was trained on, with `changes`; saelab's defaults where it is not
-    known.
+    known. Raises `ValueError` for an SAE of a world, which has no model and text to change.
     """
     target = locate(folder, None)
-    known = target.run is not None or _recorded(target) is not None
-    return replace(_trained_on(target) if known else Source(), **changes)
+    recorded = target.run is not None or _recorded(target) is not None
+    source = _trained_on(target) if recorded else Source()
+    if isinstance(source, WorldSource):
+        raise ValueError(
+            f"{folder} was trained on the world {source.world!r}, which has no "
+            f"{', '.join(changes)} to change; leave that out"
+        )
+    return replace(source, **changes)
 
 
 def locate(folder: Path, out: Path | None) -> Target:
@@ -138,10 +140,10 @@ def locate(folder: Path, out: Path | None) -> Target:
     return Target(sae, run, home / "runs" / (parent if run else sae).resolve().name, home)
 
 
-def _trained_on(target: Target) -> Source:
+def _trained_on(target: Target) -> Source | WorldSource:
     """What the SAE was trained on: its run's source, else the one recorded beside it."""
     if target.run is not None:
-        return target.run.text
+        return target.run.source
     path, config = target.sae / "sae.json", _recorded(target)
     if config is None:
         raise ValueError(
@@ -149,7 +151,7 @@ def _trained_on(target: Target) -> Source:
             "and --hook"
         )
     try:
-        return run_from_config(config).text
+        return run_from_config(config).source
     except (KeyError, TypeError) as error:
         raise CorruptFile(
             f"{path}: the run recorded in it is damaged ({error!r}); give --model, --corpus and "

@@ -8,50 +8,28 @@ from typing import Any
 from saelab.evals import EVALS
 from saelab.evals.result import Result, Table
 from saelab.ground.held_out import HeldOut
-from saelab.ground.stream import capture_windows
-from saelab.lm.model import HFModel
+from saelab.runs import Source, WorldSource
 from saelab.sae.module import SAE
 from saelab.store import CorruptFile, read_json, write_json
-from saelab.text.windows import load_windows
 from saelab.train import Health
 from saelab.train.health import score_problems
-from saelab.types import Score, Source
+from saelab.types import Score
 
 # writes a result in somebody else's format, where that has a place for it
-Export = Callable[[Path, Source, SAE, Result], None]
+Export = Callable[[Path, Source | WorldSource, SAE, Result], None]
 
 
 @dataclass(frozen=True)
 class Bench:
     """What evaluations share across SAEs of one source: prepared data by evaluation name."""
 
-    source: Source
+    source: Source | WorldSource
     prepared: Mapping[str, Any]
 
 
-def prepare_bench(lm: HFModel, source: Source, evals: Sequence[str]) -> Bench:
-    """Capture held-out windows of `source` once, masked as in training, and prepare every
-    evaluation on them.
-    """
-    windows = load_windows(source, lm, "held_out")
-    batches = list(capture_windows(lm, windows, source))
-    held = HeldOut(source, lm, batches, windows)
-    return Bench(source, {name: EVALS[name].prepare(held) for name in evals})
-
-
-def facts_of(lm: HFModel, stream_facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What is recorded about the data beside every SAE, in the words of `summary.json`."""
-    facts = dict(stream_facts)
-    dropped = facts.pop("dropped")
-    return {
-        "model": lm.name,
-        "hook": lm.hook.name,
-        "layer": lm.hook.layer,
-        "d_in": lm.d_in,
-        "weights_hash": lm.weights_hash,
-        **facts,
-        "dropped_tokens_share": round(sum(dropped.values()), 6),
-    }
+def prepare_bench(held: HeldOut, evals: Sequence[str]) -> Bench:
+    """Prepare every evaluation on the held-out data of one source."""
+    return Bench(held.source, {name: EVALS[name].prepare(held) for name in evals})
 
 
 def evaluate_into(

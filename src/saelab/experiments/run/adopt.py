@@ -9,8 +9,8 @@ from pathlib import Path
 from saelab.experiments.folders import RunFolder, run_folder, stored_run
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import run_id
+from saelab.runs import Run
 from saelab.store import CorruptFile, atomic_folder, write_bytes
-from saelab.types import Run
 
 
 def check_reuse(folder: Path) -> None:
@@ -23,13 +23,13 @@ def check_reuse(folder: Path) -> None:
 
 
 def adopt(
-    runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, weights_hash: str
+    runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, weights_hash: str | None
 ) -> None:
     """Copy those of `runs` that are finished in `folder` into `out`, with their logs and
     evaluations.
 
     A run is found by its content id, whatever its row is called. One that was trained on other
-    weights of the model is left alone, and said.
+    weights of the model (`weights_hash`; None: a world) is left alone, and said.
     """
     found = {
         path.name.rsplit("-", 1)[-1]: path

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from saelab.experiments.listen import Listener
 from saelab.experiments.run.group import Interrupted
-from saelab.ground.cache import CachedStream, is_cached, plan_cache, write_cache
+from saelab.ground.cache import is_cached, plan_cache, write_cache
+from saelab.ground.ground import Ground
 from saelab.ground.stream import ActivationStream
+from saelab.runs import Source, WorldSource
 from saelab.store import content_id, read_tensors, write_tensors
 from saelab.terms.base import Need
 from saelab.train.loop import CALIBRATION_ROWS, Meet
-from saelab.types import ActivationSource, Source
+from saelab.types import ActivationSource
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,19 +31,22 @@ if TYPE_CHECKING:
 NOTE_SECONDS = 10.0  # between notes of progress
 
 
-def cached(stream: ActivationStream, cache: Path, listener: Listener) -> CachedStream:
-    """The batches of `stream` from its folder under `cache`; a finished cache is used as it is, the
-    model is not run.
+def cached(ground: Ground, cache: Path, listener: Listener) -> Ground:
+    """`ground` with its batches from its folder under `cache`; a finished cache is used as it is,
+    the model is not run. A ground whose batches cost nothing is returned as it is.
 
     Raises `OSError` (no space) before anything is written, `ValueError` when the folder is of
     another model or text, `CorruptFile` for a truncated shard, `Interrupted` on Ctrl-C: finished
     shards are kept.
     """
-    folder, tokens = source_folder(cache, stream.source), _tokens(stream.source)
+    stream = ground.live
+    if stream is None:
+        return ground
+    folder, tokens = source_folder(cache, ground.source), _tokens(stream.source)
     if not is_cached(stream, folder, tokens):
         _write(stream, folder, tokens, listener)
     listener.note(f"training reads its activations from {folder}")
-    return CachedStream(folder, stream.source, stream.lm)
+    return ground.on_disk(folder)
 
 
 def kept(folder: Path) -> Meet:
@@ -61,7 +66,7 @@ def kept(folder: Path) -> Meet:
     return meet
 
 
-def source_folder(cache: Path, source: Source) -> Path:
+def source_folder(cache: Path, source: Source | WorldSource) -> Path:
     """Where under `cache` the activations of `source` are; held-out windows, which are not cached,
     do not matter.
     """

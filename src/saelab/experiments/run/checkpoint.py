@@ -13,9 +13,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from saelab.experiments.plan import run_id, run_name
+from saelab.runs import Run
 from saelab.store import CorruptFile, content_id, read_tensors, write_tensors
 from saelab.train import Training
-from saelab.types import Run
 
 
 @dataclass(frozen=True)

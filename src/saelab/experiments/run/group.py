@@ -12,12 +12,13 @@ from typing import Any
 from saelab.experiments.folders import RunFolder, run_folder
 from saelab.experiments.listen import Listener
 from saelab.experiments.run.checkpoint import Checkpoint
+from saelab.runs import Run
 from saelab.sae.io import save_sae
 from saelab.store import append_line
 from saelab.terms.base import Need
 from saelab.train import Health, NonFiniteTraining, Training
 from saelab.train.loop import Build, Meet
-from saelab.types import ActivationSource, Run
+from saelab.types import ActivationSource
 
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_STEPS = 2_000

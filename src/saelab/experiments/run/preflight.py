@@ -9,9 +9,11 @@ from pathlib import Path
 
 from saelab.evals import check_evals
 from saelab.experiments.plan import Plan, check_plan
-from saelab.ground.preflight import check_source
-from saelab.types import Run, Source
-from saelab.variants import VARIANTS, check_spec
+from saelab.ground.ground import kind_of
+from saelab.runs import Run, Source, WorldSource
+from saelab.store import canonical_json
+from saelab.synth.worlds import build_world
+from saelab.variants import VARIANTS, build, check_spec
 
 
 def preflight(plan: Plan, *, own_build: bool) -> None:
@@ -25,14 +27,37 @@ def preflight(plan: Plan, *, own_build: bool) -> None:
     for run in plan.runs:
         if not own_build or run.spec.variant in VARIANTS:
             check_spec(run.spec)
-    for source in sources(plan.runs):
-        check_source(source)
+    for source in {_ground(run): run.source for run in plan.runs}.values():
+        kind_of(source).check(source)
         check_evals(plan.evals, source)
+    if not own_build:
+        _check_batches(plan)
 
 
-def sources(runs: Sequence[Run]) -> list[Source]:
+def sources(runs: Sequence[Run]) -> list[Source | WorldSource]:
     """The different sources of `runs`, in order of appearance."""
-    return list(dict.fromkeys(run.text for run in runs))
+    together: list[Source | WorldSource] = []
+    for run in runs:
+        together += [] if run.source in together else [run.source]
+    return together
+
+
+def _ground(run: Run) -> str:
+    """What sources have in common that can be checked together: seeds of a world are alike."""
+    config = dict(run.config["source"])
+    return canonical_json({key: value for key, value in config.items() if key != "seed"})
+
+
+def _check_batches(plan: Plan) -> None:
+    """Refuse a variant that reads batches, or asks a model, which its world does not have. Raises
+    `ValueError`.
+    """
+    # the seeds of a row ask for the same
+    for run in {(run.spec.name, _ground(run)): run for run in plan.runs}.values():
+        if not isinstance(run.source, WorldSource):  # a language model's stream has everything
+            continue
+        world, variant = build_world(run.source), build(run.spec, 1, run.seed)
+        variant.check_source(run.spec.name, world)
 
 
 def check_disk(runs: Sequence[Run], d_in: int, out: Path) -> None:

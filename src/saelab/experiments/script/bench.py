@@ -23,14 +23,16 @@ from saelab.experiments.folders import OtherContent
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan, check_plan
 from saelab.experiments.run.execute import execute
+from saelab.experiments.run.preflight import sources
 from saelab.experiments.script.dry_run import dry_run
 from saelab.experiments.script.final_info import final_info, write_notes
-from saelab.ground.preflight import check_source
+from saelab.ground.ground import kind_of
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import content_id, read_json, write_json, write_text
 from saelab.terms.base import Variant
 from saelab.train import UnhealthyRun
 from saelab.train.loop import Build
-from saelab.types import Hook, Optim, Run, Source, Spec
+from saelab.types import Hook
 from saelab.variants import check_spec
 
 NAMES = (
@@ -75,10 +77,10 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
         if _finished(out, identity):
             listener.note(f"{out} holds this very experiment, finished; it is left as it is")
             raise SystemExit(0)
-        for run in {run.text: run for run in plan.runs}.values():
-            check_source(run.text)
-            check_evals(plan.evals, run.text)
-            dry_run(run, build)
+        for source in sources(plan.runs):
+            kind_of(source).check(source)
+            check_evals(plan.evals, source)
+            dry_run(next(run for run in plan.runs if run.source == source), build)
         _clear(out, identity)
         write_json(out / "experiment.json", {"id": identity, "finished": False})
         write_text(out / "experiment.py", path.read_text(encoding="utf-8"))

@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from saelab.lm.hooks import parse_hook
 from saelab.lm.weights import load_config
+from saelab.runs import Run, Source
 from saelab.terms.base import Objective, Step, TermFunction, Variant
 from saelab.testing.fakes import SparseSource
 from saelab.train import Training
 from saelab.train.loop import Build
-from saelab.types import Run
 
 STEPS, ROWS = 2, 64  # steps, activations per step
 
@@ -21,10 +21,11 @@ def dry_run(run: Run, build: Build) -> None:
     """Train `run`'s variant for two steps on noise, calibrate and encode. Raises whatever the
     variant raises.
     """
-    config = load_config(run.text.model)
+    source = run.source
+    assert isinstance(source, Source), "a script trains on a language model"
+    config = load_config(source.model)
     text = config.get_text_config()
-    hook = parse_hook(run.text.hook, config)
-    noise = SparseSource(d_in=text.hidden_size, batch=ROWS, hook=hook)
+    noise = SparseSource(d_in=text.hidden_size, batch=ROWS, hook=parse_hook(source.hook, config))
     short = replace(run, source=replace(run.source, tokens=STEPS * ROWS, batch=ROWS))
     training = Training([short], noise, build=lambda *asked: _watched(build(*asked)))
     for _ in training:

@@ -12,6 +12,7 @@ from saelab.experiments.evaluate.score import read_scores
 from saelab.experiments.folders import RunFolder, complete_lines, run_folder
 from saelab.experiments.plan import Plan
 from saelab.experiments.run.preflight import sources
+from saelab.runs import Source
 from saelab.store import write_text
 from saelab.train.optim import learning_rate
 
@@ -26,6 +27,7 @@ def final_info(plan: Plan, out: Path) -> dict[str, Any]:
     """
     info: dict[str, Any] = {}
     for source in sources(plan.runs):
+        assert isinstance(source, Source), "a script trains on a language model"
         folders = [run_folder(out, run) for run in plan.runs if run.source == source]
         values = [_values(folder, plan.evals) for folder in folders]
         by_name: dict[str, list[float | None]] = {

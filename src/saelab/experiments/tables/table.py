@@ -1,23 +1,23 @@
-"""A table on a synthetic world: variants x seeds x L0s, paired by seed, as a plan; and what its
-summary adds.
-"""
+"""A table on a synthetic world: variants x seeds x L0s, paired by seed, as a plan."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from saelab.evals import standard_evals
+from saelab.experiments.compare.summary import Summary
+from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Contrast, Plan
+from saelab.experiments.run.execute import execute
 from saelab.experiments.tables.rows import Row, parse_row
+from saelab.experiments.tables.standard import COMPARATOR, OWN, SANITY
+from saelab.runs import Optim, Run, Spec, WorldSource
 from saelab.store import content_id
 from saelab.synth.entry import Entry, Setup
-from saelab.synth.world import World
-from saelab.synth.worlds import build_world, configure, entry_of
-from saelab.types import Optim, Run, Spec, WorldSource
-from saelab.variants import build, settings_of
+from saelab.synth.worlds import configure, entry_of
+from saelab.variants import settings_of
 
 WARMUP = 100  # steps of learning-rate warm-up
-COMPARATOR = "batch_topk"  # what other rows are compared with
 
 
 @dataclass(frozen=True)
@@ -101,47 +101,29 @@ def plan_of(table: Table) -> Plan:
                 pair = tuple(
                     f"{name}-l0_{l0:g}" if len(l0s) > 1 else name for name in (baseline, row.name)
                 )
-                contrasts += [Contrast(metric, *pair) for metric in table.entry.headline]
-    return Plan(table.name, tuple(runs), tuple(contrasts), standard_evals(table.source(0)))
+                contrasts += [
+                    Contrast(metric, *pair, where_defined=True) for metric in table.entry.headline
+                ]
+    return Plan(
+        table.name,
+        tuple(runs),
+        tuple(contrasts),
+        facts=_facts(table),
+        sanity=SANITY.get(table.world, ()),
+    )
 
 
-def check_batches(plan: Plan) -> None:
-    """Refuse a variant that reads batches, or asks a model, which its world does not have. Raises
-    `ValueError`.
+def run_table(
+    table: Table, out: Path, *, listener: Listener | None = None, jobs: int = 1
+) -> Summary:
+    """Train and evaluate what is not done yet; the summary has means, contrasts and sanity rows.
+
+    Raises as `execute` does.
     """
-    worlds: dict[str, World] = {}
-    # the seeds of a row ask for the same
-    for run in {run.spec.name: run for run in plan.runs}.values():
-        source = run.source
-        assert isinstance(source, WorldSource)
-        world = worlds[source.world] = worlds.get(source.world) or build_world(source)
-        variant = build(run.spec, 1, run.seed)
-        variant.check_source(run.spec.name, world)
+    return execute(plan_of(table), out, listener=listener, jobs=jobs)
 
 
-def sanity(entry: Entry, means: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each expectation of the world with the mean that was found; `ok` null where its row was not
-    run or is undefined.
-    """
-    found = {row["variant"]: row["metrics"] for row in means}
-    rows = []
-    for wanted in entry.sanity:
-        value = found.get(wanted.variant, {}).get(wanted.metric, {}).get("value")
-        rows.append(
-            {
-                "variant": wanted.variant,
-                "metric": wanted.metric,
-                "low": wanted.low,
-                "high": wanted.high,
-                "value": value,
-                "ok": None if value is None else wanted.low <= value <= wanted.high,
-                "meaning": wanted.meaning,
-            }
-        )
-    return rows
-
-
-def facts(table: Table, means: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _facts(table: Table) -> dict[str, Any]:
     """What `summary.json` says of the world and of how the table was made."""
     settings, setup = configure(table.world, table.changes)
     return {
@@ -151,7 +133,6 @@ def facts(table: Table, means: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "settings": settings,
         "learning_rates": {name: table.rates.get(name, setup.lr) for name in table.names},
         "length": table.length,
-        "sanity": sanity(table.entry, means),
     }
 
 
@@ -164,7 +145,7 @@ def _settings(row: Row, table: Table) -> dict[str, float]:
         "anneal": setup.anneal,
         "levels": setup.levels,
         "inner": setup.inner,
-        **table.entry.own.get(row.variant, {}),
+        **OWN.get(table.world, {}).get(row.variant, {}),
     }
     world = {
         name: value for name, value in numbers.items() if name in known and value != known[name]

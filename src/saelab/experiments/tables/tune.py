@@ -6,16 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saelab.evals import standard_evals
-from saelab.experiments.compare.judge import means, row
-from saelab.experiments.evaluate.score import read_scores
-from saelab.experiments.folders import run_folder
+from saelab.evals import EVALS
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan
-from saelab.experiments.run.worlds import run_plan
+from saelab.experiments.run.execute import execute
 from saelab.experiments.tables.table import Table, plan_of
 from saelab.store import CorruptFile, content_id, read_json, write_json
-from saelab.types import Better
 
 GRID = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)  # holds the rate that every world's table has
 SEEDS = (0, 1, 2)
@@ -36,23 +32,16 @@ def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict
         f"by {headline}"
     )
     plan = _search(head)
-    run_plan(plan, folder, listener, jobs)
-    rows, better = [], dict[str, Better]()
-    for run in plan.runs:
-        scores, healthy = (
-            read_scores(run_folder(folder, run).path, plan.evals),
-            run_folder(folder, run).health().healthy,
-        )
-        better |= {name: score.better for name, score in scores.items()}
-        rows.append(row(run.spec.name, run.spec.name, run.seed, healthy=healthy, scores=scores))
-    found = {
-        mean["variant"]: mean["metrics"].get(headline, {}).get("value")
-        for mean in means(rows, better)
+    summary = execute(plan, folder, listener=listener, jobs=jobs)
+    measured = {
+        mean["variant"]: mean["metrics"].get(headline, {}).get("value") for mean in summary.means
     }
-    sign = -1.0 if better.get(headline) == "lower" else 1.0
+    metrics = (metric for name in plan.evals for metric in EVALS[name].metrics)
+    lower = any(metric.key == headline and metric.better == "lower" for metric in metrics)
+    sign = -1.0 if lower else 1.0
     chosen: dict[str, float] = {}
     for variant in table.names:
-        values = {lr: found.get(_label(variant, lr)) for lr in GRID}
+        values = {lr: measured.get(_label(variant, lr)) for lr in GRID}
         known = {lr: sign * value for lr, value in values.items() if value is not None}
         if not known:
             raise ValueError(
@@ -66,7 +55,7 @@ def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict
         "grid": GRID,
         "seeds": SEEDS,
         "chosen": chosen,
-        "means": found,
+        "means": measured,
     }
     write_json(folder / FILE, record)
     listener.note(
@@ -110,11 +99,9 @@ def _search(head: Table) -> Plan:
     for lr in GRID:
         for run in plan_of(replace(head, rates=dict.fromkeys(head.names, lr))).runs:
             runs.append(replace(run, spec=replace(run.spec, label=_label(run.spec.name, lr))))
-    evals = standard_evals(head.source(0))
     return Plan(
         f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}",
         tuple(runs),
-        evals=evals,
     )
 
 

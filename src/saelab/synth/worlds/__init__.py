@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 
 from saelab.numbers import nearest_name
+from saelab.runs import WorldSource
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import World
 from saelab.synth.worlds import (
@@ -18,7 +19,6 @@ from saelab.synth.worlds import (
     s5_spurious,
     synthsaebench,
 )
-from saelab.types import WorldSource
 
 WORLDS: dict[str, Entry] = {
     **s1_causal.ENTRIES,

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import relu
 
 from saelab.synth.directions import feature_generator, orthonormal, repelled
-from saelab.synth.entry import Entry, Expectation, Setup
+from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import Sample
 
 WINDOW = 16  # positions of a window; they are independent, so that order carries nothing
@@ -275,44 +275,7 @@ def _gain(process: Causal | Gated, entropy: float, generator: torch.Generator) -
 
 _SETUP: dict[str, Any] = {"batch": 1_024, "lr": 1e-2, "decay": 0.33, "anneal": 3, "levels": 4}
 _SMALL = Setup(n_latents=64, k=4, steps=2_000, **_SETUP)
-_OWN = {  # one metric, more of it, nothing else; KL as strong as the metric
-    "causal": {
-        "weight": 4,
-        "clusters": 1,
-        "rows": 20_000,
-        "refine": 0,
-        "finetune_weight": 4,
-        "restart": 1,
-    },
-    "kl_finetune_25": {"weight": 4, "restart": 1},
-    "kl_finetune_5": {"weight": 4, "restart": 1},
-    "end_to_end": {"weight": 4},
-}
 _HEADLINE = ("causal_mcc", "recovered_share", "kl_recovered", "explained_variance")
-_BLIND = Expectation(
-    "batch_topk", "causal_mcc", 0, 0.15, "reconstruction alone already finds the causal features"
-)
-_MUTE = Expectation(
-    "batch_topk",
-    "kl_recovered",
-    -0.1,
-    0.1,
-    "reconstruction alone already restores the model's predictions",
-)
-_MERGED = Expectation(
-    "batch_topk",
-    "recovered_share",
-    0,
-    0.15,
-    "reconstruction alone tells causal features from their copies",
-)
-_PARTIAL = Expectation(
-    "batch_topk",
-    "kl_recovered",
-    0.3,
-    0.8,
-    "reconstruction alone loses or restores nearly everything",
-)
 
 ENTRIES: dict[str, Entry] = {
     "s1": Entry(
@@ -324,8 +287,6 @@ ENTRIES: dict[str, Entry] = {
         setup=_SMALL,
         headline=_HEADLINE,
         head="s1",
-        own=_OWN,
-        sanity=(_BLIND, _MUTE),
     ),
     "s1b": Entry(
         tests=(
@@ -336,9 +297,7 @@ ENTRIES: dict[str, Entry] = {
         setup=_SMALL,
         headline=_HEADLINE,
         head="s1",
-        own=_OWN,
         settings={"copy": 0.8},
-        sanity=(_MERGED,),
     ),
     "s1d": Entry(
         tests=(
@@ -349,7 +308,5 @@ ENTRIES: dict[str, Entry] = {
         setup=Setup(n_latents=130, k=5, steps=1_200, **_SETUP),
         headline=("kl_recovered", "causal_mcc", "recovered_share", "explained_variance"),
         head="s1",
-        own=_OWN,
-        sanity=(_PARTIAL,),
     ),
 }

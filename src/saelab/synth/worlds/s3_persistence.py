@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from saelab.synth.directions import feature_generator, orthonormal
-from saelab.synth.entry import Entry, Expectation, Setup
+from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import Sample
 
 D_IN = 64
@@ -203,15 +203,6 @@ ENTRIES: dict[str, Entry] = {
         setup=_setup(48, 8),
         headline=ORDER,
         head="s3",
-        sanity=(
-            Expectation(
-                "batch_topk",
-                "purity_sorted",
-                0.9,
-                1.0,
-                "Persistence cannot be read off the codes: slow and fast are alike.",
-            ),
-        ),
     ),
     "s3_hard": Entry(
         tests=(
@@ -231,15 +222,6 @@ ENTRIES: dict[str, Entry] = {
         headline=ORDER,
         head="s3",
         settings={"permuted": 1},
-        sanity=(
-            Expectation(
-                "batch_topk",
-                "purity_sorted",
-                0.25,
-                0.75,
-                "Sorting finds persistence where there is none.",
-            ),
-        ),
     ),
     "s3c": Entry(
         tests=(
@@ -251,18 +233,6 @@ ENTRIES: dict[str, Entry] = {
         headline=CAPACITY,
         head="s3c",
         settings={"position": 0},
-        sanity=(
-            Expectation(
-                "batch_topk",
-                "slow_recall",
-                0.3,
-                0.8,
-                (
-                    "No capacity pressure: an ordinary dictionary keeps nearly all slow features, "
-                    "or nearly none."
-                ),
-            ),
-        ),
     ),
     "s3c_hard": Entry(
         tests=(

@@ -19,12 +19,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.runs import Source
 from saelab.store import read_json
 from saelab.text.corpora import EMBEDDED, read_documents
 from saelab.text.labels.python import FAMILIES, VALUES, python_labels
 from saelab.text.stdlib import Split, stdlib_corpus
 from saelab.text.windows import TokenWindows, split_documents, start_token
-from saelab.types import Source
 
 TOP_LEVEL = "top level"  # module family of a file outside every package
 REMAINDER = ("no", "none")  # values that say a thing is absent: no concept of their own

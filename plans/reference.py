@@ -6,7 +6,7 @@ by content id (`saelab run plans/<variant>.py --reuse runs/lm_baselines`).
 
 from collections.abc import Sequence
 
-from saelab.types import Optim, Run, Source, Spec
+from saelab.runs import Optim, Run, Source, Spec
 
 SOURCE = Source(model="pylm", corpus="stdlib", hook="middle", context=128, tokens=2_000_000)
 N_LATENTS = 2_048

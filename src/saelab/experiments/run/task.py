@@ -1,0 +1,137 @@
+"""A task of an experiment: the unfinished runs that share one stream, brought to their end."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from saelab.experiments.evaluate.score import Export, evaluate_into, prepare_bench
+from saelab.experiments.folders import run_folder
+from saelab.experiments.listen import Listener
+from saelab.experiments.run.adopt import adopt
+from saelab.experiments.run.caching import cached, kept, source_folder
+from saelab.experiments.run.checkpoint import Checkpoint, groups
+from saelab.experiments.run.group import train_together
+from saelab.experiments.run.preflight import check_disk
+from saelab.ground.ground import Ground, kind_of, open_ground
+from saelab.runs import Run, Source, WorldSource
+from saelab.terms.base import Need
+from saelab.threads import limited
+from saelab.train.loop import Build
+from saelab.variants import build as build_variant
+
+SLOW = 5.0  # seconds from which the evaluation of one SAE is worth a note
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a process of its own can carry out: plain values, but for `build`."""
+
+    runs: tuple[Run, ...]  # of one source, in the plan's order
+    evals: tuple[str, ...]
+    out: Path
+    exports: tuple[Export, ...] = ()
+    build: Build | None = None  # in place of the table of variants
+    cache: Path | None = None
+    reuse: Path | None = None
+
+    @property
+    def source(self) -> Source | WorldSource:
+        """What the runs read."""
+        return self.runs[0].source
+
+
+def carry_out(task: Task, listener: Listener) -> None:
+    """Take over, train and evaluate what is not done. Raises `Interrupted` after saving."""
+    with limited(kind_of(task.source).threads):
+        started, ground = time.monotonic(), open_ground(task.source)
+        if task.reuse is not None:
+            untrained = _untrained(task)
+            adopt(untrained, task.out, task.reuse, listener, weights_hash=ground.weights_hash)
+        _train(task, ground, listener)
+        trained = time.monotonic()
+        _evaluate(task, ground, listener)
+    count = f"{len(task.runs)} SAE{'s' * (len(task.runs) > 1)}"
+    listener.note(
+        f"{ground.name}: {count} trained in {trained - started:.0f} s, evaluated in "
+        f"{time.monotonic() - trained:.0f} s"
+    )
+
+
+def tasks_of(runs: Sequence[Run], whole: Task, jobs: int) -> list[Task]:
+    """The task of all unfinished runs, divided: one for every stream.
+
+    Where there are fewer streams than `jobs`, the runs of a stream are shared out among several
+    tasks, each of which reads it by itself. A group with a checkpoint stays together. `runs`: all
+    of the plan.
+    """
+    streams: list[list[tuple[Run, ...]]] = []
+    for group in groups(runs, whole.runs, whole.out):
+        same = [stream for stream in streams if stream[0][0].source == group[0].source]
+        if same:
+            same[0].append(group)
+        else:
+            streams.append([group])
+    share = max(1, jobs // len(streams))
+    return [
+        replace(whole, runs=piece) for stream in streams for piece in _pieces(stream, share, whole)
+    ]
+
+
+def _pieces(stream: Sequence[tuple[Run, ...]], share: int, whole: Task) -> list[tuple[Run, ...]]:
+    """The groups of one stream as the runs of about `share` tasks."""
+    if share == 1:
+        return [sum(stream, ())]
+    pieces = [group for group in stream if Checkpoint.of(whole.out, group).path.exists()]
+    rest = sum((group for group in stream if group not in pieces), ())
+    count = min(max(1, share - len(pieces)), len(rest))
+    return pieces + [rest[i::count] for i in range(count)]
+
+
+def _untrained(task: Task) -> list[Run]:
+    return [run for run in task.runs if not run_folder(task.out, run).trained]
+
+
+def _train(task: Task, ground: Ground, listener: Listener) -> None:
+    pending = _untrained(task)
+    if not pending:
+        return
+    check_disk(pending, ground.d_in, task.out)
+    meet = Need.of
+    if task.cache is not None and ground.live is not None:
+        ground = cached(ground, task.cache, listener)
+        meet = kept(source_folder(task.cache, ground.source))
+    for remark in ground.remarks:
+        listener.note(remark)
+    for members in groups(task.runs, pending, task.out):
+        train_together(
+            list(members),
+            ground.stream,
+            task.out,
+            listener,
+            task.build or build_variant,
+            facts=ground.facts,
+            meet=meet,
+        )
+
+
+def _evaluate(task: Task, ground: Ground, listener: Listener) -> None:
+    """Measure what has an SAE and lacks a result; every evaluation prepares its data once."""
+    folders = [run_folder(task.out, run) for run in task.runs]
+    lacking = [
+        (folder, [name for name in task.evals if not folder.result(name).exists()])
+        for folder in folders
+        if not folder.evaluated(task.evals)
+    ]
+    if not lacking:
+        return
+    names = [name for name in task.evals if any(name in own for _, own in lacking)]
+    count = f"{len(lacking)} SAE{'s' * (len(lacking) > 1)}"
+    listener.note(f"evaluating {count} on held-out data of {ground.name}: {', '.join(names)}")
+    bench = prepare_bench(ground.held_out(), names)
+    for folder, own in lacking:
+        started = time.monotonic()
+        asked = replace(bench, prepared={name: bench.prepared[name] for name in own})
+        evaluate_into(folder.path, folder.load(), asked, task.exports)
+        if time.monotonic() - started >= SLOW:
+            listener.note(f"evaluated {folder.name}")
