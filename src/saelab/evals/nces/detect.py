@@ -4,7 +4,6 @@ known which is which.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,8 +22,9 @@ from saelab.evals.nces.effects import (
     nces,
     rank_correlation,
 )
+from saelab.evals.nces.figures import figures_of, mass_table
 from saelab.evals.nces.summary import estimates_of
-from saelab.evals.result import Metric
+from saelab.evals.result import Metric, Result
 from saelab.types import LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
@@ -114,14 +114,12 @@ def known(lm: LanguageModel, x: Tensor, log_p: Tensor, features: Tensor, n_causa
     return Known(text, torch.stack(gradients), control_covariance(x), log_p, features, n_causal)
 
 
-def detection(
-    latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDGET
-) -> tuple[dict[str, Score], dict[str, Any]]:
+def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDGET) -> Result:
     """AUROC of causal against inert latents by what is known of each, and how well the estimate
     ranks causal latents.
 
-    Returns scores, and for pictures the effects of each latent with a label and the estimates of
-    all live ones.
+    The result has these scores, pictures of the effects, and in its details the effects of each
+    latent with a label and the estimates of all live ones.
 
     Labels: one-to-one matches of latents and features with |cosine| > .8, among latents active on
     at least 30 activations. Candidates: `nces_auroc_<type>` and `_fisher` (NCES), `_activity`
@@ -141,9 +139,8 @@ def detection(
             "takes both"
         )
         names = (*(f"auroc_{name}" for name in (*budget.types, *OTHERS)), "spearman")
-        return labelled | {f"nces_{name}": undefined(reason) for name in names}, _details(
-            latents, guess, chosen, causal, {}
-        )
+        scores = labelled | {f"nces_{name}": undefined(reason) for name in names}
+        return _result(scores, latents, guess, chosen, causal, {})
     found = exact(data.text, latents, chosen, data.covariance, budget)
     by = {name: contexts.nces for name, contexts in found.items()}
     by["fisher"] = nces(guess.mean_effect, guess.mean_control)[chosen]
@@ -152,12 +149,18 @@ def detection(
     scores = {f"nces_auroc_{name}": _auroc(name, value, causal) for name, value in by.items()}
     ranked = exact(data.text, latents, chosen[causal], data.covariance, RANKED)["zero"]
     scores["nces_spearman"] = _spearman(guess.mean_effect[chosen][causal], ranked.effect)
-    return labelled | scores, _details(latents, guess, chosen, causal, found)
+    return _result(labelled | scores, latents, guess, chosen, causal, found)
 
 
-def _details(
-    latents: Latents, guess: Estimate, chosen: Tensor, causal: Tensor, found: Mapping[str, Contexts]
-) -> dict[str, Any]:
+def _result(
+    scores: dict[str, Score],
+    latents: Latents,
+    guess: Estimate,
+    chosen: Tensor,
+    causal: Tensor,
+    found: Mapping[str, Contexts],
+) -> Result:
+    """The scores with what was measured of the `chosen [m]` latents, by type of change."""
     rows = []
     for i, (j, label) in enumerate(zip(chosen.tolist(), causal.tolist(), strict=True)):
         row = {"latent": j, "causal": label, "frequency": float(latents.codes.frequency[j])}
@@ -167,7 +170,12 @@ def _details(
             for name, c in found.items()
         }
         rows.append(row | effects)
-    return {"latents": rows, "estimates": estimates_of(latents, guess)}
+    return Result(
+        scores,
+        tables=mass_table(latents, guess),
+        figures=figures_of(latents, guess, found, chosen, inert=~causal),
+        details={"latents": rows, "estimates": estimates_of(latents, guess)},
+    )
 
 
 def largest_correlation(z: Tensor, log_p: Tensor) -> Tensor:

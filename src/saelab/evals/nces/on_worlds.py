@@ -2,7 +2,7 @@
 those are.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import isfinite
 
 import torch
@@ -103,8 +103,8 @@ def measure(dictionary: Dictionary, data: CausalData) -> Result:
         if isfinite(spliced)
         else undefined(NOT_FINITE, "higher"),
     }
-    detected, details = detection(latents_of(dictionary, [z]), data.known, z)
-    return Result(scores | detected, details=details)
+    detected = detection(latents_of(dictionary, [z]), data.known, z)
+    return replace(detected, scores={**scores, **detected.scores})
 
 
 def _cosines(dictionary: Dictionary, process: Causal | Gated, group: range) -> Tensor:
