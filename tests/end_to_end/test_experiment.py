@@ -133,13 +133,13 @@ def unhealthy(_summary):
 
 def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
     script(bench, {"layers": "[1]", "seeds": "[0]"})
-    from saelab.experiments.run import execute
+    from saelab.experiments.run import task
 
     def stop(*_args, **_kwargs):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "_evaluate", stop)
+        patch.setattr(task, "_evaluate", stop)
         assert drive(bench, monkeypatch) == 130
     assert "run the same command again" in capsys.readouterr().err
     (sae,) = Path("run_1").glob("runs/*/sae/sae.safetensors")
@@ -168,7 +168,7 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
             ["build made an SAE of 32 x 128", "32 x 64"],
         ),
         (
-            ("    return replace(base", "    base = replace(base"),
+            ("    return replace(\n        base", "    base = replace(\n        base"),
             ["build returned NoneType", "must return a Variant"],
         ),
         (

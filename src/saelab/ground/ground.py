@@ -83,12 +83,13 @@ class Kind:
     open: Callable[[Any], Ground]
     # of torch, where results are reported for that number; None: as many as the user wants
     threads: int | None = None
+    short: bool = False  # its streams are many and short: progress is shown of all of them together
 
 
 GROUNDS: dict[type, Kind] = {
     Source: Kind(check_source, ModelGround),
     # products this small gain nothing from more threads, and results depend on the number
-    WorldSource: Kind(build_world, WorldGround, threads=1),
+    WorldSource: Kind(build_world, WorldGround, threads=1, short=True),
 }
 
 

@@ -14,6 +14,7 @@ from saelab.experiments.listen import Listener
 from saelab.experiments.plan import run_name
 from saelab.experiments.run.group import Interrupted
 from saelab.experiments.run.task import Task, carry_out
+from saelab.ground.ground import kind_of
 from saelab.runs import Run
 from saelab.threads import calm_workers, cores
 from saelab.train import Progress, Record
@@ -27,11 +28,14 @@ _stopped: list[int] = []  # the task at which this worker process was told to st
 def work(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
     """Carry out all tasks, at most `jobs` at a time, each in a process of its own.
 
-    With one task or one job everything happens in this process. Raises what a task raises;
-    `KeyboardInterrupt` on Ctrl-C or SIGTERM, after every process has saved.
+    With one task or one job everything happens in this process, and the listener hears of one task
+    after the other unless their streams are short. Raises what a task raises; `KeyboardInterrupt`
+    on Ctrl-C or SIGTERM, after every process has saved.
     """
-    if len(tasks) == 1:
-        carry_out(tasks[0], listener)
+    short = all(kind_of(task.source).short for task in tasks)
+    if len(tasks) == 1 or (jobs == 1 and not short):
+        for task in tasks:
+            carry_out(task, listener)
         return
     runs = [run for task in tasks for run in task.runs]
     listener.begin(runs, 0, sum(task.source.steps for task in tasks), _title(tasks, jobs))
