@@ -106,3 +106,63 @@ def test_training_code_is_light():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     assert not {"transformers", "matplotlib", "scipy", "sklearn", "datasets"} & set(loaded)
+
+
+# Names -------------------------------------------------------------------------------------------
+
+ABOVE = (
+    "synth",
+    "ground",
+    "train",
+    "experiments",
+    "report",
+    "cli",
+    "cli_synth",
+    "console",
+    "doctor",
+)
+# data, not code: which rows a command trains when nobody says which
+DATA = ("experiments/demo.py", "experiments/tables/standard.py")
+# words that are keys of a table too and mean something else: groups of features, a section's key
+OTHER_WORDS = {
+    "synth/worlds/s1_causal.py": {"causal"},
+    "synth/worlds/s5_spurious.py": {"spurious"},
+    "report/page.py": {"frontier"},
+}
+
+
+def strings(tree: ast.AST) -> set[str]:
+    """All string literals of a module."""
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def named(file: str, tree: ast.AST) -> set[str]:
+    """Keys of the tables of variants, evaluations and worlds that a file above them spells out."""
+    from saelab.evals import EVALS
+    from saelab.synth.worlds import WORLDS
+    from saelab.variants import BASES, ROWS
+
+    keys = {*BASES, *ROWS, *EVALS} | (set() if file.startswith("synth") else set(WORLDS))
+    return strings(tree) & keys - OTHER_WORDS.get(file, set())
+
+
+def test_nothing_above_its_floor_is_known_by_name():
+    wrong = {
+        name: keys
+        for file in sorted(PACKAGE.rglob("*.py"))
+        if part_of(file) in ABOVE
+        and (name := file.relative_to(PACKAGE).as_posix()) not in DATA
+        and (keys := named(name, ast.parse(file.read_text())))
+    }
+    assert not wrong
+
+
+def test_the_rule_sees_a_name():
+    assert named("report/page.py", ast.parse("x = {'truth': 1, 'frontier': 's1'}")) == {
+        "truth",
+        "s1",
+    }

@@ -12,6 +12,7 @@ FILES = sorted(
     [*PACKAGE.rglob("*.py"), *(ROOT / "plans").rglob("*.py"), *ROOT.glob("experiment.py")]
 )
 MAX_FILE, MAX_FUNCTION, MAX_FIELDS, MAX_PARAMETERS = 400, 60, 12, 7
+MAX_FILES = 9  # of a folder
 MAY_PRINT = ("src/saelab/cli.py", "src/saelab/cli_synth.py", "src/saelab/report/", "experiment.py")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -107,6 +108,23 @@ def test_public_functions_have_no_boolean_default():
         if not node.name.startswith("_") and (names := boolean_defaults(node))
     }
     assert not found
+
+
+def test_folders_are_small():
+    """At most nine files side by side; the package's own front row is the list of its floors."""
+    folders = {folder for folder in PACKAGE.rglob("*") if folder.is_dir()}
+    sizes = {
+        str(folder.relative_to(ROOT)): n
+        for folder in folders
+        if (n := sum(file.name != "__init__.py" for file in folder.glob("*.py"))) > MAX_FILES
+    }
+    assert folders and not sizes
+
+
+def test_no_file_is_called_after_another():
+    """A file is cut by its idea: `x_parts`, `x_result` or `x_numbers` says that there was none."""
+    ends = ("_parts", "_result", "_numbers", "_utils")
+    assert not [name_of(file) for file in FILES if file.stem.endswith(ends)]
 
 
 def test_only_the_command_line_and_the_report_print():

@@ -72,6 +72,15 @@ def check_spec(spec: Spec, d_in: int | None = None) -> None:
             )
         check_numbers(f"part {name}", numbers, PARTS[name].settings, prefix=f"{name}:")
     _check_terms(resolved(spec).parts)
+    check_sizes(spec)
+    if d_in is not None and d_in < 1:
+        raise ValueError(f"activations of width {d_in}; the width must be at least 1")
+
+
+def check_sizes(spec: Spec) -> None:
+    """Refuse a label, a number of latents or an L0 that make no sense, whatever the variant is.
+    Raises `ValueError`.
+    """
     if not re.fullmatch(r"[\w.-]*", spec.label):
         raise ValueError(f"label {spec.label!r} names folders; use letters, digits, _ . and - only")
     Kind(1).check("n_latents", spec.n_latents)
@@ -80,8 +89,6 @@ def check_spec(spec: Spec, d_in: int | None = None) -> None:
             f"l0 is {spec.l0:g}; it must be above 0 and below the number of latents, "
             f"{spec.n_latents:,}"
         )
-    if d_in is not None and d_in < 1:
-        raise ValueError(f"activations of width {d_in}; the width must be at least 1")
 
 
 def build(spec: Spec, d_in: int, seed: int, hook: Hook | None = None) -> Variant:

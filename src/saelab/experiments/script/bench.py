@@ -33,7 +33,7 @@ from saelab.terms.base import Variant
 from saelab.train import UnhealthyRun
 from saelab.train.loop import Build
 from saelab.types import Hook
-from saelab.variants import check_spec
+from saelab.variants import check_sizes
 
 NAMES = (
     *(
@@ -114,8 +114,7 @@ def plan_of(script: Mapping[str, Any]) -> Plan:
         )
     fixed = {} if c["sparsity_penalty"] is None else {"coefficient": float(c["sparsity_penalty"])}
     spec = Spec(VARIANT, c["dict_size"], c["l0"] or min(32.0, c["dict_size"] / 2), fixed)
-    # its sizes; its name is the script's business
-    check_spec(Spec("batch_topk", spec.n_latents, spec.l0))
+    check_sizes(spec)  # its name is the script's business
     if not c["layers"] or not c["seeds"]:
         raise ValueError(
             f"layers are {c['layers']} and seeds {c['seeds']}; give at least one of each, in a list"
