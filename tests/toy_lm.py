@@ -10,40 +10,33 @@ from torch import Tensor
 
 from saelab.ground.held_out import HeldOut
 from saelab.runs import Source
+from saelab.testing.fakes import FakeModel
 from saelab.types import Hook, Windows
 
 D, V, BOS = 6, 11, 0
 
 
-class ToyLM:
+class ToyLM(FakeModel):
     """x = table[token]; logits = tanh(x + causal mean of x) @ unembedding, times `sharpness`.
     Activations scale by `unit`.
     """
-
-    hook = Hook(1)
-    d_in = D
 
     def __init__(self, *, unit: float = 1.0, sharpness: float = 2.0):
         generator = torch.Generator().manual_seed(0)
         self.table = torch.randn(V, D, generator=generator) + 0.7  # a mean away from 0
         self.out = torch.randn(D, V, generator=generator)
         self.unit, self.sharpness = unit, sharpness
+        super().__init__(Hook(1), D, self._embedded, self._logits)
 
-    def capture(self, tokens: Tensor) -> tuple[Tensor, Any]:
+    def _embedded(self, tokens: Tensor) -> Tensor:
         # tokens differ by position
         noise = torch.sin(torch.arange(tokens.shape[1] * D).view(-1, D) * 1.7)
-        return self.unit * (self.table[tokens] + 0.3 * noise), tokens.shape
+        return self.unit * (self.table[tokens] + 0.3 * noise)
 
-    def resume(self, x: Tensor, state: Any, since: int = 0) -> Tensor:
-        assert x.shape[:2] == state, "resumed with the state of another batch"
+    def _logits(self, x: Tensor, since: int) -> Tensor:
         x = x / self.unit
         before = x.cumsum(1) / torch.arange(1, x.shape[1] + 1).view(-1, 1)
         return self.sharpness * torch.tanh(x + before)[:, since:] @ self.out
-
-    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
-        )
 
     def decode(self, ids: list[int]) -> list[str]:
         return [f"<{t}>" for t in ids]

@@ -20,6 +20,7 @@ from saelab.types import (
 )
 
 WINDOW, HIDDEN, VOCABULARY = 16, 48, 20  # positions of a window; of the model behind the stream
+HOOK = Hook(0)
 LABELLED = 3  # features whose presence is known in labelled batches
 
 
@@ -65,7 +66,7 @@ class SparseSource:
     features is active. The model behind it, `lm`, is a small random network.
     """
 
-    def __init__(self, *, d_in: int = 16, batch: int = 128, seed: int = 0, hook: Hook = Hook(0)):  # noqa: B008
+    def __init__(self, *, d_in: int = 16, batch: int = 128, seed: int = 0, hook: Hook = HOOK):
         generator = torch.Generator().manual_seed(seed)
         rows = torch.randn(24, d_in, generator=generator)
         self.features = rows / rows.norm(dim=1, keepdim=True)

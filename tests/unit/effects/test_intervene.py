@@ -27,35 +27,27 @@ from saelab.effects.pairs import (
 )
 from saelab.effects.reactions import Text, captured_text, divergence
 from saelab.lm.model import wrap
+from saelab.testing.fakes import FakeModel
 from saelab.types import Hook, LanguageModel, Windows
 from toy_lm import BOS, D, ToyLM, V
 
 
-class Readout:
+class Readout(FakeModel):
     """Logits are `x @ out` at each position by itself; x is a table of tokens and positions."""
-
-    hook = Hook(0)
-    d_in = D
 
     def __init__(self, out: Tensor):
         self.out = out
         self.table = torch.randn(V, D, generator=torch.Generator().manual_seed(3))
         self.most = 0  # bytes of the largest logits
+        super().__init__(Hook(0), D, self._embedded, self._logits)
 
-    def capture(self, tokens: Tensor) -> tuple[Tensor, Any]:
-        return self.table[tokens] + torch.sin(
-            torch.arange(tokens.shape[1] * D).view(-1, D) * 1.3
-        ), None
+    def _embedded(self, tokens: Tensor) -> Tensor:
+        return self.table[tokens] + torch.sin(torch.arange(tokens.shape[1] * D).view(-1, D) * 1.3)
 
-    def resume(self, x: Tensor, state: Any, since: int = 0) -> Tensor:
+    def _logits(self, x: Tensor, since: int) -> Tensor:
         x = x[:, since:]
         self.most = max(self.most, 4 * x.shape[0] * x.shape[1] * V)
         return x @ self.out
-
-    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
-        )
 
 
 def seeded(seed: int = 0) -> torch.Generator:

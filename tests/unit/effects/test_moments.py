@@ -8,30 +8,24 @@ import torch
 from helpers import tiny_model
 from saelab.effects.moments import Fisher, fisher, kl, mean_ablation, nearest, quadratic, score
 from saelab.lm.model import wrap
+from saelab.testing.fakes import FakeModel
 from saelab.types import Hook, Windows
 from toy_lm import BOS, D, ToyLM, windows
 
 
-class Softmax:
+class Softmax(FakeModel):
     """Logits x @ U, each position by itself: the Fisher metric at x is U (diag p - p p') U'. The
     token is the row of x.
     """
-
-    hook, d_in = Hook(0), 3
 
     def __init__(self, table=None):
         generator = torch.Generator().manual_seed(0)
         self.U = torch.randn(3, 5, generator=generator)
         self.table = torch.randn(4, 3, generator=generator) if table is None else table
+        super().__init__(Hook(0), 3, lambda tokens: self.table[tokens], self._logits)
 
-    def capture(self, tokens):
-        return self.table[tokens], None
-
-    def resume(self, x, state, since=0):
+    def _logits(self, x, since):
         return (x[:, since:] if since else x) @ self.U.to(x)
-
-    def loss(self, logits, tokens):
-        raise NotImplementedError
 
     def metric(self, x):
         p = (x @ self.U).softmax(-1)
@@ -73,7 +67,7 @@ def test_half_the_quadratic_form_is_the_kl():
     lm = Softmax()
     x, small = lm.table[0], 0.02 * torch.tensor([1.0, -2.0, 0.5])
     expected = 0.5 * small @ lm.metric(x) @ small
-    assert float(kl(lm.resume(x, None), lm.resume(x + small, None))) == pytest.approx(
+    assert float(kl(lm.read(x, 0), lm.read(x + small, 0))) == pytest.approx(
         float(expected), rel=0.05
     )
 
@@ -188,7 +182,7 @@ def test_mean_ablation_costs_what_it_costs():
     lm = Softmax()
     mean = lm.table.mean(0)
     one = text(lm, 5, 4)
-    expected = kl(lm.resume(lm.table, None), lm.resume(mean.expand(4, 3), None)).mean()
+    expected = kl(lm.read(lm.table, 0), lm.read(mean.expand(4, 3), 0)).mean()
     assert mean_ablation(lm, [one], mean, rows=10) == pytest.approx(float(expected), rel=1e-5)
     with pytest.raises(
         ValueError, match=r"do not change when the activations at .* are replaced by their mean"

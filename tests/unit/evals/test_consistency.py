@@ -20,6 +20,7 @@ from saelab.evals.consistency.measure import measure, prepare_labelled
 from saelab.evals.consistency.tokens import MAX_CONCEPTS, decided_tokens
 from saelab.ground.held_out import HeldOut
 from saelab.runs import Source
+from saelab.testing.fakes import FakeModel
 from saelab.text.labels.labelled import (
     Family,
     LabelledCorpus,
@@ -38,36 +39,28 @@ UPPER = torch.tensor(TOKENIZER.convert_tokens_to_ids(list("ABCD")))
 TRUE, COPY = 0, 1  # dimensions: the one that the model reads, and one that is always equal to it
 
 
-class Reader:
+class Reader(FakeModel):
     """Logits are 0 but for x and y, where they are `weight` times the first dimension: positive on
     upper case only.
     """
 
-    hook = Hook(0)
-    d_in = D
-
     def __init__(self, weight: float = 2.0):
         self.weight = weight
+        super().__init__(Hook(0), D, self._embedded, self._logits)
 
-    def capture(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    def _embedded(self, tokens: Tensor) -> Tensor:
         seed = tokens * 7.3 + torch.arange(tokens.shape[1]) * 1.7
         # half of the dimensions are active
         x = torch.sin(seed.unsqueeze(-1) * (1 + torch.arange(D)))
         strength = torch.isin(tokens, UPPER) * (1 + 0.5 * torch.cos(seed))
         x[..., TRUE] = x[..., COPY] = strength
-        return x, tokens
+        return x
 
-    def resume(self, x: Tensor, state: Tensor, since: int = 0) -> Tensor:
-        assert x.shape[:2] == state.shape
+    def _logits(self, x: Tensor, since: int) -> Tensor:
         x = x[:, since:]
         logits = torch.zeros(*x.shape[:2], V)
         logits[..., DECIDED] = self.weight * x[..., [TRUE]]
         return logits
-
-    def loss(self, logits: Tensor, tokens: Tensor) -> Tensor:
-        return torch.nn.functional.cross_entropy(
-            logits[:, :-1].transpose(1, 2), tokens[:, 1:], reduction="none"
-        )
 
     def log_mass(self, value: Tensor) -> Tensor:
         odds = len(DECIDED) * (self.weight * value).exp()

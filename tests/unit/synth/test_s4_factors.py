@@ -146,6 +146,51 @@ def test_a_factor_pair_shares_one_present_factor_and_nothing_else(process, rho):
     assert agreement(partner[others]) == pytest.approx(rho + (1 - rho) * AGREE, abs=0.03)
 
 
+def test_pairs_of_a_step_share_a_factor_or_are_paraphrases(process):
+    world = World("s4", process, seed=3, batch=2_048)
+    views, _ = next(world.batches(Tokens, Cursor(batch=4), [Pairs]))
+    pairs = views.sides[Pairs]
+    assert isinstance(pairs, Pairs) and pairs.kinds[-1] == "paraphrase" and len(pairs.kinds) == 7
+    assert pairs.first.x.shape == pairs.second.x.shape == (64, LENGTH, 48)
+    first, second = pairs.values.unbind(1)
+    again = pairs.kind == FACTORS
+    assert again.tolist() == [True, False] * 32 and torch.equal(first[again], second[again])
+    rows, shared = torch.arange(32), pairs.kind[~again]
+    assert torch.equal(first[~again][rows, shared], second[~again][rows, shared])
+    assert (first[~again] != second[~again]).any(1).float().mean() > 0.9
+    assert not torch.equal(pairs.first.x[again], pairs.second.x[again])  # nuisance is new
+    numbers = torch.cat([pairs.first.doc[:, 0], pairs.second.doc[:, 0]])
+    assert len(numbers.unique()) == 128
+    # values are those that the activations show: a direction alone tells most of them
+    codes = pairs.first.flat @ process.features[:N_VALUES].T
+    held = first.repeat_interleave(LENGTH, 0)
+    best = codes.view(-1, FACTORS, VALUES).argmax(2)
+    assert (best == held)[held < VALUES].float().mean() > 0.8
+
+
+def test_labelled_batches_say_what_each_token_shows(process, null):
+    for one in (process, null):
+        sample = one.labelled(200, generator())
+        assert sample.x.shape == (200, 48) and sample.labels.shape == (200, FACTORS)
+        shown = sample.codes[:, :N_VALUES].view(-1, FACTORS, VALUES)
+        there = sample.labels < VALUES
+        assert torch.equal((shown > 0).any(2), there)
+        assert torch.equal(shown.argmax(2)[there], sample.labels[there])
+    world = World("s4", process, seed=3, batch=64)
+    batch = next(world.batches(Tokens, Cursor(), [Labelled]))[0].sides[Labelled]
+    assert isinstance(batch, Labelled) and batch.names[A] == "factor 0" and len(batch.x) == 64
+
+
+def test_views_of_a_world_do_not_depend_on_each_other(process):
+    world = World("s4", process, seed=3, batch=64)
+    every = next(world.batches(Tokens, Cursor(batch=2), [Windows, Pairs, Labelled]))[0]
+    for kind in (Pairs, Labelled):
+        alone = next(world.batches(Tokens, Cursor(batch=2), [kind]))[0]
+        assert torch.equal(alone.main.flat, every.main.flat)
+        assert torch.equal(alone.sides[kind].flat, every.sides[kind].flat)
+    assert every.sides[Windows] is every.main  # tokens are the windows in order
+
+
 @pytest.mark.parametrize("name", sorted(ENTRIES))
 def test_the_worlds_of_the_table_give_both_kinds_of_batches(name):
     entry = ENTRIES[name]

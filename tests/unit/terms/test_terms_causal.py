@@ -10,7 +10,7 @@ from saelab.sae.activations import TopK
 from saelab.sae.module import SAE
 from saelab.terms.base import Step
 from saelab.terms.causal import ablation_need, fisher_need, kl, metric, sampled
-from saelab.testing.fakes import SparseSource
+from saelab.testing.fakes import FakeModel, SparseSource
 from saelab.types import Cursor, Tokens, Windows
 
 SOURCE = SparseSource()
@@ -219,18 +219,12 @@ def test_windows_beside_tokens_are_coded_by_the_same_sae():
 
 
 def test_a_model_without_gradient_is_refused():
-    class Frozen:
-        hook = SOURCE.hook
+    class Frozen(FakeModel):
+        pass
 
-        def capture(self, tokens):
-            return SOURCE.lm.capture(tokens)
-
-        @torch.no_grad()
-        def resume(self, x, state, since=0):
-            return SOURCE.lm.resume(x, state, since)
-
+    lm = Frozen(SOURCE.hook, D, SOURCE.lm.activations, torch.no_grad()(SOURCE.lm.read))
     need = ablation_need(rows=500)
-    step = replace(a_step(needs=[need]), lm=Frozen())
+    step = replace(a_step(needs=[need]), lm=lm)
     with pytest.raises(ValueError, match="predictions of Frozen have no gradient"):
         kl(need.name)(replace(step, x_hat=step.x_hat.requires_grad_()))
 
