@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.cli import COMMANDS, main
+from saelab.experiments.compare.summary import Summary
 from saelab.runs import Spec
 from saelab.store import file_hash, read_json
 from saelab.variants import BASES, PARTS, ROWS
@@ -465,7 +466,12 @@ def test_help_names_everything(capsys):
 
 def test_train_takes_a_base_with_its_parts(monkeypatch):
     plans = []
-    monkeypatch.setattr("saelab.cli._carry_out", lambda plan, out, *_, **__: plans.append(plan))
+
+    def keep(plan, *_, **__):
+        plans.append(plan)
+        return Summary(Path(), (), (), (), {}, {})
+
+    monkeypatch.setattr("saelab.cli._carry_out", keep)
     command = ["train", "batch_topk:refine=.15+metric:weight=4", "--l0", "8", "--n_latents", "64"]
     assert main(command) == 0
     (run,) = plans[0].runs

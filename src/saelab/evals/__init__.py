@@ -16,11 +16,13 @@ from saelab.evals import (
     temporal,
     truth,
 )
+from saelab.evals.common.world import BATCH
 from saelab.evals.nces import on_worlds as nces_world
 from saelab.evals.result import Evaluation, Metric
 from saelab.runs import Source, WorldSource
 
 __all__ = [
+    "BATCH",
     "EVALS",
     "Evaluation",
     "Metric",
@@ -51,9 +53,6 @@ def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
     scores, in a world all that can be measured there.
     """
     return tuple(name for name in STANDARD if not EVALS[name].missing(source))
-
-
-BATCH = "_batch"  # ends the key of the same metric with codes under batch selection
 
 
 def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:

@@ -24,6 +24,7 @@ class Pictured:
     figures: dict[str, Figure]
     tables: dict[str, Table]
     reason: str  # why something that others have is not there
+    damage: tuple[str, ...] = ()  # what was left out, also where no other run has it
 
 
 def evaluation_titles(results: Results) -> dict[str, str]:
@@ -64,6 +65,11 @@ def evaluation_section(results: Results, name: str) -> str:
             "</p>"
         )
     rows = {variant: [each for each in row if each.reason != OLD] for variant, row in rows.items()}
+    damaged = [each for row in rows.values() for each in row if each.damage]
+    parts += [
+        f'<p class="absent">Left out of {esc(each.run.label)}: {esc("; ".join(each.damage))}.</p>'
+        for each in damaged
+    ]
     groups = _groups(
         figure for row in rows.values() for each in row for figure in each.figures.values()
     )
@@ -91,21 +97,26 @@ def _row(runs: Sequence[RunRecord], name: str) -> list[Pictured]:
 def _pictured(run: RunRecord, result: dict[str, Any]) -> Pictured:
     if _is_old(result):
         return Pictured(run, {}, {}, OLD)
-    reasons = _undefined(result)
+    damage = [
+        f"its {key} are damaged"
+        for key, kind in (("figures", list), ("tables", dict))
+        if not isinstance(result.get(key, kind()), kind)
+    ]
     figures: dict[str, Figure] = {}
     for value in items(result.get("figures")):
         try:
             figure = figure_from_json(value)
             figures[figure.key] = figure
         except ValueError as error:
-            reasons.append(f"a figure is damaged: {error}")
+            damage.append(f"a figure is damaged: {error}")
     found: dict[str, Table] = {}
     for key, value in mapping(result.get("tables")).items():
         try:
             found[key] = from_plain(Table, value)
         except ValueError as error:
-            reasons.append(f"a table is damaged: {error}")
-    return Pictured(run, figures, found, "; ".join(reasons) or "nothing was recorded to draw")
+            damage.append(f"a table is damaged: {error}")
+    reason = "; ".join((*_undefined(result), *damage)) or "nothing was recorded to draw"
+    return Pictured(run, figures, found, reason, tuple(damage))
 
 
 def _undefined(result: dict[str, Any]) -> list[str]:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saelab.evals import BATCH
 from saelab.evals.result import Evaluation, Result, Table
 from saelab.figures import figure_from_json, figure_to_json, from_plain
 from saelab.store import plain
@@ -146,7 +147,8 @@ def _assert_said(result: Result, subject: Subject) -> None:
 
 def _assert_explained(scores: Mapping[str, Score], subject: Subject) -> None:
     better = {metric.key: metric.better for metric in subject.evaluation.metrics}
-    apart = sorted(set(scores) ^ set(better))
+    optional = {key for key in better if key.endswith(BATCH)}  # of SAEs that select over the batch
+    apart = sorted((set(scores) ^ set(better)) - (optional - set(scores)))
     assert not apart, f"scores or metrics without the other: {apart}"
     for key, score in scores.items():
         assert score.better == better[key], f"{key}: {score.better} is better, or {better[key]}?"

@@ -8,6 +8,8 @@ import pytest
 from saelab.effects.intervene import TYPES
 from saelab.evals import EVALS, metric_of
 from saelab.evals.nces.metrics import CHANGE
+from saelab.runs import Source, WorldSource
+from saelab.synth.worlds import WORLDS
 
 RESULTS = sorted((Path(__file__).parents[3] / "docs" / "results").glob("*.json"))
 
@@ -38,9 +40,16 @@ def test_scores_of_a_type_are_explained(type_):
 
 
 def test_one_key_means_one_thing():
-    found = {}
+    """Among evaluations on models, and among those on worlds; between the two the words may differ
+    ("on a token", "on an activation"), not the name or the better side.
+    """
+    found, named = {}, {}
     for name, evaluation in EVALS.items():
+        on_worlds = any(not evaluation.missing(WorldSource(world, {}, 1, 1)) for world in WORLDS)
+        assert on_worlds == bool(evaluation.missing(Source())), name  # one kind each
         for metric in evaluation.metrics:
             assert metric.label and metric.meaning.endswith("."), (name, metric)
             assert not metric.against or metric.against in {m.key for m in evaluation.metrics}
-            assert found.setdefault(metric.key, metric) == metric
+            assert found.setdefault((on_worlds, metric.key), metric) == metric
+            same = (metric.label, metric.better)
+            assert named.setdefault(metric.key, same) == same

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 
 from saelab.evals import metric_of
+from saelab.evals.composition.measure import tree_figure
 from saelab.report import write_report
 from saelab.report.read import read_results
 from saelab.report.worlds import _best
 from unit.report.fixture import HOSTILE
 from unit.report.test_report_page import LOADERS, Page
-from unit.report.world_fixture import write_world
+from unit.report.world_fixture import F, cosines, put_figures, recovery, write_world
 
 SEVEN = (
     "standard",
@@ -43,10 +44,11 @@ def page(source: str) -> Page:
     return Page(source)
 
 
-def edit(path: Path, change: dict[str, Any]) -> None:
-    """Replace keys of a result's `details`."""
+def edit(path: Path, key: str, change: dict[str, Any]) -> None:
+    """Replace fields of one figure of a result."""
     value = json.loads(path.read_text())
-    value["details"] |= change
+    (figure,) = (figure for figure in value["figures"] if figure["key"] == key)
+    figure |= change
     path.write_text(json.dumps(value))
 
 
@@ -130,9 +132,17 @@ def test_every_metric_of_every_seed_is_there(folder: Path, page: Page) -> None:
 
 
 def test_sections_of_a_language_model_are_not_there(page: Page) -> None:
-    assert {"world", "features", "verdicts", "contrasts", "frontier", "training", "facts"} == set(
-        page.words
-    ) - {""}
+    assert list(page.words) == [
+        "",
+        "world",
+        "truth",
+        "composition",
+        "verdicts",
+        "contrasts",
+        "frontier",
+        "training",
+        "facts",
+    ]
     assert "is not there" not in page.text() and "cannot be read" not in page.text()
     assert "35 runs on world s2, at L0 3.000" in page.text("verdicts")
     assert "batch_topk is better than standard in Parent misses" in page.text("verdicts")
@@ -142,15 +152,24 @@ def test_sections_of_a_language_model_are_not_there(page: Page) -> None:
 
 
 def test_pictures(source: str, page: Page) -> None:
-    text = page.text("features")
-    assert "Features: parents children distractors" in text and "Not drawn" not in text
+    truth, composition = page.text("truth"), page.text("composition")
+    assert "Features: parents children distractors" in truth
+    assert "Features:" not in composition  # a tree has no groups
+    assert "Cosine of every latent and every feature" in truth
+    assert "Recovery against frequency" in truth and "Recovered tree" in composition
+    for text in (truth, composition):
+        assert not any(word in text for word in ("Not drawn", "Left out", "older version"))
+        assert "mathdefault" not in text
     for variant in SEVEN:
-        assert text.count(f"{variant}, seed 20") == 2  # cosines, tree
-    tree = re.search(r"matryoshka, seed 20: (\d+) of 64 edges found", text)
-    frozen = re.search(r"frozen, seed 20: (\d+) of 64 edges found", text)
+        assert truth.count(f"{variant}, seed 20") == 1  # cosines; dots are of all seeds
+        assert composition.count(f"{variant}, seed 20: ") == 1
+    tree = re.search(r"matryoshka, seed 20: (\d+) of 64 edges found", composition)
+    frozen = re.search(r"frozen, seed 20: (\d+) of 64 edges found", composition)
     assert tree and frozen and int(tree[1]) > 40 and int(frozen[1]) == 0
     assert source.count("data:image/png;base64") == len(SEVEN)  # one small picture a heat map
-    assert "mathdefault" not in text
+    assert "A dot is from one of the healthy seeds." in truth
+    assert "The first healthy seed of each variant." in truth
+    assert "The first healthy seed of each variant." in composition
 
 
 def test_nothing_is_loaded_and_hostile_text_is_text(source: str, page: Page) -> None:
@@ -182,8 +201,12 @@ def test_damaged_or_missing_files_never_stop_the_page(tmp_path: Path, content: s
     for path in damaged:
         path.unlink() if content is None else path.write_text(content)
     page = Page(write_report(folder).read_text())
-    assert "batch_topk, seed 21" in page.text("features")  # the next seed stands in for the cosines
-    assert "batch_topk, seed 20:" in page.text("features")
+    truth, composition = page.text("truth"), page.text("composition")
+    assert "batch_topk, seed 21" in truth  # the next seed stands in for the cosines
+    assert "batch_topk, seed 20:" in composition
+    old = content is not None and "scores" in content
+    assert ("The results of batch_topk, seed 20 were written by an older" in truth) is old
+    assert ("The results of batch_topk, seed 21 were written by an older" in composition) is old
     for path in damaged:
         if content in (None, "{broken\n"):
             says = "is not there" if content is None else "cannot be read"
@@ -191,54 +214,111 @@ def test_damaged_or_missing_files_never_stop_the_page(tmp_path: Path, content: s
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("key", "change"),
     [
-        {"cosine": [[1, 2], [3]], "frequency": [0.1]},
-        {"cosine": [[1, None]], "frequency": None},
-        {"cosine": [], "matched": "none"},
-        {"cosine": [[]], "matched": []},
-        {"cosine": 7, "matched": 7},
+        ("cosines", {"values": [[1, 2], [3]]}),
+        ("cosines", {"values": [[1, "none"]]}),
+        ("cosines", {"values": 7}),
+        ("cosines", {"low": None}),
+        ("cosines", {"kind": "cloud"}),
+        ("cosines", {"frequency": []}),
+        ("recovery", {"points": [{"label": "features", "x": [0.1], "y": []}]}),
+        ("recovery", {"points": [{"label": "features", "x": [None], "y": [0.5]}]}),
+        ("recovery", {"points": [{"label": "features", "x": [float("nan")], "y": [0.5]}]}),
+        ("recovery", {"points": 7}),
     ],
 )
-def test_damaged_details_are_not_drawn(tmp_path: Path, change: dict[str, Any]) -> None:
-    folder = write_world(tmp_path, ["batch_topk"], seeds=1)
-    (run,) = (folder / "runs").iterdir()
-    edit(run / "eval" / "truth.json", change)
-    edit(run / "eval" / "composition.json", {"parents": 3})
-    text = Page(write_report(folder).read_text()).text("features")
-    for what in (
-        "the cosines of latents and features",
-        "the features' frequencies and matches",
-        "a recovered tree",
-    ):
-        assert f"batch_topk (no run has {what})" in text, what
+def test_damaged_figures_are_not_drawn(tmp_path: Path, key: str, change: dict[str, Any]) -> None:
+    folder = write_world(tmp_path, ["batch_topk", "matryoshka"], seeds=1)
+    first, other = (
+        next((folder / "runs").glob(f"{name}-*")) for name in ("batch_topk", "matryoshka")
+    )
+    edit(first / "eval" / "truth.json", key, change)
+    edit(first / "eval" / "composition.json", "recovered_tree", {"roots": 3})
+    page = Page(write_report(folder).read_text())
+    for name in ("truth", "composition"):
+        text = page.text(name)
+        assert "Left out of batch_topk, seed 20: a figure is damaged: " in text
+        assert len(re.findall(r"Not drawn: batch_topk \([^.]*a figure is damaged: ", text)) == 1
+    cosines_too = key != "cosines"  # the undamaged figure of the same result is drawn
+    assert ("batch_topk, seed 20" in page.text("truth").split("Cosine of")[1]) is cosines_too
+    # nobody has it: what is left out is said all the same
+    edit(other / "eval" / "truth.json", key, change)
+    edit(other / "eval" / "composition.json", "recovered_tree", {"roots": 3})
+    page = Page(write_report(folder).read_text())
+    for name in ("truth", "composition"):
+        assert "Left out of matryoshka, seed 20: a figure is damaged: " in page.text(name)
+    assert "Recovered tree" not in page.text("composition")
+
+
+@pytest.mark.parametrize("change", [{"figures": 7}, {"figures": {}}, {"tables": [1]}])
+def test_what_is_no_list_of_figures_is_said(tmp_path: Path, change: dict[str, Any]) -> None:
+    folder = write_world(tmp_path, ["batch_topk", "matryoshka"], seeds=1)
+    path = next((folder / "runs").glob("batch*")) / "eval" / "truth.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    text = Page(write_report(folder).read_text()).text("truth")
+    assert f"Left out of batch_topk, seed 20: its {next(iter(change))} are damaged." in text
+
+
+def test_next_seed_stands_in_for_a_damaged_figure(tmp_path: Path) -> None:
+    folder = write_world(tmp_path, ["batch_topk"], seeds=2)
+    (first, _) = sorted((folder / "runs").iterdir())
+    edit(first / "eval" / "truth.json", "cosines", {"values": 7})
+    text = Page(write_report(folder).read_text()).text("truth")
+    assert "Left out of batch_topk, seed 20: a figure is damaged" in text
+    assert "batch_topk, seed 21" in text and "Not drawn" not in text
+
+
+def test_older_result_says_what_makes_its_figures(tmp_path: Path) -> None:
+    folder = write_world(tmp_path, ["batch_topk", "matryoshka"], seeds=1)
+    run = next((folder / "runs").glob("batch_topk-*"))
+    for name in ("truth", "composition"):
+        path = run / "eval" / f"{name}.json"
+        result = json.loads(path.read_text())
+        path.write_text(
+            json.dumps({k: v for k, v in result.items() if k not in ("tables", "figures")})
+        )
+    page = Page(write_report(folder).read_text())
+    for name in ("truth", "composition"):
+        text = page.text(name)
+        assert "The results of batch_topk, seed 20 were written by an older version" in text
+        assert "saelab eval RUN makes them anew" in text and "Not drawn" not in text
+        assert text.count("batch_topk") == 1 and "matryoshka, seed 20" in text
 
 
 def test_features_without_a_latent_or_a_group(tmp_path: Path) -> None:
     folder = write_world(tmp_path, ["batch_topk"], seeds=1)
     (run,) = (folder / "runs").iterdir()
-    edit(
+    put_figures(
         run / "eval" / "truth.json",
-        {"groups": {"bad": [96, 99], "worse": "x"}, "matched": [None] * 96},
+        cosines([[0.5] * F], groups={}),
+        recovery([0.1] * F, [None] * F, groups={}),
     )
-    text = Page(write_report(folder).read_text()).text("features")
-    assert "Features: features" in text and "Not drawn" not in text
+    text = Page(write_report(folder).read_text()).text("truth")
+    assert "Features:" not in text and "Not drawn" not in text and "Left out" not in text
+    assert text.count("batch_topk, seed 20") == 2  # cosines, dots of one colour
 
 
-def test_own_tree_is_counted_and_groups_end_with_the_picture(tmp_path: Path) -> None:
+def test_own_tree_is_counted_and_groups_have_their_names(tmp_path: Path) -> None:
     folder = write_world(tmp_path, ["batch_topk"], seeds=1)
     (run,) = (folder / "runs").iterdir()
-    edit(run / "eval" / "truth.json", {"groups": {"first": [0, 50], "rest": [50, 500]}})
+    groups = {"first": (0, 50), "rest": (50, F)}
+    put_figures(
+        run / "eval" / "truth.json",
+        cosines([[0.5] * F], groups),
+        recovery([0.1] * F, [0.5] * F, groups),
+    )
     children = [
         {"child": 1, "cosine": 0.9, "found": True, "found_in_tree": True},
-        {"child": 2, "cosine": 0.8, "found": False},
+        {"child": 2, "cosine": 0.8, "found": False, "found_in_tree": False},
     ]
-    edit(
+    put_figures(
         run / "eval" / "composition.json",
-        {"parents": [{"parent": 0, "cosine": 0.9, "children": children}]},
+        tree_figure({"parents": [{"parent": 0, "cosine": 0.9, "children": children}]}),
     )
-    text = Page(write_report(folder).read_text()).text("features")
-    assert "1 of 2 edges found, 1 in its own tree" in text and "Features: first rest" in text
+    page = Page(write_report(folder).read_text())
+    assert "seed 20: 1 of 2 edges found, 1 in its own tree" in page.text("composition")
+    assert "Features: first rest" in page.text("truth")
 
 
 def test_without_summary_the_runs_still_tell_a_world(tmp_path: Path) -> None:
@@ -263,9 +343,10 @@ def test_unhealthy_seed_is_marked_and_not_drawn_first(tmp_path: Path) -> None:
         json.dumps({"healthy": False, "problems": ["loss grew"], "warnings": []})
     )
     page = Page(write_report(folder).read_text())
-    assert "2 seeds, 1 unhealthy" in page.text("world") and "batch_topk, seed 20" not in page.text(
-        "features"
-    )
+    assert "2 seeds, 1 unhealthy" in page.text("world")
+    for name in ("truth", "composition"):
+        assert "batch_topk, seed 20" not in page.text(name)
+        assert "batch_topk, seed 21" in page.text(name)
 
 
 def test_variant_without_a_healthy_seed_has_no_mean(tmp_path: Path) -> None:
@@ -279,7 +360,8 @@ def test_variant_without_a_healthy_seed_has_no_mean(tmp_path: Path) -> None:
     (folder / "summary.json").write_text(json.dumps(summary))
     page = Page(write_report(folder).read_text())
     assert "1 seed, 1 unhealthy undefined: no healthy run to average" in page.text("world")
-    assert "batch_topk, seed 20 (unhealthy)" in page.text("features")
+    for name in ("truth", "composition"):
+        assert "batch_topk, seed 20 (unhealthy)" in page.text(name)
 
 
 def test_batch_keys_are_explained_by_their_own() -> None:

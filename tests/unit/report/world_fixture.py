@@ -8,9 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from saelab.evals.composition.measure import tree_figure
+from saelab.evals.result import Result
+from saelab.figures import Axis, Figure, Heat, Points, Scatter, figure_to_json
+from saelab.types import Score
 from unit.report.fixture import HOSTILE
 
-GROUPS = {"parents": [0, 16], "children": [16, 80], "distractors": [80, 96]}
+GROUPS = {"parents": (0, 16), "children": (16, 80), "distractors": (80, 96)}
 VARIANTS = {"standard": 0.62, "batch_topk": 0.8, "matryoshka": 0.88, "frozen": 0.3}
 F = L = 96
 
@@ -124,20 +128,14 @@ def _run(
         (0.06 if f < 16 else 0.012 if f < 80 else 0.15) * rng.uniform(0.9, 1.1) for f in range(F)
     ]
     matched = [min(1.0, max(0.0, rng.gauss(quality + 0.3 * (x - 0.06), 0.08))) for x in frequency]
-    noise = [[min(99, round(abs(rng.gauss(0, 14)))) for _ in range(F)] for _ in range(L)]
-    cosine = [
-        [round(100 * matched[f]) if f == i else noise[i][f] for f in range(F)] for i in range(L)
-    ]
+    noise = [[min(0.99, round(abs(rng.gauss(0, 0.14)), 2)) for _ in range(F)] for _ in range(L)]
+    cosine = [[round(matched[f], 2) if f == i else noise[i][f] for f in range(F)] for i in range(L)]
     truth = {"mcc": sum(matched) / F, "explained_variance": quality, "l0": 3.0, "dead": 0.0}
-    details = {
-        "cosine": cosine,
-        "order": list(range(L)),
-        "matched": matched,
-        "frequency": frequency,
-        "groups": GROUPS,
-    }
+    figures = (cosines(cosine), recovery(frequency, matched))
+    details = {"matched": matched, "frequency": frequency, "groups": GROUPS}
     _json(
-        run / "eval" / "truth.json", {"eval": "truth", "scores": _scores(truth), "details": details}
+        run / "eval" / "truth.json",
+        Result(_scores(truth), figures=figures, details=details).to_json(),
     )
     parents = [
         {"parent": p, "cosine": matched[p],
@@ -154,14 +152,9 @@ def _run(
         key: None if value is None else value + rng.gauss(0, 0.01) for key, value in tree.items()
     }
     details = {"parents": parents, "threshold": 0.78}
-    _json(
-        run / "eval" / "composition.json",
-        {"eval": "composition", "scores": _scores(tree), "details": details},
-    )
-    metrics = {
-        key: {**score, "low": None, "high": None}
-        for key, score in _scores({**truth, **tree}).items()
-    }
+    result = Result(_scores(tree), figures=(tree_figure(details),), details=details)
+    _json(run / "eval" / "composition.json", result.to_json())
+    metrics = Result(_scores({**truth, **tree})).to_json()["scores"]
     return {
         "variant": variant,
         "seed": seed,
@@ -172,25 +165,53 @@ def _run(
     }
 
 
-def _scores(values: Mapping[str, float | None]) -> dict[str, Any]:
-    missing = {
-        "value": None,
-        "low": None,
-        "high": None,
-        "n": 0,
-        "better": "higher",
-        "reason": "this dictionary has no tree",
-    }
+def _scores(values: Mapping[str, float | None]) -> dict[str, Score]:
+    missing = Score(None, better="higher", reason="this dictionary has no tree")
     return {
-        key: missing
-        if value is None
-        else {
-            "value": value,
-            "low": None,
-            "high": None,
-            "n": 1000,
-            "better": "higher",
-            "reason": "",
-        }
+        key: missing if value is None else Score(value, n=1000, better="higher")
         for key, value in values.items()
     }
+
+
+def cosines(
+    values: Sequence[Sequence[float]], groups: Mapping[str, tuple[int, int]] = GROUPS
+) -> Heat:
+    """The matrix that truth emits."""
+    return Heat(
+        "cosines",
+        "Cosine of every latent and every feature",
+        "A clean diagonal is full recovery.",
+        rows=(),
+        columns=(),
+        values=values,
+        low=0.0,
+        high=1.0,
+        groups=groups,
+        row_label=f"{len(values)} latents, sorted",
+        column_label=f"{len(values[0])} features",
+    )
+
+
+def recovery(
+    frequency: Sequence[float],
+    matched: Sequence[float | None],
+    groups: Mapping[str, tuple[int, int]] = GROUPS,
+) -> Scatter:
+    """The dots that truth emits; without groups they have the row's colour."""
+    group = [i for i, (start, stop) in enumerate(groups.values()) for _ in range(start, stop)]
+    return Scatter(
+        "recovery",
+        "Recovery against frequency",
+        "A dot is a true feature.",
+        x=Axis("share of activations it is in", log=True),
+        y=Axis("|cosine| with its latent", low=0.0, high=1.0),
+        points=(Points("features", frequency, matched, group=group),),
+        groups=tuple(groups),
+    )
+
+
+def put_figures(path: Path, *figures: Figure) -> None:
+    """Replace the figures of a result."""
+    value = json.loads(path.read_text())
+    value["figures"] = [figure_to_json(figure) for figure in figures]
+    path.write_text(json.dumps(value))

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.special import ndtr
 
+from in_world import as_held_out
 from saelab.evals.truth import measure as truth
 from saelab.store import CorruptFile
 from saelab.synth import features_build
@@ -170,7 +171,7 @@ def test_the_world_reads_lists(process):
     batch, same = (next(one.batches(Tokens, Cursor()))[0].main for one in (world, ordinary))
     assert torch.equal(batch.flat, same.flat) and world.kinds == (Tokens,)
     assert torch.equal(world.stats.mean, ordinary.stats.mean)
-    data, plain = truth.prepare(world), truth.prepare(ordinary)
+    data, plain = (truth.prepare(as_held_out(each)) for each in (world, ordinary))
     assert isinstance(plain.active, torch.Tensor) and not isinstance(data.active, torch.Tensor)
     assert torch.equal(data.active_rows(5, 50), plain.active_rows(5, 50))
     assert torch.equal(data.frequency, plain.frequency)

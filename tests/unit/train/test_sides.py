@@ -5,14 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from saelab.sae.priced import Priced
 from torch import nn
 
 from helpers import byte_tokenizer, tiny_model
 from saelab.ground.stream import ActivationStream
 from saelab.lm.model import wrap
 from saelab.runs import Optim, Run, Source, Spec, WorldSource
-from saelab.sae.activations import BatchTopK, TopK
+from saelab.sae.activations import BatchTopK, Priced, TopK
 from saelab.sae.module import SAE
 from saelab.synth.worlds import WORLDS, build_world
 from saelab.terms.base import Objective, Step, Term, Variant

@@ -9,13 +9,18 @@ from saelab.types import Dictionary, Hook
 CODES_AT_ONCE = 1 << 22  # numbers
 
 
+def check_latents(dictionary: Dictionary) -> None:
+    """Raise `ValueError` when a dictionary has no latents."""
+    if not len(dictionary.directions):
+        raise ValueError("the dictionary has no latents; there is nothing to evaluate")
+
+
 def check_fits(dictionary: Dictionary, d_in: int, hook: Hook) -> None:
     """Raise `ValueError` when a dictionary has no latents, another width than activations of width
     `d_in`, or reads another place of the model than the `hook` that they come from.
     """
-    (n_latents, width), own = dictionary.directions.shape, dictionary.hook
-    if not n_latents:
-        raise ValueError("the dictionary has no latents; there is nothing to evaluate")
+    check_latents(dictionary)
+    width, own = dictionary.directions.shape[1], dictionary.hook
     if width != d_in:
         raise ValueError(
             f"the dictionary has width {width}, the activations {d_in}; they belong to different "

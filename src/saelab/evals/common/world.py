@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from saelab.evals.common.reading import check_latents
 from saelab.evals.common.selected import batch_selected
 from saelab.evals.result import Metric, Result
 from saelab.ground.held_out import HeldOut
@@ -76,10 +77,12 @@ def with_batch_readings(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
 def in_both_readings(measure: Measure) -> Measure:
     """`measure` under the inference threshold and, as `<key>_batch`, under batch selection.
 
-    The second reading only exists for a dictionary whose training selects over the batch.
+    The second reading only exists for a dictionary whose training selects over the batch. A
+    dictionary without latents is refused with a `ValueError`.
     """
 
     def measure_both(dictionary: Dictionary, data: Any) -> Result:
+        check_latents(dictionary)
         result, selected = measure(dictionary, data), batch_selected(dictionary)
         if selected is None:
             return result

@@ -139,7 +139,9 @@ def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDG
             "takes both"
         )
         names = (*(f"auroc_{name}" for name in (*budget.types, *OTHERS)), "spearman")
-        scores = labelled | {f"nces_{name}": undefined(reason) for name in names}
+        better = {metric.key: metric.better for metric in METRICS}
+        keys = [f"nces_{name}" for name in names]
+        scores = labelled | {key: undefined(reason, better[key]) for key in keys}
         return _result(scores, latents, guess, chosen, causal, {})
     found = exact(data.text, latents, chosen, data.covariance, budget)
     by = {name: contexts.nces for name, contexts in found.items()}

@@ -49,6 +49,10 @@ def prepare(held: HeldOut, *, seed: int = 0) -> NcesData:
     generator = torch.Generator().manual_seed(seed)
     windows, xs, gradients = [], [], []
     for part, state in held.batches:
+        if not part.flat.isfinite().all():
+            raise ValueError(
+                f"activations at {lm.hook.name} are not finite; the model itself is broken there"
+            )
         gradient = sampled_gradients(lm, part.x, state, generator)
         windows.append(part)
         xs.append(part.flat.float().cpu())
@@ -58,10 +62,6 @@ def prepare(held: HeldOut, *, seed: int = 0) -> NcesData:
         raise ValueError(
             "no token is left to evaluate: every window is empty or masked; give a longer "
             "held-out text"
-        )
-    if not x.isfinite().all():
-        raise ValueError(
-            f"activations at {lm.hook.name} are not finite; the model itself is broken there"
         )
     doc = torch.cat([part.doc[part.keep].cpu() for part in windows]).unique(return_inverse=True)[1]
     return NcesData(captured_text(lm, windows), x, torch.cat(gradients), doc, control_covariance(x))
