@@ -92,6 +92,8 @@ class Steps:
     apart: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if len(self.edges) < 2:
+            raise ValueError(f"histograms of {self.key!r} have no bin: give at least two edges")
         _same_length(f"histograms of {self.key!r}", self.edges[1:], *self.counts.values())
 
 
@@ -130,6 +132,10 @@ class Heat:
     column_label: str = ""
 
     def __post_init__(self) -> None:
+        if not self.low < self.high:
+            raise ValueError(
+                f"{self.key!r} goes from {self.low} to {self.high}; the first must be the lower"
+            )
         _same_length(
             f"rows of {self.key!r}", *self.values, *([self.columns] if self.columns else [])
         )

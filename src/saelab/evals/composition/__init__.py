@@ -89,4 +89,5 @@ EVALUATION = Evaluation(
     only_on_worlds("tree of features", TreeProcess),
     measure.prepare,
     in_both_readings(measure.measure),
+    title="Parents and children",
 )

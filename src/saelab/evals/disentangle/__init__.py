@@ -60,4 +60,5 @@ EVALUATION = Evaluation(
     only_on_worlds("factors of variation", Factors),
     measure.prepare,
     in_both_readings(measure.measure),
+    title="Factors in latents of their own",
 )

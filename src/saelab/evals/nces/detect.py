@@ -25,7 +25,7 @@ from saelab.evals.nces.effects import (
 from saelab.evals.nces.figures import figures_of, mass_table
 from saelab.evals.nces.summary import estimates_of
 from saelab.evals.result import Metric, Result
-from saelab.types import LanguageModel, Score
+from saelab.types import Better, LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
 BUDGET = Budget(TYPES, contexts=128, draws=4, following=0)
@@ -139,7 +139,7 @@ def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDG
             "takes both"
         )
         names = (*(f"auroc_{name}" for name in (*budget.types, *OTHERS)), "spearman")
-        better = {metric.key: metric.better for metric in METRICS}
+        better: dict[str, Better] = {metric.key: metric.better for metric in METRICS}
         keys = [f"nces_{name}" for name in names]
         scores = labelled | {key: undefined(reason, better[key]) for key in keys}
         return _result(scores, latents, guess, chosen, causal, {})

@@ -149,4 +149,5 @@ EVALUATION = Evaluation(
     only_on_worlds("model whose causal features are known", Causal, Gated),
     prepare,
     in_both_readings(measure),
+    title="Effects of latents",
 )

@@ -62,4 +62,5 @@ EVALUATION = Evaluation(
     only_on_worlds("spurious factor", SpuriousFactor),
     measure.prepare,
     in_both_readings(measure.measure),
+    title="What is left of a spurious factor",
 )

@@ -75,4 +75,5 @@ EVALUATION = Evaluation(
     only_on_worlds("persistent features", Persistence),
     measure.prepare,
     in_both_readings(measure.measure),
+    title="Features that persist",
 )

@@ -73,4 +73,5 @@ EVALUATION = Evaluation(
     only_on_worlds("true features", object),
     measure.prepare,
     in_both_readings(measure.measure),
+    title="Learned and true features",
 )
