@@ -18,17 +18,14 @@ POLICIES = ("ACTIVE", "unset", "PASSIVE")
 BUSY = "while True: pass"
 STEP = """
 import sys, time
-from saelab.train import Training
-from saelab.experiments.script.dry_run import Noise
 from saelab.runs import Run, Source, Spec
-from saelab.types import Hook
+from saelab.testing.fakes import SparseSource
+from saelab.train import Training
 from saelab.variants import build
-import saelab.experiments.script.dry_run as noise
-noise.ROWS = 1024
 steps = int(sys.argv[1])
 run = Run(Spec("batch_topk", n_latents=1024, l0=32), Source(tokens=steps * 1024, batch=1024))
 started, n = None, 0
-for _ in Training([run], Noise(Hook(1), 256, 100), build=build):
+for _ in Training([run], SparseSource(d_in=256, batch=1024), build=build):
     n += 1
     if n == 5:
         started = time.perf_counter()
