@@ -210,6 +210,14 @@ class ActivationSource(Protocol):
         ...
 
 
+def refuse_missing(source: ActivationSource, kinds: "Collection[type[Batch]]") -> None:
+    """Raise `ValueError` with the source's own sentence for the first kind of batch it lacks."""
+    for kind in kinds:
+        lack = source.missing(kind)
+        if lack:
+            raise ValueError(lack)
+
+
 # What the parts may ask of each other -------------------------------------------------------------
 
 

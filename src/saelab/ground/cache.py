@@ -32,6 +32,7 @@ from saelab.types import (
     Tokens,
     Views,
     Windows,
+    refuse_missing,
 )
 
 MANIFEST, STATS = "cache.json", "stats.safetensors"
@@ -275,9 +276,7 @@ class CachedStream:
         """As the live stream's, for equal cursors. Raises `CorruptFile` naming a damaged shard,
         `ValueError` at the end.
         """
-        for kind in sides:
-            if lack := self.missing(kind):
-                raise ValueError(lack)
+        refuse_missing(self, (main, *sides))
 
         def load(epoch: int, block: int) -> Block:
             return Block(self.block(epoch, block), self.source, (epoch, block))

@@ -21,7 +21,7 @@ from saelab.runs import Source
 from saelab.text.corpora import EMBEDDED
 from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
 from saelab.text.windows import TokenWindows, load_windows
-from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows
+from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows, refuse_missing
 
 log = logging.getLogger("saelab.lm")
 STATS_FROM = 8_192  # kept activations that scale, mean and median norm are estimated from, at least
@@ -180,9 +180,7 @@ class ActivationStream:
         many, of one document and of two in turn. `Labelled`: `batch` shuffled activations, in
         another order, with the labels of their tokens.
         """
-        for kind in sides:
-            if lack := self.missing(kind):
-                raise ValueError(lack)
+        refuse_missing(self, (main, *sides))
 
         def load(epoch: int, block: int) -> Block:
             labels = None

@@ -26,6 +26,7 @@ from saelab.types import (
     Tokens,
     Views,
     Windows,
+    refuse_missing,
 )
 
 STATS_ROWS = 20_000  # activations that mean and scale are estimated from
@@ -235,9 +236,7 @@ class World:
 
         Raises `ValueError` for a kind of batch that the world does not have.
         """
-        for kind in (main, *sides):
-            if lack := self.missing(kind):
-                raise ValueError(lack)
+        refuse_missing(self, (main, *sides))
         ordered = Windows in (main, *sides)
         number = start.batch
         while True:
