@@ -2,8 +2,8 @@
 
     python benchmarks/calm_threads.py --competitors 0 6 --rounds 3 -- saelab demo --out /tmp/demo
 
-Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE, unset and PASSIVE, and their
-ratios, for every number of competing processes (a `saelab` command sets PASSIVE itself where nothing
+Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE, unset, PASSIVE and a
+short spin (`GOMP_SPINCOUNT=1000`), and ratios, for every number of competing processes (a `saelab` command sets PASSIVE itself where nothing
 is set). Without a command it times training steps of `batch_topk`, in tokens per second.
 """
 
@@ -14,7 +14,15 @@ import subprocess
 import sys
 import time
 
-POLICIES = ("ACTIVE", "unset", "PASSIVE")
+from saelab.threads import SET_BY_USER
+
+WAITING = {
+    "ACTIVE": {"OMP_WAIT_POLICY": "ACTIVE"},
+    "unset": {},
+    "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
+    "short": {"GOMP_SPINCOUNT": "1000"},
+}
+POLICIES = tuple(WAITING)
 BUSY = "while True: pass"
 STEP = """
 import sys, time
@@ -35,9 +43,8 @@ print((n - 5) * 1024 / (time.perf_counter() - started))
 
 def measured(policy: str, command: list[str], limit: float) -> float:
     """Seconds of the command, or the number that it printed when there is no command."""
-    env = os.environ | {"OMP_WAIT_POLICY": policy}
-    if policy == "unset":
-        del env["OMP_WAIT_POLICY"]
+    inherited = {name: value for name, value in os.environ.items() if name not in SET_BY_USER}
+    env = inherited | WAITING[policy]
     started = time.monotonic()
     own = command or [sys.executable, "-c", STEP, "60"]
     try:
