@@ -284,3 +284,19 @@ def test_a_variant_that_asks_a_model_is_refused_where_there_is_none(tmp_path):
         run_table(table("batch_topk", "causal", world="s2"), tmp_path / "out")
     assert not (tmp_path / "out").exists()
     preflight(plan_of(table("causal", "end_to_end", world="s1d")), own_build=False)
+
+
+def test_a_world_is_built_once_for_all_its_rows_and_seeds_before_training(monkeypatch):
+    """Large worlds take seconds, and every row asks them the same."""
+    from saelab.experiments.run import preflight
+
+    built, real = [], preflight.build_world
+
+    def counted(source):
+        built.append(source)
+        return real(source)
+
+    monkeypatch.setattr(preflight, "build_world", counted)
+    plan = plan_of(table("batch_topk", "frozen", "standard", seeds=(0, 1)))
+    preflight.preflight(plan, own_build=False)
+    assert len(plan.runs) == 6 and len(built) == 1

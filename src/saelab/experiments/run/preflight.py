@@ -12,6 +12,7 @@ from saelab.experiments.plan import Plan, check_plan
 from saelab.ground.ground import kind_of
 from saelab.runs import Run, Source, WorldSource
 from saelab.store import canonical_json
+from saelab.synth.world import World
 from saelab.synth.worlds import build_world
 from saelab.variants import VARIANTS, build, check_spec
 
@@ -52,12 +53,15 @@ def _check_batches(plan: Plan) -> None:
     """Refuse a variant that reads batches, or asks a model, which its world does not have. Raises
     `ValueError`.
     """
+    worlds: dict[str, World] = {}  # large ones take seconds to build; rows and seeds share them
     # the seeds of a row ask for the same
     for run in {(run.spec.name, _ground(run)): run for run in plan.runs}.values():
         if not isinstance(run.source, WorldSource):  # a language model's stream has everything
             continue
-        world, variant = build_world(run.source), build(run.spec, 1, run.seed)
-        variant.check_source(run.spec.name, world)
+        shared = _ground(run)
+        if shared not in worlds:
+            worlds[shared] = build_world(run.source)
+        build(run.spec, 1, run.seed).check_source(run.spec.name, worlds[shared])
 
 
 def check_disk(runs: Sequence[Run], d_in: int, out: Path) -> None:
