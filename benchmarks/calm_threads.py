@@ -2,9 +2,10 @@
 
     python benchmarks/calm_threads.py --competitors 0 6 --rounds 3 -- saelab demo --out /tmp/demo
 
-Prints the median seconds of the command with `OMP_WAIT_POLICY` ACTIVE, unset, PASSIVE and a
-short spin (`GOMP_SPINCOUNT=1000`), and ratios, for every number of competing processes (a `saelab` command sets PASSIVE itself where nothing
-is set). Without a command it times training steps of `batch_topk`, in tokens per second.
+Prints the median seconds of the command when threads spin (`OMP_WAIT_POLICY=ACTIVE`), spin as a
+`saelab` command lets them (`calm`) and never do (`PASSIVE`), for every number of competing
+processes, with the ratio to the first of them. Without a command it times training steps of `batch_topk`, in
+tokens per second, and also torch's own default (a `saelab` command is calm where nothing is set).
 """
 
 import argparse
@@ -14,15 +15,14 @@ import subprocess
 import sys
 import time
 
-from saelab.threads import SET_BY_USER
+from saelab.threads import CALM, SET_BY_USER, SPINS
 
 WAITING = {
+    "calm": {SPINS: CALM},
     "ACTIVE": {"OMP_WAIT_POLICY": "ACTIVE"},
     "unset": {},
     "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "short": {"GOMP_SPINCOUNT": "1000"},
 }
-POLICIES = tuple(WAITING)
 BUSY = "while True: pass"
 STEP = """
 import sys, time
@@ -63,6 +63,7 @@ def main() -> None:
     )
     parser.add_argument("--competitors", type=int, nargs="+", default=[0, 6])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--waiting", nargs="+", choices=WAITING, default=list(WAITING))
     parser.add_argument(
         "--limit", type=float, default=1_200, help="seconds after which a command is stopped: inf"
     )
@@ -73,21 +74,22 @@ def main() -> None:
         busy = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(competitors)]
         try:
             rounds = [
-                {policy: measured(policy, args.command, args.limit) for policy in POLICIES}
+                {policy: measured(policy, args.command, args.limit) for policy in args.waiting}
                 for _ in range(args.rounds)
             ]
         finally:
             for process in busy:
                 process.kill()
         median = {
-            policy: statistics.median(values[policy] for values in rounds) for policy in POLICIES
+            policy: statistics.median(values[policy] for values in rounds)
+            for policy in args.waiting
         }
-        for policy in POLICIES:
-            ratio = median["PASSIVE"] / median[policy]
+        for policy in args.waiting:
+            ratio = median[policy] / median[args.waiting[0]]
             numbers = " ".join(f"{values[policy]:,.0f}" for values in rounds)
             print(
                 f"{competitors} competitors, {policy}: {median[policy]:,.1f} {unit} ({numbers}), "
-                f"PASSIVE / {policy} {ratio:.3f}",
+                f"{policy} / {args.waiting[0]} {ratio:.3f}",
                 flush=True,
             )
 

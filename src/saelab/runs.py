@@ -25,6 +25,11 @@ class Source:
     seed: int = 0  # of the order of the text
 
     @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"{self.model} with {self.corpus}"
+
+    @property
     def steps(self) -> int:
         """Whole training steps in `tokens`."""
         return self.tokens // self.batch
@@ -41,6 +46,11 @@ class WorldSource:
     tokens: int  # activations an SAE is trained on, all of them new
     batch: int  # activations per step
     seed: int = 0  # of the world: its features and everything drawn from it
+
+    @property
+    def where(self) -> str:
+        """What messages call it."""
+        return f"world {self.world!r}"
 
     @property
     def steps(self) -> int:

@@ -4,9 +4,10 @@ called.
 torch's OpenMP threads busy-wait ("spin") at the end of every parallel product. As long as each has
 a core to itself that costs nothing. Beside other processes, a spinning thread holds the very core
 that the thread it waits for needs, and a training step becomes several times slower.
-`OMP_WAIT_POLICY=PASSIVE` lets threads sleep instead. OpenMP reads that variable once, when torch
-loads, so it must be set before `import torch`: the `saelab` command, `experiment.py`, worker
-processes and the test suite do so; `import saelab` in a program of your own does not.
+`GOMP_SPINCOUNT` says how often a thread looks before it goes to sleep: libgomp, the OpenMP of
+torch's Linux wheels, takes 300,000, which lasts longer than most products. OpenMP reads it once,
+when torch loads, so it must be set before `import torch`: the `saelab` command, `experiment.py`,
+worker processes and the test suite do so; `import saelab` in a program of your own does not.
 """
 
 import os
@@ -14,19 +15,22 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-POLICY = "OMP_WAIT_POLICY"
-SET_BY_USER = (POLICY, "GOMP_SPINCOUNT")  # either says how threads wait; then it is left as it is
+SPINS = "GOMP_SPINCOUNT"
+# Measured (docs/threads.md): never to spin costs a fifth of a small step on an idle machine, this
+# many cost nothing that can be measured, and most of the loss beside busy processes is gone.
+CALM = "10000"
+SET_BY_USER = ("OMP_WAIT_POLICY", SPINS)  # either says how threads wait; then it is left as it is
 
 
 def calm() -> bool:
-    """Let torch's threads sleep while they wait, unless the user has said how they wait; whether
-    this still has an effect.
+    """Let torch's threads spin only shortly before they sleep, unless the user has said how they
+    wait; whether this still has an effect.
 
-    Sets `OMP_WAIT_POLICY=PASSIVE` in the environment of this process and of those it starts. This
+    Sets `GOMP_SPINCOUNT=10000` in the environment of this process and of those it starts. This
     process is past changing once torch is loaded.
     """
     if not any(name in os.environ for name in SET_BY_USER):
-        os.environ[POLICY] = "PASSIVE"
+        os.environ[SPINS] = CALM
     return "torch" not in sys.modules
 
 
@@ -35,13 +39,13 @@ def calm_workers() -> Iterator[None]:
     """Processes that are started inside have calm threads; the environment of this one is as before
     afterwards.
     """
-    before = os.environ.get(POLICY)
+    before = os.environ.get(SPINS)
     calm()
     try:
         yield
     finally:
         if before is None:
-            os.environ.pop(POLICY, None)
+            os.environ.pop(SPINS, None)
 
 
 def cores() -> int:
@@ -93,5 +97,5 @@ def waiting() -> str:
         if name in os.environ:
             return f"{name}={os.environ[name]}"
     return (
-        f"they spin, which is slow beside other processes; set {POLICY}=PASSIVE before torch loads"
+        f"they spin, which is slow beside other processes; set {SPINS}={CALM} before torch loads"
     )

@@ -49,10 +49,10 @@ def kept():
 def test_a_command_makes_threads_calm_before_torch_loads():
     code = "from saelab.threads import calm; print(calm()); import torch; print(calm())"
     assert run("-c", code).split() == ["True", "False"]
-    assert waiting(run("-m", "saelab", "doctor")) == "OMP_WAIT_POLICY=PASSIVE"
+    assert waiting(run("-m", "saelab", "doctor")) == "GOMP_SPINCOUNT=10000"
 
 
-@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "ACTIVE"}, {"GOMP_SPINCOUNT": "1000"}])
+@pytest.mark.parametrize("own", [{"OMP_WAIT_POLICY": "PASSIVE"}, {"GOMP_SPINCOUNT": "7"}])
 def test_what_the_user_says_of_waiting_is_kept(own):
     ((name, value),) = own.items()
     code = "from saelab.threads import calm, waiting; calm(); print(waiting())"
@@ -61,18 +61,21 @@ def test_what_the_user_says_of_waiting_is_kept(own):
 
 def test_importing_the_library_changes_nothing():
     code = "import os, saelab, torch; n = torch.get_num_threads(); saelab.execute, saelab.SAE; "
-    code += "print('OMP_WAIT_POLICY' in os.environ, torch.get_num_threads() == n)"
+    code += "print('GOMP_SPINCOUNT' in os.environ, torch.get_num_threads() == n)"
     assert run("-c", code).split() == ["False", "True"]
 
 
 def test_workers_are_calm_and_their_parent_stays_as_it_was(unset, monkeypatch):
     with threads.calm_workers():
-        assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
-    assert "OMP_WAIT_POLICY" not in os.environ
-    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
-    with threads.calm_workers():
-        assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
-    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+        assert os.environ["GOMP_SPINCOUNT"] == "10000"
+    assert "GOMP_SPINCOUNT" not in os.environ
+    for name, value in (("OMP_WAIT_POLICY", "ACTIVE"), ("GOMP_SPINCOUNT", "5")):
+        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+        monkeypatch.setenv(name, value)
+        before = dict(os.environ)
+        with threads.calm_workers():
+            assert os.environ == before
+        assert os.environ == before
 
 
 def test_number_of_threads(unset, kept, monkeypatch):

@@ -96,9 +96,4 @@ def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:
             )
     unmet = [f"{name}: {reason}" for name in names for reason in EVALS[name].missing(source)]
     if unmet:
-        where = (
-            f"{source.model} with {source.corpus}"
-            if isinstance(source, Source)
-            else f"world {source.world!r}"
-        )
-        raise ValueError(f"evaluations that cannot run on {where}: {'; '.join(unmet)}")
+        raise ValueError(f"evaluations that cannot run on {source.where}: {'; '.join(unmet)}")

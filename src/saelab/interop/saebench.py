@@ -104,8 +104,9 @@ def file_name(labels: Labels) -> str:
 
 def export(folder: Path, source: Source | WorldSource, sae: SAE, result: Result) -> None:
     """Write a core result into `<folder>/saebench`; other results have no place in the format."""
-    if "compatible" not in result.details or isinstance(source, WorldSource):
+    if "compatible" not in result.details:
         return
+    assert isinstance(source, Source), "core results are those of language models"
     config = {
         "d_in": sae.d_in,
         "d_sae": sae.n_latents,

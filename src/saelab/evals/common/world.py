@@ -46,8 +46,7 @@ def only_on_worlds(what: str, *processes: type) -> Missing:
             return []
         names = [name for name, entry in WORLDS.items() if issubclass(entry.process, processes)]
         which = "every world" if len(names) == len(WORLDS) else f"of the worlds {', '.join(names)}"
-        where = source.model if isinstance(source, Source) else f"world {source.world!r}"
-        return [f"{where} has no {what}; {which} has"]
+        return [f"{source.where} has no {what}; {which} has"]
 
     return missing
 

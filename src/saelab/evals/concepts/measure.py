@@ -49,6 +49,7 @@ from saelab.evals.concepts.scores import (
 from saelab.evals.result import Result, Table
 from saelab.ground.held_out import HeldOut
 from saelab.runs import Source, WorldSource
+from saelab.text.corpora import EMBEDDED
 from saelab.text.labels.labelled import (
     Concept,
     TokenLabels,
@@ -91,11 +92,11 @@ class ConceptData:
 
 def missing(source: Source | WorldSource) -> list[str]:
     """Labels come from Python's grammar, so the text must be the embedded one."""
-    if isinstance(source, Source) and source.corpus == "stdlib":
+    if isinstance(source, Source) and source.corpus == EMBEDDED:
         return []
     return [
-        "labels are known for the corpus stdlib only (labels from files: `prepare_labelled` in "
-        "Python)"
+        f"labels are known for the corpus {EMBEDDED} only (labels from files: `prepare_labelled` "
+        "in Python)"
     ]
 
 
