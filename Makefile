@@ -67,7 +67,7 @@ oldest:
 
 # The embedded language model, from scratch: about an hour on two cores, resumable, writes runs/pylm/pylm.
 pylm: $(STAMP)
-	GOMP_SPINCOUNT=10000 $(BIN)/python -m saelab.lm.pylm.train --out runs/pylm
+	GOMP_SPINCOUNT=30000 $(BIN)/python -m saelab.lm.pylm.train --out runs/pylm
 
 clean:
 	rm -rf .venv .venv-lock .venv-newest .venv-oldest build src/*.egg-info

@@ -2,9 +2,9 @@
 
     python benchmarks/calm_threads.py --competitors 0 6 --rounds 3 -- saelab demo --out /tmp/demo
 
-Prints the median seconds of the command when threads spin (`OMP_WAIT_POLICY=ACTIVE`), spin as a
-`saelab` command lets them (`calm`) and never do (`PASSIVE`), for every number of competing
-processes, with the ratio to the first of them. Without a command it times training steps of `batch_topk`, in
+Prints the median seconds of the command when threads wait as a `saelab` command lets them (`calm`),
+always spin (`OMP_WAIT_POLICY=ACTIVE`) and never do (`PASSIVE`), for every number of competing
+processes, with the ratio to the first of these. Without a command it times training steps of `batch_topk`, in
 tokens per second, and also torch's own default (a `saelab` command is calm where nothing is set).
 """
 
@@ -15,10 +15,10 @@ import subprocess
 import sys
 import time
 
-from saelab.threads import CALM, SET_BY_USER, SPINS
+from saelab.threads import SET_BY_USER
 
 WAITING = {
-    "calm": {SPINS: CALM},
+    "calm": {},
     "ACTIVE": {"OMP_WAIT_POLICY": "ACTIVE"},
     "unset": {},
     "PASSIVE": {"OMP_WAIT_POLICY": "PASSIVE"},
@@ -26,6 +26,9 @@ WAITING = {
 BUSY = "while True: pass"
 STEP = """
 import sys, time
+from saelab.threads import calm
+if sys.argv[2] == "calm":
+    calm()
 from saelab.runs import Run, Source, Spec
 from saelab.testing.fakes import SparseSource
 from saelab.train import Training
@@ -46,7 +49,7 @@ def measured(policy: str, command: list[str], limit: float) -> float:
     inherited = {name: value for name, value in os.environ.items() if name not in SET_BY_USER}
     env = inherited | WAITING[policy]
     started = time.monotonic()
-    own = command or [sys.executable, "-c", STEP, "60"]
+    own = command or [sys.executable, "-c", STEP, "60", policy]
     try:
         done = subprocess.run(own, env=env, capture_output=True, text=True, timeout=limit)
     except subprocess.TimeoutExpired:

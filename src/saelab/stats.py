@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from saelab.types import Better, Score
+from saelab.types import Score
 
 LEVEL = 0.95
 RESAMPLED_AT_ONCE = 1 << 24  # drawn indices per chunk: 128 MB
@@ -58,9 +58,7 @@ class Resampling:
         )
         return both
 
-    def score(
-        self, fn: Callable[[Tensor], Tensor], *, better: Better = "neither", undefined: str = ""
-    ) -> Score:
+    def score(self, fn: Callable[[Tensor], Tensor], *, undefined: str = "") -> Score:
         """The statistic `fn` with its interval; `fn` maps sums `[R, S]` to values `[R]`, non-finite
         where undefined.
 
@@ -73,27 +71,23 @@ class Resampling:
             return Score(
                 None,
                 n=self.n,
-                better=better,
                 reason=undefined or "the statistic is not a finite number here",
             )
         if self.n < 2:
-            return Score(
-                value, n=self.n, better=better, reason="no interval: it takes at least 2 documents"
-            )
+            return Score(value, n=self.n, reason="no interval: it takes at least 2 documents")
         values = fn(self.samples)
         values = values[values.isfinite()]
         if len(values) < LEVEL * len(self.samples):
             return Score(
                 value,
                 n=self.n,
-                better=better,
                 reason="no interval: undefined in over 5 % of the resamples",
             )
         tail = (1 - LEVEL) / 2
         low, high = torch.quantile(
             values, torch.tensor([tail, 1 - tail], dtype=values.dtype)
         ).tolist()
-        return Score(value, low, high, self.n, better)
+        return Score(value, low, high, self.n)
 
 
 def bootstrap_statistic(
@@ -102,7 +96,6 @@ def bootstrap_statistic(
     *,
     n_boot: int = 1000,
     seed: int = 0,
-    better: Better = "neither",
 ) -> Score:
     """A statistic of per-document sums `[C, S]` (explained variance, CE score) with its bootstrap
     interval.
@@ -110,7 +103,7 @@ def bootstrap_statistic(
     `fn` maps sums `[R, S]` to values `[R]`. For several statistics of the same sums use
     `Resampling` once.
     """
-    return Resampling(sums, n_boot=n_boot, seed=seed).score(fn, better=better)
+    return Resampling(sums, n_boot=n_boot, seed=seed).score(fn)
 
 
 def bootstrap_ratio(
@@ -120,7 +113,6 @@ def bootstrap_ratio(
     *,
     n_boot: int = 1000,
     seed: int = 0,
-    better: Better,
 ) -> Score:
     """sum(numerator) / sum(denominator) over items `[N]`, resampling whole clusters (`cluster [N]`:
     a document number).
@@ -140,12 +132,10 @@ def bootstrap_ratio(
         0, index.cpu(), items
     )
     resampling = Resampling(sums, n_boot=n_boot, seed=seed)
-    return resampling.score(
-        lambda s: s[:, 0] / s[:, 1], better=better, undefined="the denominator is 0"
-    )
+    return resampling.score(lambda s: s[:, 0] / s[:, 1], undefined="the denominator is 0")
 
 
-def mean_score(values: Sequence[float], *, better: Better = "neither") -> Score:
+def mean_score(values: Sequence[float]) -> Score:
     """Mean over seeds with a Student t interval: mean +- t(0.975, n - 1) * s / sqrt(n); one value
     has no interval.
     """
@@ -153,14 +143,12 @@ def mean_score(values: Sequence[float], *, better: Better = "neither") -> Score:
     n = len(values)
     mean = math.fsum(values) / n
     if n < 2:
-        return Score(mean, n=n, better=better, reason="no interval: it takes at least 2 seeds")
+        return Score(mean, n=n, reason="no interval: it takes at least 2 seeds")
     half = _t_quantile(1 - (1 - LEVEL) / 2, n - 1) * _deviation(values) / math.sqrt(n)
-    return Score(mean, mean - half, mean + half, n, better)
+    return Score(mean, mean - half, mean + half, n)
 
 
-def paired_difference(
-    treatment: Sequence[float], baseline: Sequence[float], *, better: Better = "neither"
-) -> Score:
+def paired_difference(treatment: Sequence[float], baseline: Sequence[float]) -> Score:
     """Mean of treatment - baseline over paired seeds with a Student t interval; one pair has no
     interval.
 
@@ -173,7 +161,7 @@ def paired_difference(
         )
     _check_finite(treatment, "treatment")
     _check_finite(baseline, "baseline")
-    return mean_score([t - b for t, b in zip(treatment, baseline, strict=True)], better=better)
+    return mean_score([t - b for t, b in zip(treatment, baseline, strict=True)])
 
 
 def paired_p(differences: Sequence[float]) -> float:

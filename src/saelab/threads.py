@@ -12,26 +12,46 @@ worker processes and the test suite do so; `import saelab` in a program of your 
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 SPINS = "GOMP_SPINCOUNT"
-# Measured (docs/threads.md): never to spin costs a fifth of a small step on an idle machine, this
-# many cost nothing that can be measured, and most of the loss beside busy processes is gone.
-CALM = "10000"
 SET_BY_USER = ("OMP_WAIT_POLICY", SPINS)  # either says how threads wait; then it is left as it is
+# Measured (docs/threads.md): as fast as torch's default on an idle machine, while 10,000 already
+# cost a tenth of a small step there, because the sleeping thread wakes late.
+SHORT = 30_000
+LOADAVG = Path("/proc/loadavg")
 
 
 def calm() -> bool:
-    """Let torch's threads spin only shortly before they sleep, unless the user has said how they
-    wait; whether this still has an effect.
+    """Let torch's threads sleep while they wait, unless the user has said how they wait; whether
+    this still has an effect.
 
-    Sets `GOMP_SPINCOUNT=10000` in the environment of this process and of those it starts. This
-    process is past changing once torch is loaded.
+    Sets `GOMP_SPINCOUNT` in the environment of this process and of those it starts: 0 where other
+    programs want the same cores now (`crowded`), else 30,000. This process is past changing once
+    torch is loaded.
     """
     if not any(name in os.environ for name in SET_BY_USER):
-        os.environ[SPINS] = CALM
+        os.environ[SPINS] = str(0 if crowded() else SHORT)
     return "torch" not in sys.modules
+
+
+def crowded() -> bool:
+    """Whether other programs leave fewer free cores than this process may use, at this moment.
+
+    It is the least of five looks within 20 ms, so that what wakes for an instant does not count.
+    False where the system does not say (anything but Linux).
+    """
+    if not LOADAVG.exists():
+        return False
+    running = []
+    for _ in range(5):
+        # "0.20 0.18 0.12 3/80 11206": three tasks can run, this one among them
+        running.append(int(LOADAVG.read_text().split()[3].split("/")[0]))
+        time.sleep(0.004)
+    return (os.cpu_count() or 1) - (min(running) - 1) < cores()
 
 
 @contextmanager
@@ -96,6 +116,4 @@ def waiting() -> str:
     for name in SET_BY_USER:
         if name in os.environ:
             return f"{name}={os.environ[name]}"
-    return (
-        f"they spin, which is slow beside other processes; set {SPINS}={CALM} before torch loads"
-    )
+    return f"they spin, which is slow beside other processes; set {SPINS} before torch loads"

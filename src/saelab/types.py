@@ -287,7 +287,6 @@ class Score:
     low: float | None = None
     high: float | None = None
     n: int = 0  # units the interval was taken over (documents, seeds)
-    better: Better = "neither"
     reason: str = ""
 
 

@@ -21,12 +21,10 @@ def test_bootstrap_ratio_is_the_ratio_of_sums_and_its_interval_covers():
     covered, naive = 0, 0
     for trial in range(200):
         y, one, doc = clustered(generator)
-        score = stats.bootstrap_ratio(y, one, doc, n_boot=300, seed=trial, better="higher")
+        score = stats.bootstrap_ratio(y, one, doc, n_boot=300, seed=trial)
         assert score.value == pytest.approx(float(y.mean()), rel=1e-5)
         covered += score.low <= 2 <= score.high
-        each = stats.bootstrap_ratio(
-            y, one, torch.arange(len(y)), n_boot=300, seed=trial, better="higher"
-        )
+        each = stats.bootstrap_ratio(y, one, torch.arange(len(y)), n_boot=300, seed=trial)
         naive += each.low <= 2 <= each.high
     # nominal 0.95; the percentile interval of 40 clusters is a little short
     assert covered / 200 >= 0.88
@@ -35,17 +33,14 @@ def test_bootstrap_ratio_is_the_ratio_of_sums_and_its_interval_covers():
 
 def test_bootstrap_is_reproducible_and_seeded():
     y, one, doc = clustered(torch.Generator().manual_seed(1))
-    first, again, other = (
-        stats.bootstrap_ratio(y, one, doc, seed=s, better="lower") for s in (3, 3, 4)
-    )
+    first, again, other = (stats.bootstrap_ratio(y, one, doc, seed=s) for s in (3, 3, 4))
     assert first == again
-    assert (first.low, first.value, first.better, first.n) != (
+    assert (first.low, first.value, first.n) != (
         other.low,
         other.value,
-        other.better,
         other.n,
     )
-    assert (first.better, first.n) == ("lower", 40)
+    assert first.n == 40
 
 
 def test_resamples_in_chunks_draw_whole_samples(monkeypatch):
@@ -56,22 +51,18 @@ def test_resamples_in_chunks_draw_whole_samples(monkeypatch):
 
 
 def test_degenerate_bootstraps_say_why():
-    one = stats.bootstrap_ratio(torch.ones(3), torch.ones(3), torch.zeros(3), better="neither")
+    one = stats.bootstrap_ratio(torch.ones(3), torch.ones(3), torch.zeros(3))
     assert (one.value, one.low, one.high) == (1, None, None)
     assert "at least 2 documents" in one.reason
-    nothing = stats.bootstrap_ratio(
-        torch.ones(3), torch.zeros(3), torch.arange(3), better="neither"
-    )
+    nothing = stats.bootstrap_ratio(torch.ones(3), torch.zeros(3), torch.arange(3))
     assert (nothing.value, nothing.low) == (None, None)
     assert "denominator is 0" in nothing.reason
-    rare = stats.bootstrap_ratio(
-        torch.ones(4), torch.tensor([1.0, 0, 0, 0]), torch.arange(4), better="neither"
-    )
+    rare = stats.bootstrap_ratio(torch.ones(4), torch.tensor([1.0, 0, 0, 0]), torch.arange(4))
     assert rare.value == 4
     assert rare.low is None
     assert "resamples" in rare.reason
     with pytest.raises(ValueError, match="3, 2 and 3 items"):
-        stats.bootstrap_ratio(torch.ones(3), torch.ones(2), torch.ones(3), better="neither")
+        stats.bootstrap_ratio(torch.ones(3), torch.ones(2), torch.ones(3))
     with pytest.raises(ValueError, match="one row of sums per cluster"):
         stats.bootstrap_statistic(torch.ones(3), lambda s: s[:, 0])
     with pytest.raises(ValueError, match="n_boot is 0"):
@@ -80,18 +71,18 @@ def test_degenerate_bootstraps_say_why():
 
 def test_bootstrap_statistic_of_a_variance_like_statistic():
     sums = torch.tensor([[1.0, 4.0], [2.0, 5.0], [1.5, 6.0]])
-    score = stats.bootstrap_statistic(sums, lambda s: 1 - s[:, 0] / s[:, 1], better="higher")
+    score = stats.bootstrap_statistic(sums, lambda s: 1 - s[:, 0] / s[:, 1])
     assert score.value == pytest.approx(1 - 4.5 / 15)
     assert 1 - 2 / 5 <= score.low < score.value < score.high <= 1 - 1 / 4
 
 
 def test_paired_difference_is_the_t_interval():
     # 0.5, 1, 1.5: mean 1, s 0.5
-    score = stats.paired_difference([1.0, 2.0, 3.5], [0.5, 1.0, 2.0], better="higher")
+    score = stats.paired_difference([1.0, 2.0, 3.5], [0.5, 1.0, 2.0])
     half = 4.302652729911275 * 0.5 / math.sqrt(3)
     assert score.value == pytest.approx(1)
     assert (score.low, score.high) == (pytest.approx(1 - half), pytest.approx(1 + half))
-    assert (score.n, score.better) == (3, "higher")
+    assert score.n == 3
 
 
 def test_one_pair_has_no_interval():

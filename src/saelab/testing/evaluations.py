@@ -75,7 +75,7 @@ def evaluation_checks(
 
 
 def check_keys(subject: Subject) -> None:
-    """The scores are those that the metrics explain, with the same better direction."""
+    """The scores are those that the metrics explain."""
     metrics = {metric.key: metric for metric in subject.evaluation.metrics}
     assert len(metrics) == len(subject.evaluation.metrics), "two metrics have one key"
     _assert_explained(subject.result().scores, subject)
@@ -146,12 +146,10 @@ def _assert_said(result: Result, subject: Subject) -> None:
 
 
 def _assert_explained(scores: Mapping[str, Score], subject: Subject) -> None:
-    better = {metric.key: metric.better for metric in subject.evaluation.metrics}
-    optional = {key for key in better if key.endswith(BATCH)}  # of SAEs that select over the batch
-    apart = sorted((set(scores) ^ set(better)) - (optional - set(scores)))
+    keys = {metric.key for metric in subject.evaluation.metrics}
+    optional = {key for key in keys if key.endswith(BATCH)}  # of SAEs that select over the batch
+    apart = sorted((set(scores) ^ keys) - (optional - set(scores)))
     assert not apart, f"scores or metrics without the other: {apart}"
-    for key, score in scores.items():
-        assert score.better == better[key], f"{key}: {score.better} is better, or {better[key]}?"
 
 
 def _written(result: Result) -> str:

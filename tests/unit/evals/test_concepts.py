@@ -9,7 +9,7 @@ import torch
 from scipy.sparse import csc_array
 
 from helpers import byte_tokenizer
-from saelab.evals import EVALS, check_evals
+from saelab.evals import EVALS, check_evals, metric_of
 from saelab.evals.concepts.latents import auroc_of_latents, f1_of_firing, mean_differences
 from saelab.evals.concepts.measure import measure, prepare_labelled
 from saelab.evals.concepts.scores import TestFiles as Files  # pytest must not collect it
@@ -194,7 +194,7 @@ def test_a_latent_per_concept_is_found(data):
         [row["best_latent"]["auroc"] - row["token"]["auroc"] for row in result.details["concepts"]]
     )
     assert result.scores["concepts_auroc_above_token"].value == pytest.approx(lead)
-    assert result.scores["concepts_auroc_token"].better == "neither"
+    assert metric_of("concepts_auroc_token").better == "neither"
     assert json.loads(json.dumps(result.to_json()))["concepts"][0]["share"] == pytest.approx(
         case["share"]
     )

@@ -8,6 +8,7 @@ from sklearn.metrics import mutual_info_score
 from torch.nn.functional import pad
 
 from in_world import as_held_out
+from saelab.evals import metric_of
 from saelab.evals.disentangle.formulas import (
     Items,
     bins,
@@ -206,7 +207,7 @@ def test_the_true_dictionary_is_perfect_and_has_no_composites(truth, data):
     assert found["sap"] == pytest.approx(1, abs=0.03) and found["factor_vae"] > 0.9
     assert found["composites"] == 0 and found["composite_share"] == 0
     assert {
-        name: score.better for name, score in result.scores.items() if score.better != "higher"
+        name: metric_of(name).better for name in result.scores if metric_of(name).better != "higher"
     } == {
         "composites": "lower",
         "composite_share": "lower",

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from in_world import as_held_out
 from saelab.effects.intervene import TYPES
+from saelab.evals import metric_of
 from saelab.evals.nces.on_worlds import NO_INERT, NOT_FINITE, CausalData, measure, prepare
 from saelab.experiments.tables.standard import SANITY
 from saelab.synth.directions import orthonormal, unit_rows
@@ -209,7 +210,7 @@ def test_a_reconstruction_that_is_not_finite_is_undefined(causal):
 def test_measuring_is_deterministic_and_says_what_is_better(causal):
     dictionary = Reader(causal.process.features)
     assert measure(dictionary, causal) == measure(dictionary, causal)
-    better = {name: score.better for name, score in measure(dictionary, causal).scores.items()}
+    better = {name: metric_of(name).better for name in measure(dictionary, causal).scores}
     higher = {"causal_mcc", "recovered_share", "kl_recovered", "nces_spearman", *EFFECTS}
     assert better == dict.fromkeys(higher, "higher") | dict.fromkeys(
         (*BASELINES, "inert_mcc", "nces_labelled"), "neither"

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from in_world import as_held_out
+from saelab.evals import metric_of
 from saelab.evals.truth import measure as truth
 from saelab.evals.truth.measure import TruthData, measure, prepare
 from saelab.synth.directions import orthonormal
@@ -240,9 +241,9 @@ def test_undefined_says_why(features):
 
 def test_better_says_which_way_is_up(features, data):
     scores = measure(LeastSquares(features), data).scores
-    neither = {name for name, score in scores.items() if score.better == "neither"}
+    neither = {name for name in scores if metric_of(name).better == "neither"}
     assert neither == {"l0", "shrinkage"}
-    assert [name for name, score in scores.items() if score.better == "lower"] == ["dead"]
+    assert [name for name in scores if metric_of(name).better == "lower"] == ["dead"]
 
 
 def test_details_draw_the_features_in_order(features, data):

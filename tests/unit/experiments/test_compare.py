@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from saelab.experiments.compare import judge as judging
@@ -14,16 +16,17 @@ def rows(treatment, baseline, *, l0=(32.0, 32.0), healthy=True, seeds=None):
         for seed, value in zip(seeds or range(len(values)), values, strict=True):
             scores = {
                 "l0": Score(size),
-                "explained_variance": Score(
-                    value, reason="" if value is not None else "no variance"
+                **dict.fromkeys(
+                    ("explained_variance", "mse"),
+                    Score(value, reason="" if value is not None else "no variance"),
                 ),
             }
             made.append(row(f"{variant}-s{seed}", variant, seed, healthy=healthy, scores=scores))
     return made
 
 
-def judge(claim, made, better):
-    (verdict,) = judging.judge([claim], made, {claim.metric: better})
+def judge(claim, made):
+    (verdict,) = judging.judge([claim], made)
     return verdict
 
 
@@ -43,7 +46,7 @@ def test_row_holds_exactly_what_the_summary_promises():
 
 
 def test_better_when_the_interval_excludes_zero():
-    verdict = judge(CLAIM, rows([0.82, 0.83, 0.84], [0.80, 0.81, 0.82]), "higher")
+    verdict = judge(CLAIM, rows([0.82, 0.83, 0.84], [0.80, 0.81, 0.82]))
     assert verdict["verdict"] == "better"
     assert verdict["value"] == pytest.approx(0.02)
     assert verdict["low"] == pytest.approx(0.02) and verdict["high"] == pytest.approx(0.02)
@@ -53,13 +56,14 @@ def test_better_when_the_interval_excludes_zero():
 
 
 def test_worse_where_lower_is_better():
-    assert judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81]), "lower")["verdict"] == "worse"
-    assert judge(CLAIM, rows([0.80, 0.81], [0.82, 0.83]), "lower")["verdict"] == "better"
-    assert judge(CLAIM, rows([0.80, 0.81], [0.82, 0.83]), "higher")["verdict"] == "worse"
+    error = replace(CLAIM, metric="mse")
+    assert judge(error, rows([0.82, 0.83], [0.80, 0.81]))["verdict"] == "worse"
+    assert judge(error, rows([0.80, 0.81], [0.82, 0.83]))["verdict"] == "better"
+    assert judge(CLAIM, rows([0.80, 0.81], [0.82, 0.83]))["verdict"] == "worse"
 
 
 def test_no_difference_when_the_interval_includes_zero():
-    verdict = judge(CLAIM, rows([0.80, 0.84], [0.81, 0.81]), "higher")
+    verdict = judge(CLAIM, rows([0.80, 0.84], [0.81, 0.81]))
     assert verdict["verdict"] == "no difference shown" and verdict["low"] < 0 < verdict["high"]
     assert verdict["value"] == pytest.approx(0.01)
 
@@ -67,11 +71,11 @@ def test_no_difference_when_the_interval_includes_zero():
 def test_pairs_are_matched_by_seed_not_by_order():
     ordered = rows([0.82, 0.92], [0.80, 0.90])
     shuffled = [ordered[1], ordered[0], ordered[2], ordered[3]]
-    assert judge(CLAIM, shuffled, "higher") == judge(CLAIM, ordered, "higher")
+    assert judge(CLAIM, shuffled) == judge(CLAIM, ordered)
 
 
 def test_one_seed_shows_nothing():
-    verdict = judge(CLAIM, rows([0.9], [0.1]), "higher")
+    verdict = judge(CLAIM, rows([0.9], [0.1]))
     assert verdict["verdict"] == "no difference shown" and verdict["value"] == pytest.approx(0.8)
     assert verdict["low"] is None and "2 seeds" in verdict["reason"]
 
@@ -80,19 +84,19 @@ def test_one_seed_shows_nothing():
     ("sizes", "verdict"), [((32.9, 32.0), "better"), ((33.0, 32.0), "not comparable")]
 )
 def test_l0_gap_of_three_per_cent(sizes, verdict):
-    judged = judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81], l0=sizes), "higher")
+    judged = judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81], l0=sizes))
     assert judged["verdict"] == verdict
     assert verdict == "better" or "33.00 against 32.00" in judged["reason"]
 
 
 def test_unhealthy_undefined_and_unpaired_are_not_comparable():
-    unhealthy = judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81], healthy=False), "higher")
+    unhealthy = judge(CLAIM, rows([0.82, 0.83], [0.80, 0.81], healthy=False))
     assert unhealthy["verdict"] == "not comparable" and "batch_topk-s0" in unhealthy["reason"]
-    undefined = judge(CLAIM, rows([0.82, None], [0.80, 0.81]), "higher")
+    undefined = judge(CLAIM, rows([0.82, None], [0.80, 0.81]))
     assert undefined["verdict"] == "not comparable" and "batch_topk-s1" in undefined["reason"]
     assert undefined["value"] is None
     unpaired = [r | {"seed": 0 if r["variant"] == "topk" else 1} for r in rows([0.8], [0.8])]
-    assert "no seed in common" in judge(CLAIM, unpaired, "higher")["reason"]
+    assert "no seed in common" in judge(CLAIM, unpaired)["reason"]
 
 
 def test_merged_facts():
@@ -105,11 +109,11 @@ def test_merged_facts():
 def test_a_plan_of_many_contrasts_needs_more_than_one():
     """Differences .02, .04, .03: t = 27 ** .5 on 2 degrees of freedom, p = 1 - (27 / 29) ** .5."""
     clear, noise = rows([0.82, 0.85, 0.83], [0.80, 0.81, 0.80]), rows([0.8, 0.9], [0.9, 0.8])
-    alone = judge(CLAIM, clear, "higher")
+    alone = judge(CLAIM, clear)
     assert alone["verdict"] == "better" and alone["p"] == pytest.approx(1 - (27 / 29) ** 0.5)
     other = Contrast("explained_variance", baseline="b", treatment="a")
     renamed = [r | {"variant": {"batch_topk": "a", "topk": "b"}[r["variant"]]} for r in noise]
-    both = judging.judge([CLAIM, other], [*clear, *renamed], {CLAIM.metric: "higher"})
+    both = judging.judge([CLAIM, other], [*clear, *renamed])
     assert [entry["verdict"] for entry in both] == ["no difference shown"] * 2
     assert both[0]["p"] == pytest.approx(2 * alone["p"])
     assert "not among 2 contrasts (corrected p 0.07)" in both[0]["reason"]
@@ -119,13 +123,13 @@ def test_a_plan_of_many_contrasts_needs_more_than_one():
 def test_what_cannot_be_compared_costs_the_others_nothing():
     clear = rows([0.82, 0.85, 0.83], [0.80, 0.81, 0.80])
     missing = Contrast("explained_variance", baseline="topk", treatment="absent")
-    both = judging.judge([CLAIM, missing], clear, {CLAIM.metric: "higher"})
+    both = judging.judge([CLAIM, missing], clear)
     assert [entry["verdict"] for entry in both] == ["better", "not comparable"]
     assert both[1]["p"] is None and both[1]["detectable"] is None
 
 
 def test_the_detectable_difference_follows_the_spread():
-    narrow = judge(CLAIM, rows([0.82, 0.83, 0.82], [0.80, 0.81, 0.80]), "higher")
-    wide = judge(CLAIM, rows([0.82, 0.93, 0.72], [0.80, 0.81, 0.80]), "higher")
+    narrow = judge(CLAIM, rows([0.82, 0.83, 0.82], [0.80, 0.81, 0.80]))
+    wide = judge(CLAIM, rows([0.82, 0.93, 0.72], [0.80, 0.81, 0.80]))
     assert 0 <= narrow["detectable"] < 1e-9 and wide["detectable"] > 0.2
-    assert judge(CLAIM, rows([0.9], [0.1]), "higher")["detectable"] is None
+    assert judge(CLAIM, rows([0.9], [0.1]))["detectable"] is None

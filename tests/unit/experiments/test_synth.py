@@ -166,11 +166,11 @@ def test_means_need_every_healthy_seed():
         )
         return {"variant": "a", "seed": seed, "healthy": healthy, "metrics": {"mig": metric}}
 
-    (mean,) = means([row(0, 0.5), row(1, 0.7), row(2, 9.0, healthy=False)], {"mig": "higher"})
+    (mean,) = means([row(0, 0.5), row(1, 0.7), row(2, 9.0, healthy=False)])
     assert mean["n"] == 2 and mean["metrics"]["mig"]["value"] == pytest.approx(0.6)
     # Student t, 1 degree of freedom
     assert mean["metrics"]["mig"]["low"] == pytest.approx(0.6 - 12.706 * 0.1, abs=1e-3)
-    (mean,) = means([row(0, 0.5), row(1, None)], {})
+    (mean,) = means([row(0, 0.5), row(1, None)])
     assert mean["metrics"]["mig"] == {
         "value": None,
         "low": None,

@@ -166,10 +166,9 @@ def _run(
 
 
 def _scores(values: Mapping[str, float | None]) -> dict[str, Score]:
-    missing = Score(None, better="higher", reason="this dictionary has no tree")
+    missing = Score(None, reason="this dictionary has no tree")
     return {
-        key: missing if value is None else Score(value, n=1000, better="higher")
-        for key, value in values.items()
+        key: missing if value is None else Score(value, n=1000) for key, value in values.items()
     }
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isfinite
 from typing import Any
 
 from saelab.evals.common.reading import check_latents
@@ -11,7 +12,7 @@ from saelab.ground.held_out import HeldOut
 from saelab.runs import Source, WorldSource
 from saelab.synth.world import World
 from saelab.synth.worlds import WORLDS, entry_of
-from saelab.types import Better, Dictionary, Score
+from saelab.types import Dictionary, Score
 
 BATCH = "_batch"  # ends the key of a metric whose codes are those of batch selection
 
@@ -19,17 +20,20 @@ Missing = Callable[[Source | WorldSource], list[str]]
 Measure = Callable[[Dictionary, Any], Result]
 
 
-def world_score(value: float, n: int, better: Better = "neither") -> Score:
+def world_score(value: float, n: int, otherwise: str = "") -> Score:
     """A number measured on n activations of one world: its interval is over seeds.
 
-    A value that is not a number is `undefined` instead.
+    A value that is not finite is undefined, and `otherwise` says why.
     """
-    return Score(float(value), n=n, better=better)
+    if isfinite(value):
+        return Score(float(value), n=n)
+    assert otherwise, f"a score is {value}, and nothing says why"
+    return undefined(otherwise)
 
 
-def undefined(reason: str, better: Better = "neither") -> Score:
+def undefined(reason: str) -> Score:
     """A number that does not exist here, and why."""
-    return Score(None, better=better, reason=reason)
+    return Score(None, reason=reason)
 
 
 def only_on_worlds(what: str, *processes: type) -> Missing:

@@ -88,13 +88,11 @@ def measure(dictionary: Dictionary, data: CompositionData) -> Result:
     tree = getattr(dictionary, "tree", None)
     read = None if tree is None else tree_edges(tree.detach(), z.shape[1])
     coverage = best_coverage(firing, truth, n_true)
-    scores = absorption(firing, matched, data) | {
-        "coverage_f1": world_score(coverage.f1, len(z), "higher")
-    }
+    scores = absorption(firing, matched, data) | {"coverage_f1": world_score(coverage.f1, len(z))}
     if read is None:
-        scores["edge_f1"] = undefined("the dictionary has no tree of its own", "higher")
+        scores["edge_f1"] = undefined("the dictionary has no tree of its own")
     else:
-        scores["edge_f1"] = world_score(f1(read, truth, n_true), n_true, "higher")
+        scores["edge_f1"] = world_score(f1(read, truth, n_true), n_true)
     scores |= first_block(dictionary, z, truth, data) | removals(z, dictionary, data)
     details = recovered_tree(matched, process, coverage, read)
     return Result(scores, figures=(tree_figure(details),), details=details)
@@ -131,15 +129,15 @@ def absorption(firing: Tensor, matched: Matched, data: CompositionData) -> dict[
     missed = [silent_share(fires, where) for where in (with_child, without)]
     n, nowhere = int(with_child.sum()), "no held-out activation has a parent "
     precision = ((fires & on).sum(0) / fires.sum(0).clamp_min(1)).mean()
-    excess = undefined(nowhere + "with and one without a child", "lower")
+    excess = undefined(nowhere + "with and one without a child")
     if missed[0] is not None and missed[1] is not None:
-        excess = world_score(missed[0] - missed[1], min(n, int(without.sum())), "lower")
+        excess = world_score(missed[0] - missed[1], min(n, int(without.sum())))
     return {
-        "parent_fn": undefined(nowhere + "with a child", "lower")
+        "parent_fn": undefined(nowhere + "with a child")
         if missed[0] is None
-        else world_score(missed[0], n, "lower"),
+        else world_score(missed[0], n),
         "absorption_excess": excess,
-        "parent_precision": world_score(float(precision), int(fires.sum()), "higher"),
+        "parent_precision": world_score(float(precision), int(fires.sum())),
     }
 
 
@@ -166,8 +164,8 @@ def first_block(
     scores = {"promotions": without if count is None else world_score(count, 1)}
     if len(blocks) < 2:
         return scores | {
-            "placement": undefined(FLAT, "higher"),
-            "edge_f1_lasso": undefined(FLAT, "higher"),
+            "placement": undefined(FLAT),
+            "edge_f1_lasso": undefined(FLAT),
         }
     first, process = next(iter(blocks.values())), data.process
     closest = (
@@ -176,8 +174,8 @@ def first_block(
     parents = (closest.indices < process.n_parents) & (closest.values > ALIKE)
     edges = f1(lasso_edges(z, first), truth, process.n_parents * process.n_children)
     return scores | {
-        "placement": world_score(float(parents.float().mean()), len(first), "higher"),
-        "edge_f1_lasso": world_score(edges, len(z), "higher"),
+        "placement": world_score(float(parents.float().mean()), len(first)),
+        "edge_f1_lasso": world_score(edges, len(z)),
     }
 
 
@@ -191,8 +189,8 @@ def removals(z: Tensor, dictionary: Dictionary, data: CompositionData) -> dict[s
         if not data.targets:
             reason = "no parent is in both halves of the held-out activations"
             scores |= {
-                f"removal{suffix}": undefined(reason, "higher"),
-                f"collateral{suffix}": undefined(reason, "lower"),
+                f"removal{suffix}": undefined(reason),
+                f"collateral{suffix}": undefined(reason),
             }
             continue
         result = removal(
@@ -202,8 +200,8 @@ def removals(z: Tensor, dictionary: Dictionary, data: CompositionData) -> dict[s
             labels=labels,
             tree=None if tree is None else tree.detach(),
         )
-        scores[f"removal{suffix}"] = world_score(result.removed, len(data.targets), "higher")
-        scores[f"collateral{suffix}"] = world_score(result.collateral, len(data.targets), "lower")
+        scores[f"removal{suffix}"] = world_score(result.removed, len(data.targets))
+        scores[f"collateral{suffix}"] = world_score(result.collateral, len(data.targets))
     return scores
 
 

@@ -59,7 +59,7 @@ from saelab.text.labels.labelled import (
     stdlib_labels,
 )
 from saelab.text.labels.sets import split_by_file
-from saelab.types import Better, Dictionary, Hook, Score
+from saelab.types import Dictionary, Hook, Score
 
 MIN_COUNT = 50  # tokens with and without the concept, in each half
 MIN_FILES = 3  # files with the concept, in each half
@@ -267,23 +267,21 @@ def _scores(values: Mapping[str, Sequence[Mapping[str, Array]]], n_files: int) -
     }
     scores = {}
     for (metric, name), each in means.items():
-        scores[f"concepts_{metric}_{name}"] = _mean(
-            each, n_files, "higher" if name in OF_DICTIONARY else "neither"
-        )
+        scores[f"concepts_{metric}_{name}"] = _mean(each, n_files)
     for metric in ("auroc", "f1"):
         lead = means[metric, "best_latent"] - means[metric, "token"]
-        scores[f"concepts_{metric}_above_token"] = _mean(lead, n_files, "higher")
+        scores[f"concepts_{metric}_above_token"] = _mean(lead, n_files)
     return scores
 
 
-def _mean(each: Array, n_files: int, better: Better) -> Score:
+def _mean(each: Array, n_files: int) -> Score:
     """Mean over the concepts that are defined on a resample; `each [C, 1 + R]`, the whole sample
     first.
     """
     there = np.isfinite(each)
     mean = np.where(there, each, 0).sum(0) / np.maximum(there.sum(0), 1)
     low, high = np.quantile(mean[1:], (0.025, 0.975))
-    return Score(float(mean[0]), float(low), float(high), n_files, better)
+    return Score(float(mean[0]), float(low), float(high), n_files)
 
 
 def usable(

@@ -14,7 +14,7 @@ from saelab.evals.consistency.tokens import Question
 from saelab.evals.nces.effects import rank_correlation
 from saelab.evals.result import Result, Table
 from saelab.stats import Resampling, bootstrap_ratio
-from saelab.types import Better, Score
+from saelab.types import Score
 
 CARRIERS, CONTROL, OTHERS = range(3)
 NO_CONCEPT = "no concept has carriers that act on enough positions"
@@ -53,10 +53,8 @@ class Effect:
         apart = self.mass[CARRIERS] - self.mass[group].abs()
         there = apart.isfinite()
         if not there.any():
-            return Score(None, better="higher", reason="no other latent is active there")
-        return bootstrap_ratio(
-            apart[there], torch.ones(int(there.sum())), self.file[there], better="higher"
-        )
+            return Score(None, reason="no other latent is active there")
+        return bootstrap_ratio(apart[there], torch.ones(int(there.sum())), self.file[there])
 
 
 @dataclass(frozen=True)
@@ -125,17 +123,15 @@ def summarise(
     }
     scores: dict[str, Score] = {}
     for name in types:
-        scores[f"consistency_{name}"] = _mean([_own(f.effects[name]) for f in there], "higher")
+        scores[f"consistency_{name}"] = _mean([_own(f.effects[name]) for f in there])
         for which, each in leads[name].items():
-            scores[f"consistency_{name}_{which}"] = _mean([_value(s.value) for s in each], "higher")
-            scores[f"consistency_{name}_share_{which}"] = _mean(
-                [_positive(s) for s in each], "higher"
-            )
+            scores[f"consistency_{name}_{which}"] = _mean([_value(s.value) for s in each])
+            scores[f"consistency_{name}_share_{which}"] = _mean([_positive(s) for s in each])
     ahead = [
         all(_value(leads[name][which][i].value) > 0 for name in types for which in AGAINST)
         for i in range(len(there))
     ]
-    scores["consistency_all_types"] = _mean([float(each) for each in ahead], "higher")
+    scores["consistency_all_types"] = _mean([float(each) for each in ahead])
     agreement = _agreement(
         {
             name: torch.tensor([_value(s.value) for s in leads[name]["above_control"]])
@@ -148,14 +144,12 @@ def summarise(
     scores["consistency_equal_signs"] = _over_pairs(
         [pair["equal_signs"] for pair in agreement.values()], len(there)
     )
-    scores["consistency_elsewhere"] = _mean(
-        [_own(f.elsewhere) for f in there if f.elsewhere], "neither"
-    )
+    scores["consistency_elsewhere"] = _mean([_own(f.elsewhere) for f in there if f.elsewhere])
     scores["consistency_by_chance"] = _mean(
-        [_value(f.by_chance.lead(CONTROL).value) for f in there if f.by_chance], "neither"
+        [_value(f.by_chance.lead(CONTROL).value) for f in there if f.by_chance]
     )
-    scores["consistency_coverage"] = _mean([_value(f.coverage) for f in there], "neither")
-    scores["consistency_undefined"] = _mean([float(not f.effects) for f in findings], "lower")
+    scores["consistency_coverage"] = _mean([_value(f.coverage) for f in there])
+    scores["consistency_undefined"] = _mean([float(not f.effects) for f in findings])
     rows = [f.row() for f in findings]
     return Result(
         scores,
@@ -189,18 +183,16 @@ def _table(rows: Sequence[Mapping[str, Any]], types: Sequence[str]) -> Table:
     )
 
 
-def _mean(values: Sequence[float], better: Better) -> Score:
+def _mean(values: Sequence[float]) -> Score:
     """Mean over the concepts where it is a number, with a bootstrap over them."""
     known = torch.tensor(values, dtype=torch.double)
     known = known[known.isfinite()]
     if not len(known):
-        return Score(None, better=better, reason=NO_CONCEPT)
+        return Score(None, reason=NO_CONCEPT)
     if len(known) == 1:
-        return Score(
-            float(known[0]), n=1, better=better, reason="no interval: it takes at least 2 concepts"
-        )
+        return Score(float(known[0]), n=1, reason="no interval: it takes at least 2 concepts")
     return Resampling(torch.stack([known, torch.ones(len(known))], 1)).score(
-        lambda s: s[:, 0] / s[:, 1], better=better
+        lambda s: s[:, 0] / s[:, 1]
     )
 
 
@@ -225,13 +217,10 @@ def _equal_signs(a: Tensor, b: Tensor) -> float | None:
 def _over_pairs(values: Sequence[float | None], n: int) -> Score:
     known = [value for value in values if value is not None]
     if not known:
-        return Score(
-            None, better="higher", reason="fewer than 2 types, or too few concepts, to compare"
-        )
+        return Score(None, reason="fewer than 2 types, or too few concepts, to compare")
     return Score(
         sum(known) / len(known),
         n=n,
-        better="higher",
         reason="no interval: a statistic over the concepts",
     )
 

@@ -17,17 +17,16 @@ import torch
 from torch import Tensor
 
 from saelab.stats import Resampling
-from saelab.types import Better, Score
+from saelab.types import Score
 
 Sums = Mapping[str, Tensor]  # name -> [R], one value per resample
 
 
 @dataclass(frozen=True)
 class Formula:
-    """A named statistic of sums, which way is better, and why it may be undefined."""
+    """A named statistic of sums, and why it may be undefined."""
 
     name: str
-    better: Better
     fn: Callable[[Sums], Tensor]
     undefined: str = ""
 
@@ -61,27 +60,26 @@ SHIPPED_KL = (
 )
 
 CORRECTED = (
-    Formula("l0", "neither", mean_of("l0")),
-    Formula("l1", "neither", mean_of("l1")),
+    Formula("l0", mean_of("l0")),
+    Formula("l1", mean_of("l1")),
     Formula(
         "explained_variance",
-        "higher",
         lambda s: 1 - s["err"] / s["spread"],
         "the activations do not vary",
     ),
-    Formula("mse", "lower", mean_of("err")),
-    Formula("cossim", "higher", mean_of("cos", "has_cos"), NO_COSINE),
-    Formula("l2_ratio", "neither", mean_of("ratio")),
-    Formula("relative_reconstruction_bias", "neither", lambda s: s["out_sq"] / s["dot"], NO_BIAS),
-    Formula("ce_loss_score", "higher", recovered("ce_clean", "ce_zero", "ce_sae"), NO_HARM),
-    Formula("ce_loss_score_mean", "higher", recovered("ce_clean", "ce_mean", "ce_sae"), NO_HARM),
-    Formula("ce_loss_with_sae", "lower", mean_of("ce_sae", "scored"), NO_CE),
-    Formula("ce_loss_without_sae", "neither", mean_of("ce_clean", "scored"), NO_CE),
-    Formula("ce_loss_with_ablation", "neither", mean_of("ce_zero", "scored"), NO_CE),
-    Formula("kl_div_score", "higher", recovered("none", "kl_zero", "kl_sae"), NO_HARM),
-    Formula("kl_div_score_mean", "higher", recovered("none", "kl_mean", "kl_sae"), NO_HARM),
-    Formula("kl_div_with_sae", "lower", mean_of("kl_sae")),
-    Formula("kl_div_with_ablation", "neither", mean_of("kl_zero")),
+    Formula("mse", mean_of("err")),
+    Formula("cossim", mean_of("cos", "has_cos"), NO_COSINE),
+    Formula("l2_ratio", mean_of("ratio")),
+    Formula("relative_reconstruction_bias", lambda s: s["out_sq"] / s["dot"], NO_BIAS),
+    Formula("ce_loss_score", recovered("ce_clean", "ce_zero", "ce_sae"), NO_HARM),
+    Formula("ce_loss_score_mean", recovered("ce_clean", "ce_mean", "ce_sae"), NO_HARM),
+    Formula("ce_loss_with_sae", mean_of("ce_sae", "scored"), NO_CE),
+    Formula("ce_loss_without_sae", mean_of("ce_clean", "scored"), NO_CE),
+    Formula("ce_loss_with_ablation", mean_of("ce_zero", "scored"), NO_CE),
+    Formula("kl_div_score", recovered("none", "kl_zero", "kl_sae"), NO_HARM),
+    Formula("kl_div_score_mean", recovered("none", "kl_mean", "kl_sae"), NO_HARM),
+    Formula("kl_div_with_sae", mean_of("kl_sae")),
+    Formula("kl_div_with_ablation", mean_of("kl_zero")),
 )
 
 
@@ -102,30 +100,28 @@ def compatible(d_in: int) -> tuple[Formula, ...]:
     return (
         Formula(
             "kl_div_score",
-            "higher",
             lambda s: 1 - s["kl_sae_shipped"] / s["kl_zero_shipped"],
             SHIPPED_KL,
         ),
-        Formula("kl_div_with_ablation", "neither", mean_of("kl_zero_shipped"), SHIPPED_KL),
-        Formula("kl_div_with_sae", "lower", mean_of("kl_sae_shipped"), SHIPPED_KL),
+        Formula("kl_div_with_ablation", mean_of("kl_zero_shipped"), SHIPPED_KL),
+        Formula("kl_div_with_sae", mean_of("kl_sae_shipped"), SHIPPED_KL),
         Formula(
             "ce_loss_score",
-            "higher",
             lambda s: (s["ce_zero_all"] - s["ce_sae"]) / (s["ce_zero_all"] - s["ce_clean"]),
             zero,
         ),
-        Formula("ce_loss_with_ablation", "neither", mean_of("ce_zero_all", "scored"), NO_CE),
-        Formula("ce_loss_with_sae", "lower", mean_of("ce_sae", "scored"), NO_CE),
-        Formula("ce_loss_without_sae", "neither", mean_of("ce_clean", "scored"), NO_CE),
-        Formula("explained_variance", "higher", shipped_variance, zero),
-        Formula("explained_variance_legacy", "higher", mean_of("legacy"), zero),
-        Formula("mse", "lower", mean_of("b_err")),
-        Formula("cossim", "higher", mean_of("cos_shipped"), SHIPPED_NAN),
-        Formula("l2_norm_in", "neither", mean_of("in_")),
-        Formula("l2_norm_out", "neither", mean_of("out")),
-        Formula("l2_ratio", "neither", mean_of("ratio")),
-        Formula("l0", "neither", mean_of("l0")),
-        Formula("l1", "neither", mean_of("l1_signed")),
+        Formula("ce_loss_with_ablation", mean_of("ce_zero_all", "scored"), NO_CE),
+        Formula("ce_loss_with_sae", mean_of("ce_sae", "scored"), NO_CE),
+        Formula("ce_loss_without_sae", mean_of("ce_clean", "scored"), NO_CE),
+        Formula("explained_variance", shipped_variance, zero),
+        Formula("explained_variance_legacy", mean_of("legacy"), zero),
+        Formula("mse", mean_of("b_err")),
+        Formula("cossim", mean_of("cos_shipped"), SHIPPED_NAN),
+        Formula("l2_norm_in", mean_of("in_")),
+        Formula("l2_norm_out", mean_of("out")),
+        Formula("l2_ratio", mean_of("ratio")),
+        Formula("l0", mean_of("l0")),
+        Formula("l1", mean_of("l1_signed")),
     )
 
 
@@ -147,7 +143,7 @@ def score_columns(
 
     def score(formula: Formula) -> Score:
         fn = lambda s: formula.fn(dict(zip(names, s.unbind(1), strict=True)))  # noqa: E731
-        return resampling.score(fn, better=formula.better, undefined=formula.undefined)
+        return resampling.score(fn, undefined=formula.undefined)
 
     return {formula.name: score(formula) for formula in formulas}
 

@@ -78,8 +78,8 @@ def latent_scores(firings: Firings, profile: LatentProfile) -> dict[str, Score]:
     dead = float((profile.density == 0).double().mean())
     encoder = profile.max_encoder_cosine
     return {
-        "dead": Score(dead, better="lower", reason=NEVER_FIRED),
-        "frac_alive": Score(1 - dead, better="higher", reason=NEVER_FIRED),
+        "dead": Score(dead, reason=NEVER_FIRED),
+        "frac_alive": Score(1 - dead, reason=NEVER_FIRED),
         "freq_over_1_percent": firings.frequent(0.01),
         "freq_over_10_percent": firings.frequent(0.1),
         "average_max_decoder_cosine_sim": _weights_score(profile.max_decoder_cosine),

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import cosines
-from saelab.evals.common.world import undefined, world_of, world_score
+from saelab.evals.common.world import world_of, world_score
 from saelab.evals.disentangle.formulas import (
     Items,
     dci_d,
@@ -27,7 +27,7 @@ from saelab.evals.disentangle.formulas import (
 from saelab.evals.result import Result
 from saelab.ground.held_out import HeldOut
 from saelab.synth.worlds.s4_factors import VALUES, Factors
-from saelab.types import Better, Dictionary, Score
+from saelab.types import Dictionary
 
 N_ITEMS = 6_000  # sequences
 CHUNK = 500  # sequences encoded at a time
@@ -77,26 +77,23 @@ def measure(dictionary: Dictionary, data: DisentangleData) -> Result:
     ]
     both, either = int((near[0] & near[1] & live).sum()), int(((near[0] | near[1]) & live).sum())
     scores = {
-        "mig": world_score(float(gaps.mean()), n, "higher"),
-        "mig_ab": world_score(float(gaps[: 2 * data.items.n_values].mean()), n, "higher"),
-        "sap": world_score(float(sap(codes, data.items).mean()), n, "higher"),
-        "dci_d": _score(
+        "mig": world_score(float(gaps.mean()), n),
+        "mig_ab": world_score(float(gaps[: 2 * data.items.n_values].mean()), n),
+        "sap": world_score(float(sap(codes, data.items).mean()), n),
+        "dci_d": world_score(
             dci_d(codes, information[0], data.items),
             n,
-            "higher",
             "no latent tells anything of a value",
         ),
-        "factor_vae": _score(
+        "factor_vae": world_score(
             factor_vae(codes, data.items),
             n,
-            "higher",
             "no latent is active on 2 % of the sequences",
         ),
-        "composites": world_score(both, n, "lower"),
-        "composite_share": _score(
+        "composites": world_score(both, n),
+        "composite_share": world_score(
             both / either if either else math.nan,
             n,
-            "lower",
             "no live latent is near a value of A or B",
         ),
     }
@@ -113,8 +110,3 @@ def _pooled(dictionary: Dictionary, x: Tensor) -> tuple[Tensor, Tensor]:
         active += (z != 0).sum(0).cpu()
         codes.append(z.unflatten(0, part.shape[:2]).mean(1).float().cpu())
     return torch.cat(codes), active > LIVE * x.shape[0] * x.shape[1]
-
-
-def _score(value: float, n: int, better: Better, otherwise: str) -> Score:
-    """The value, or why there is none."""
-    return undefined(otherwise, better) if math.isnan(value) else world_score(value, n, better)

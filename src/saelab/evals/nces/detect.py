@@ -25,7 +25,7 @@ from saelab.evals.nces.effects import (
 from saelab.evals.nces.figures import figures_of, mass_table
 from saelab.evals.nces.summary import estimates_of
 from saelab.evals.result import Metric, Result
-from saelab.types import Better, LanguageModel, Score
+from saelab.types import LanguageModel, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
 BUDGET = Budget(TYPES, contexts=128, draws=4, following=0)
@@ -139,9 +139,8 @@ def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDG
             "takes both"
         )
         names = (*(f"auroc_{name}" for name in (*budget.types, *OTHERS)), "spearman")
-        better: dict[str, Better] = {metric.key: metric.better for metric in METRICS}
         keys = [f"nces_{name}" for name in names]
-        scores = labelled | {key: undefined(reason, better[key]) for key in keys}
+        scores = labelled | {key: undefined(reason) for key in keys}
         return _result(scores, latents, guess, chosen, causal, {})
     found = exact(data.text, latents, chosen, data.covariance, budget)
     by = {name: contexts.nces for name, contexts in found.items()}
@@ -207,7 +206,7 @@ def _auroc(name: str, value: Tensor, causal: Tensor) -> Score:
     n, n_inert = int(causal.sum()), int((~causal).sum())
     ranks = torch.as_tensor(rankdata(value.numpy()))
     auroc = (float(ranks[causal].sum()) - n * (n + 1) / 2) / (n * n_inert)
-    return world_score(auroc, len(causal), "neither" if name in BASELINES else "higher")
+    return world_score(auroc, len(causal))
 
 
 def _spearman(a: Tensor, b: Tensor) -> Score:
@@ -217,4 +216,4 @@ def _spearman(a: Tensor, b: Tensor) -> Score:
             f"{len(a)} causal latents are matched, too few for a rank correlation, or their "
             "effects are equal"
         )
-    return world_score(value, len(a), "higher")
+    return world_score(value, len(a))

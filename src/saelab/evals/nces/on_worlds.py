@@ -3,7 +3,6 @@ those are.
 """
 
 from dataclasses import dataclass, replace
-from math import isfinite
 
 import torch
 from torch import Tensor
@@ -12,7 +11,6 @@ from saelab.evals.common.matching import match
 from saelab.evals.common.world import (
     in_both_readings,
     only_on_worlds,
-    undefined,
     with_batch_readings,
     world_of,
     world_score,
@@ -92,16 +90,10 @@ def measure(dictionary: Dictionary, data: CausalData) -> Result:
     z = dictionary.encode(data.x)
     spliced = kl(data.log_p, process.logits(dictionary.decode(z)))
     scores = {
-        "causal_mcc": world_score(float(causal.mean()), len(causal), "higher"),
-        "inert_mcc": world_score(float(inert.mean()), len(inert))
-        if len(inert)
-        else undefined(NO_INERT),
-        "recovered_share": world_score(
-            float((causal > RECOVERED).float().mean()), len(causal), "higher"
-        ),
-        "kl_recovered": world_score(1 - spliced / data.kl_ablated, len(data.x), "higher")
-        if isfinite(spliced)
-        else undefined(NOT_FINITE, "higher"),
+        "causal_mcc": world_score(float(causal.mean()), len(causal)),
+        "inert_mcc": world_score(float(inert.mean()), len(inert), NO_INERT),
+        "recovered_share": world_score(float((causal > RECOVERED).float().mean()), len(causal)),
+        "kl_recovered": world_score(1 - spliced / data.kl_ablated, len(data.x), NOT_FINITE),
     }
     detected = detection(latents_of(dictionary, [z]), data.known, z)
     return replace(detected, scores={**scores, **detected.scores})

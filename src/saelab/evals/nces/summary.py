@@ -73,7 +73,7 @@ def summarise(found: Measured, types: Sequence[str], facts: Mapping[str, Any]) -
     few = "fewer than 2 types, or too few latents, to compare"
     mean = sum(known) / len(known) if known else None
     scores["nces_agreement"] = Score(
-        mean, n=len(found.latent), better="higher", reason=OVER_LATENTS if known else few
+        mean, n=len(found.latent), reason=OVER_LATENTS if known else few
     )
     scores |= _estimated(found)
     return Result(
@@ -96,9 +96,7 @@ def _nothing(found: Measured, types: Sequence[str]) -> dict[str, Score]:
         "causal_mass_fisher",
         "nces_fisher_spearman",
     ]
-    return {"nces_excluded": _excluded(found)} | dict.fromkeys(
-        names, Score(None, better="higher", reason=NO_LATENT)
-    )
+    return {"nces_excluded": _excluded(found)} | dict.fromkeys(names, Score(None, reason=NO_LATENT))
 
 
 def _excluded(found: Measured) -> Score:
@@ -106,7 +104,6 @@ def _excluded(found: Measured) -> Score:
     return Score(
         1 - len(found.latents.live) / n,
         n=n,
-        better="lower",
         reason="no interval: a count over the whole text",
     )
 
@@ -116,14 +113,10 @@ def _of_type(name: str, contexts: Contexts, low: Tensor, found: Measured) -> dic
     resampling = _resampled(contexts.sums(found.doc), found.weight)
     activity = (found.weight * found.latents.codes.frequency[found.latent]).double()
     undefined = "no measured latent has an effect or a control's"
-    weighted = resampling.score(
-        _over_latents(_mean, activity), better="higher", undefined=undefined
-    )
-    median = resampling.score(
-        _over_latents(_median, found.weight.double()), better="higher", undefined=undefined
-    )
+    weighted = resampling.score(_over_latents(_mean, activity), undefined=undefined)
+    median = resampling.score(_over_latents(_median, found.weight.double()), undefined=undefined)
     share = float((found.weight * (low > 0)).sum() / found.weight.sum())
-    positive = Score(share, n=contexts.m, better="higher", reason=OVER_LATENTS)
+    positive = Score(share, n=contexts.m, reason=OVER_LATENTS)
     return {
         f"nces_{name}": weighted,
         f"nces_{name}_median": median,
@@ -191,7 +184,7 @@ def _summed(frequency: Tensor) -> Callable[[Tensor], Tensor]:
 
 def _mass(found: Measured, contexts: Contexts) -> Score:
     each = found.weight * found.latents.codes.frequency[found.latent]
-    return _resampled(contexts.sums(found.doc), found.weight).score(_summed(each), better="higher")
+    return _resampled(contexts.sums(found.doc), found.weight).score(_summed(each))
 
 
 def _estimated(found: Measured) -> dict[str, Score]:
@@ -215,11 +208,10 @@ def _estimated(found: Measured) -> dict[str, Score]:
     return {
         "nces_fisher": resampling.score(
             _over_latents(_mean, activity.double()),
-            better="higher",
             undefined="every estimated effect is 0",
         ),
-        "causal_mass_fisher": resampling.score(_summed(activity), better="higher"),
-        "nces_fisher_spearman": Score(value, n=len(found.latent), better="higher", reason=reason),
+        "causal_mass_fisher": resampling.score(_summed(activity)),
+        "nces_fisher_spearman": Score(value, n=len(found.latent), reason=reason),
     }
 
 

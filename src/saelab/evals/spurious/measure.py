@@ -28,7 +28,7 @@ from saelab.evals.spurious.probes import (
 from saelab.ground.held_out import HeldOut
 from saelab.synth.directions import unit_rows
 from saelab.synth.worlds.s5_spurious import Mode, SpuriousFactor
-from saelab.types import Better, Dictionary, Score
+from saelab.types import Dictionary, Score
 
 ROWS = 8_000  # activations of each sample
 # for the biased probe: which of the two directions it leans to, by chance, decides what a mixture
@@ -37,12 +37,7 @@ BIASED_ROWS = 64_000
 BANK = 3  # latents, where the dictionary names none
 MIN_GAP = 0.02  # between the clean and the biased probe; below, a share of it says nothing
 NO_REST = "every latent is in the bank"
-OF_THE_REST: Mapping[str, Better] = {
-    "leak_linear": "lower",
-    "leak_mlp": "lower",
-    "task_accuracy": "higher",
-    "worst_group": "higher",
-}
+OF_THE_REST = ("leak_linear", "leak_mlp", "task_accuracy", "worst_group")
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ def measure(dictionary: Dictionary, data: SpuriousData) -> Result:
     removed = (test[:, bank] - codes[:, bank].mean(0)) @ dictionary.directions[bank]  # [N, D]
     scores = _removal(data.test.x - removed, data)
     if bank.all():
-        scores |= {name: undefined(NO_REST, better) for name, better in OF_THE_REST.items()}
+        scores |= dict.fromkeys(OF_THE_REST, undefined(NO_REST))
     else:
         rest = ~bank
         scores |= _readable(codes[:, rest], test[:, rest], data)
@@ -175,10 +170,9 @@ def _removal(x: Tensor, data: SpuriousData) -> dict[str, Score]:
         if clean - biased < MIN_GAP:
             scores[name] = undefined(
                 f"the biased probe ({biased:.3f}) is as good as the clean one ({clean:.3f})",
-                "higher",
             )
         else:
-            scores[name] = world_score((value - biased) / (clean - biased), len(x), "higher")
+            scores[name] = world_score((value - biased) / (clean - biased), len(x))
     return scores
 
 
@@ -188,12 +182,10 @@ def _readable(train: Tensor, test: Tensor, data: SpuriousData) -> dict[str, Scor
     task = accuracy(linear_probe(train, data.train.task)(test), data.test.task)
     return {
         "leak_linear": world_score(
-            accuracy(linear_probe(train, labels)(test), data.test.spurious), n, "lower"
+            accuracy(linear_probe(train, labels)(test), data.test.spurious), n
         ),
-        "leak_mlp": world_score(
-            accuracy(mlp_probe(train, labels)(test), data.test.spurious), n, "lower"
-        ),
-        "task_accuracy": world_score(task / data.clean_accuracy[0], n, "higher"),
+        "leak_mlp": world_score(accuracy(mlp_probe(train, labels)(test), data.test.spurious), n),
+        "task_accuracy": world_score(task / data.clean_accuracy[0], n),
     }
 
 
@@ -202,7 +194,7 @@ def _worst_group(natural: Tensor, test: Tensor, data: SpuriousData) -> Score:
     logits = linear_probe(natural, data.natural.task)(test)
     cell = 2 * data.test.task + data.test.spurious
     by_cell = [accuracy(logits[cell == i], data.test.task[cell == i]) for i in range(4)]
-    return world_score(min(by_cell), len(test) // 4, "higher")
+    return world_score(min(by_cell), len(test) // 4)
 
 
 def _mixture(directions: Tensor, features: Tensor) -> Score:
@@ -211,10 +203,10 @@ def _mixture(directions: Tensor, features: Tensor) -> Score:
     """
     live = directions[directions.norm(dim=1) > 0]
     if len(live) == 0:
-        return undefined("no latent has a direction", "lower")
+        return undefined("no latent has a direction")
     cosines = (unit_rows(live) @ features.T).abs()  # [L, 2]
     mixture = cosines[cosines[:, 0].argmax(), 1] - (features[0] @ features[1]).abs()
-    return world_score(float(mixture), len(live), "lower")
+    return world_score(float(mixture), len(live))
 
 
 def _leace_row(data: SpuriousData) -> dict[str, float | None]:

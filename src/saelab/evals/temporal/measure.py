@@ -105,16 +105,16 @@ def measure(dictionary: Dictionary, data: TemporalData) -> Result:
     n = z[..., 0].numel()
     groups = process.groups
     scores = {
-        "slow_recall": world_score(recall(types, groups["slow"]), n, "higher"),
+        "slow_recall": world_score(recall(types, groups["slow"]), n),
         "fast_recall": world_score(recall(types, groups["fast"]), n),
         "purity": purity(types, block, groups, n),
         "purity_sorted": purity(types, order[:n_slow], groups, n),
         "occupancy": world_score(
-            len(_standing_for(types, block, groups["slow"]).unique()) / n_slow, n, "higher"
+            len(_standing_for(types, block, groups["slow"]).unique()) / n_slow, n
         ),
         "position_features_in_slow_block": _position_features(z[..., block], data.signals),
         **_hidden_correlations(z[..., types.alive], dictionary.directions[types.alive], data),
-        "mcc_slow": world_score(float(matched.cosine[groups["slow"]].mean()), n, "higher"),
+        "mcc_slow": world_score(float(matched.cosine[groups["slow"]].mean()), n),
         "mcc_fast": world_score(float(matched.cosine[groups["fast"]].mean()), n),
     }
     return Result(scores, details={"slow_block": counts(types, block, groups)})
@@ -153,8 +153,8 @@ def purity(types: Types, latents: Tensor, groups: Mapping[str, range], n: int) -
     """
     slow, fast = (len(_standing_for(types, latents, groups[name])) for name in ("slow", "fast"))
     if slow + fast == 0:
-        return undefined("none of these latents stands for a slow or a fast feature", "higher")
-    return world_score(slow / (slow + fast), n, "higher")
+        return undefined("none of these latents stands for a slow or a fast feature")
+    return world_score(slow / (slow + fast), n)
 
 
 def counts(types: Types, latents: Tensor, groups: Mapping[str, range]) -> dict[str, int]:
@@ -184,9 +184,9 @@ def _standing_for(types: Types, latents: Tensor, group: range) -> Tensor:
 def _position_features(z: Tensor, signals: Tensor) -> Score:
     """How many of the signals `[S, T, P]` can be read linearly from codes `[S, T, l]`."""
     if signals.shape[2] == 0:
-        return undefined("this world has no position features", "lower")
+        return undefined("this world has no position features")
     share = explained_share(z.flatten(0, 1), signals.flatten(0, 1))
-    return world_score(float((share > READ).sum()), signals[..., 0].numel(), "lower")
+    return world_score(float((share > READ).sum()), signals[..., 0].numel())
 
 
 def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> dict[str, Score]:
@@ -204,7 +204,7 @@ def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> d
     if not pairs:
         reason = "no live latent is matched to a slow feature with |cosine| > .5"
         return {
-            name: undefined(reason, "higher")
+            name: undefined(reason)
             for name in ("hidden_correlation", "hidden_correlation_smoothed")
         }
     codes, hidden = z[..., [j for j, _ in pairs]], data.hidden[..., [f for _, f in pairs]]
@@ -214,6 +214,6 @@ def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> d
     ).max()
     n = hidden[..., 0].numel()
     return {
-        "hidden_correlation": world_score(float(plain), n, "higher"),
-        "hidden_correlation_smoothed": world_score(float(smoothed), n, "higher"),
+        "hidden_correlation": world_score(float(plain), n),
+        "hidden_correlation_smoothed": world_score(float(smoothed), n),
     }

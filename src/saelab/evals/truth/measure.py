@@ -151,13 +151,13 @@ class Totals:
         matched = self.matched.cosine[self.matched.latent >= 0]  # [min(L, F)]
         latents = len(self.fired)
         return {
-            "mcc": world_score(float(matched.double().mean()), self.n, "higher"),
-            "precision": world_score(float(precision.mean()), self.n, "higher"),
-            "recall": world_score(float(recall.mean()), self.n, "higher"),
-            "f1": world_score(float(f1.mean()), self.n, "higher"),
-            "uniqueness": world_score(len(self.detects.unique()) / latents, self.n, "higher"),
+            "mcc": world_score(float(matched.double().mean()), self.n),
+            "precision": world_score(float(precision.mean()), self.n),
+            "recall": world_score(float(recall.mean()), self.n),
+            "f1": world_score(float(f1.mean()), self.n),
+            "uniqueness": world_score(len(self.detects.unique()) / latents, self.n),
             "explained_variance": self._explained_variance(),
-            "dead": world_score(float((self.fired == 0).double().mean()), self.n, "lower"),
+            "dead": world_score(float((self.fired == 0).double().mean()), self.n),
             "shrinkage": self._shrinkage(),
             "l0": world_score(float(fired.sum()) / self.n, self.n),
         }
@@ -165,10 +165,8 @@ class Totals:
     def _explained_variance(self) -> Score:
         variance = self.square / self.n - float((self.sum_x / self.n).square().sum())
         if variance <= CONSTANT * self.square / self.n:
-            return undefined(
-                "the activations are constant: there is no variance to explain", "higher"
-            )
-        return world_score(1 - self.residual / self.n / variance, self.n, "higher")
+            return undefined("the activations are constant: there is no variance to explain")
+        return world_score(1 - self.residual / self.n / variance, self.n)
 
     def _shrinkage(self) -> Score:
         if not self.n_ratios:

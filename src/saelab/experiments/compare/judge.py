@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from saelab.evals import metric_of
 from saelab.experiments.plan import Contrast
 from saelab.stats import (
     LEVEL,
@@ -17,7 +18,7 @@ from saelab.stats import (
     paired_difference,
     paired_p,
 )
-from saelab.types import Better, Score
+from saelab.types import Score
 
 # two arms whose mean L0 differs by more, relative to the baseline's, are not comparable
 MAX_L0_GAP = 0.03
@@ -45,11 +46,7 @@ def row(
     }
 
 
-def judge(
-    contrasts: Sequence[Contrast],
-    rows: Sequence[Mapping[str, Any]],
-    better: Mapping[str, Better],
-) -> list[dict[str, Any]]:
+def judge(contrasts: Sequence[Contrast], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The verdicts on all contrasts of a plan, each from rows of both variants, paired by seed.
 
     better / worse: the paired difference treatment - baseline is not 0 in a t test at 5 %, after
@@ -62,9 +59,7 @@ def judge(
     `p` is the corrected p-value, `detectable` the smallest true difference that as many seeds with
     this spread show in 4 of 5 cases; both are null where there is no interval.
     """
-    compared = [
-        _compared(contrast, rows, better.get(contrast.metric, "neither")) for contrast in contrasts
-    ]
+    compared = [_compared(contrast, rows) for contrast in contrasts]
     tested = [i for i, result in enumerate(compared) if result.p is not None]
     corrected = dict(zip(tested, holm([compared[i].p or 0.0 for i in tested]), strict=True))
     return [_entry(result, corrected.get(i), len(tested)) for i, result in enumerate(compared)]
@@ -81,7 +76,7 @@ class _Compared:
     obstacle: str = ""  # why the two cannot be compared
 
 
-def _compared(contrast: Contrast, rows: Sequence[Mapping[str, Any]], better: Better) -> _Compared:
+def _compared(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> _Compared:
     baseline = {r["seed"]: r for r in rows if r["variant"] == contrast.baseline}
     treatment = {r["seed"]: r for r in rows if r["variant"] == contrast.treatment}
     pairs = [(treatment[seed], baseline[seed]) for seed in sorted(set(baseline) & set(treatment))]
@@ -91,7 +86,7 @@ def _compared(contrast: Contrast, rows: Sequence[Mapping[str, Any]], better: Bet
     values = [
         [r["metrics"][contrast.metric]["value"] for r in arm] for arm in zip(*pairs, strict=True)
     ]
-    difference = paired_difference(values[0], values[1], better=better)
+    difference = paired_difference(values[0], values[1])
     if len(pairs) < 2:
         return _Compared(contrast, difference)
     gaps = [t - b for t, b in zip(*values, strict=True)]
@@ -132,12 +127,13 @@ def _verdict(compared: _Compared, p: float | None, tested: int) -> tuple[str, st
             "no difference shown",
             f"alone it would count, but not among {tested} contrasts (corrected p {p:.2g})",
         )
-    if difference.better == "neither":
+    better = metric_of(compared.contrast.metric).better
+    if better == "neither":
         return "no difference shown", f"{compared.contrast.metric} has no better direction"
-    return ("better" if (value > 0) == (difference.better == "higher") else "worse"), ""
+    return ("better" if (value > 0) == (better == "higher") else "worse"), ""
 
 
-def means(rows: Sequence[Mapping[str, Any]], better: Mapping[str, Better]) -> list[dict[str, Any]]:
+def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Mean over the healthy seeds of every variant and metric, with a Student t interval: what a
     table prints.
 
@@ -147,14 +143,13 @@ def means(rows: Sequence[Mapping[str, Any]], better: Mapping[str, Better]) -> li
     for variant in dict.fromkeys(row["variant"] for row in rows):
         own = [row for row in rows if row["variant"] == variant and row["healthy"]]
         metrics = {
-            name: _mean(name, own, better.get(name, "neither"))
-            for name in dict.fromkeys(m for r in own for m in r["metrics"])
+            name: _mean(name, own) for name in dict.fromkeys(m for r in own for m in r["metrics"])
         }
         together.append({"variant": variant, "n": len(own), "metrics": metrics})
     return together
 
 
-def _mean(name: str, rows: Sequence[Mapping[str, Any]], better: Better) -> dict[str, Any]:
+def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     found = [(row["seed"], row["metrics"].get(name, {})) for row in rows]
     missing = [
         (seed, entry.get("reason", "not measured"))
@@ -168,7 +163,7 @@ def _mean(name: str, rows: Sequence[Mapping[str, Any]], better: Better) -> dict[
             reason=f"undefined for seed {missing[0][0]}: {missing[0][1]}",
         )
     else:
-        score = mean_score([entry["value"] for _, entry in found], better=better)
+        score = mean_score([entry["value"] for _, entry in found])
     entry = {"value": score.value, "low": score.low, "high": score.high, "n": score.n}
     return entry | ({"reason": score.reason} if score.reason else {})
 

@@ -15,7 +15,6 @@ from saelab.experiments.folders import run_folder
 from saelab.experiments.plan import Contrast, Expectation, Plan
 from saelab.store import read_json, write_json
 from saelab.train import Health, UnhealthyRun
-from saelab.types import Better
 
 PACKAGES = ("saelab", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
@@ -53,7 +52,6 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
     as they were.
     """
     rows, facts, healths = [], [], {}
-    better: dict[str, Better] = {}
     for run in plan.runs:
         folder = run_folder(out, run)
         scores = read_scores(folder.path, plan.evals)
@@ -61,14 +59,13 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
         if health != folder.health():
             folder.write_health(health)
         healths[folder.name] = health
-        better |= {name: score.better for name, score in scores.items()}
         rows.append(
             row(folder.name, run.spec.name, run.seed, healthy=health.healthy, scores=scores)
         )
         facts.append(folder.meta().get("facts", {}))
     asked = [c for c in plan.contrasts if not c.where_defined or _defined(c, rows)]
-    contrasts = judge(asked, rows, better)
-    together = means(rows, better)
+    contrasts = judge(asked, rows)
+    together = means(rows)
     record = {
         **merged(facts),
         "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],

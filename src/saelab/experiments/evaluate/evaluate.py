@@ -89,7 +89,7 @@ def evaluate(
     }
     rows = (row(target.name, variant, seed, healthy=health.healthy, scores=scores),)
     return write_summary(
-        Summary(target.home, rows, (), tuple(means(rows, {})), facts, {target.name: health})
+        Summary(target.home, rows, (), tuple(means(rows)), facts, {target.name: health})
     )
 
 

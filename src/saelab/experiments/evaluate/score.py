@@ -1,7 +1,7 @@
 """Evaluate trained SAEs on held-out text and write the results under `<folder>/eval/`."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from saelab.train import Health
 from saelab.train.health import score_problems
 from saelab.types import Score
 
+SCORE = tuple(field.name for field in fields(Score))  # older files say more
 # writes a result in somebody else's format, where that has a place for it
 Export = Callable[[Path, Source | WorldSource, SAE, Result], None]
 
@@ -61,7 +62,10 @@ def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
         path = folder / "eval" / f"{name}.json"
         if path.exists():
             try:
-                scores |= {key: Score(**score) for key, score in read_json(path)["scores"].items()}
+                scores |= {
+                    key: Score(**{name: score[name] for name in SCORE})
+                    for key, score in read_json(path)["scores"].items()
+                }
             except (KeyError, TypeError, AttributeError) as error:
                 raise CorruptFile(
                     f"{path} holds no scores ({error!r}); remove it and run again"
