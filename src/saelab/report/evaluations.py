@@ -1,7 +1,7 @@
 """The section of an evaluation: its pictures and tables, made from its values alone."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from saelab.evals import EVALS
@@ -10,21 +10,25 @@ from saelab.figures import Curves, Figure, Heat, Scatter, Steps, Tree, figure_fr
 from saelab.report import tables
 from saelab.report.draw import Panel, draw, group_colour
 from saelab.report.read import Results, RunRecord, items, mapping
-from saelab.report.text import MISSING, esc, fact, show
+from saelab.report.text import MISSING, absent, esc, fact, folded, note, row, show, table, tag, tags
 
-OLD = "old"  # reason of a result without pictures, of an earlier version
 LONG = 12  # rows from which on a table is folded
 
 
 @dataclass(frozen=True)
-class Pictured:
+class Recorded:
     """What one run recorded for the section. Damaged figures and tables are left out."""
 
     run: RunRecord
-    figures: dict[str, Figure]
-    tables: dict[str, Table]
-    reason: str  # why something that others have is not there
-    damage: tuple[str, ...] = ()  # what was left out, also where no other run has it
+    reasons: Sequence[str]  # why scores are undefined, so that there is nothing to draw
+    figures: dict[str, Figure] = field(default_factory=dict)
+    tables: dict[str, Table] = field(default_factory=dict)
+    damage: list[str] = field(default_factory=list)  # what was left out
+
+    @property
+    def reason(self) -> str:
+        """Why something that others have is not there."""
+        return "; ".join((*self.reasons, *self.damage)) or "nothing was recorded to draw"
 
 
 def evaluation_titles(results: Results) -> dict[str, str]:
@@ -43,6 +47,7 @@ def _is_shown(result: dict[str, Any]) -> bool:
 
 
 def _is_old(result: dict[str, Any]) -> bool:
+    """Whether an earlier version wrote it, without pictures and tables."""
     return "figures" not in result and "tables" not in result
 
 
@@ -51,124 +56,106 @@ def evaluation_section(results: Results, name: str) -> str:
     with the reason.
     """
     title = EVALS[name].title or name
-    rows = {variant: _row(results.of(variant), name) for variant in results.variants}
-    bare = [variant for variant, row in rows.items() if not row]
-    parts = []
+    measured = {variant: _measured(results, variant, name) for variant in results.variants}
+    bare = [variant for variant, runs in measured.items() if not runs]
+    old = [run.label for runs in measured.values() for run in runs if _is_old(run.evals[name])]
+    rows = {
+        variant: [_recorded(run, run.evals[name]) for run in runs if not _is_old(run.evals[name])]
+        for variant, runs in measured.items()
+    }
+    recorded = [record for records in rows.values() for record in records]
+    lines = []
     if bare:
-        names = ", ".join(map(esc, bare))
-        parts.append(f'<p class="absent">{esc(title)} of {names}: {MISSING}.</p>')
-    old = [each.run.label for row in rows.values() for each in row if each.reason == OLD]
+        lines.append(f"{esc(title)} of {', '.join(map(esc, bare))}: {MISSING}.")
     if old:
-        parts.append(
-            f'<p class="absent">The results of {", ".join(map(esc, old))} were written by an older '
-            "version, without pictures and tables; <code>saelab eval RUN</code> makes them anew."
-            "</p>"
+        lines.append(
+            f"The results of {', '.join(map(esc, old))} were written by an older version, without "
+            "pictures and tables; <code>saelab eval RUN</code> makes them anew."
         )
-    rows = {variant: [each for each in row if each.reason != OLD] for variant, row in rows.items()}
-    damaged = [each for row in rows.values() for each in row if each.damage]
-    parts += [
-        f'<p class="absent">Left out of {esc(each.run.label)}: {esc("; ".join(each.damage))}.</p>'
-        for each in damaged
+    lines += [
+        f"Left out of {esc(record.run.label)}: {esc('; '.join(record.damage))}."
+        for record in recorded
+        if record.damage
     ]
-    groups = _groups(
-        figure for row in rows.values() for each in row for figure in each.figures.values()
-    )
-    if groups:
-        legend = "".join(
-            f'<span><span class="swatch" style="background:{group_colour(i)}"></span>{esc(group)}</span>'
-            for i, group in enumerate(groups)
-        )
-        parts.append(f'<p class="legend">Features: {legend}</p>')
-    recorded = [each for row in rows.values() for each in row]
-    for key in dict.fromkeys(key for each in recorded for key in each.figures):
-        parts.append(_figure(results, rows, key, groups, name))
-    for key in dict.fromkeys(key for each in recorded for key in each.tables):
-        parts.append(_table(results, rows, key))
-    return "".join(parts)
+    groups = _groups(recorded)
+    content = "".join(map(absent, lines)) + _legend(groups)
+    for key in dict.fromkeys(key for record in recorded for key in record.figures):
+        content += _figure(rows, key, groups, name)
+    for key in dict.fromkeys(key for record in recorded for key in record.tables):
+        content += _table(results, rows, key)
+    return content
 
 
-def _row(runs: Sequence[RunRecord], name: str) -> list[Pictured]:
+def _measured(results: Results, variant: str, name: str) -> list[RunRecord]:
     """The runs of a row that were evaluated: the healthy ones, or all if none is."""
-    measured = [run for run in runs if run.evals.get(name)]
-    chosen = [run for run in measured if not run.problems] or measured
-    return [_pictured(run, run.evals[name]) for run in chosen]
+    runs = [run for run in results.runs_of(variant) if run.evals.get(name)]
+    return [run for run in runs if not run.problems] or runs
 
 
-def _pictured(run: RunRecord, result: dict[str, Any]) -> Pictured:
-    if _is_old(result):
-        return Pictured(run, {}, {}, OLD)
-    damage = [
-        f"its {key} are damaged"
-        for key, kind in (("figures", list), ("tables", dict))
-        if not isinstance(result.get(key, kind()), kind)
-    ]
-    figures: dict[str, Figure] = {}
+def _recorded(run: RunRecord, result: dict[str, Any]) -> Recorded:
+    scores = [mapping(score) for score in mapping(result.get("scores")).values()]
+    undefined = [score.get("reason") for score in scores if score.get("value") is None]
+    record = Recorded(run, sorted({str(reason) for reason in undefined if reason}))
+    for key, kind in (("figures", list), ("tables", dict)):
+        if not isinstance(result.get(key, kind()), kind):
+            record.damage.append(f"its {key} are damaged")
     for value in items(result.get("figures")):
         try:
             figure = figure_from_json(value)
-            figures[figure.key] = figure
+            record.figures[figure.key] = figure
         except ValueError as error:
-            damage.append(f"a figure is damaged: {error}")
-    found: dict[str, Table] = {}
+            record.damage.append(f"a figure is damaged: {error}")
     for key, value in mapping(result.get("tables")).items():
         try:
-            found[key] = from_plain(Table, value)
+            record.tables[key] = from_plain(Table, value)
         except ValueError as error:
-            damage.append(f"a table is damaged: {error}")
-    reason = "; ".join((*_undefined(result), *damage)) or "nothing was recorded to draw"
-    return Pictured(run, figures, found, reason, tuple(damage))
+            record.damage.append(f"a table is damaged: {error}")
+    return record
 
 
-def _undefined(result: dict[str, Any]) -> list[str]:
-    """Why scores of a result are undefined: what explains that there is nothing to draw."""
-    scores = [mapping(score) for score in mapping(result.get("scores")).values()]
-    return sorted(
-        {
-            str(score["reason"])
-            for score in scores
-            if score.get("reason") and score.get("value") is None
-        }
-    )
-
-
-def _groups(figures: Iterable[Figure]) -> list[str]:
+def _groups(recorded: Sequence[Recorded]) -> list[str]:
     """Names of groups over all figures, in order of appearance: one has one colour."""
+    figures = [figure for record in recorded for figure in record.figures.values()]
     named = [figure.groups for figure in figures if isinstance(figure, Heat | Scatter)]
     return list(dict.fromkeys(name for names in named for name in names))
 
 
-def _figure(
-    results: Results,
-    rows: dict[str, list[Pictured]],
-    key: str,
-    groups: Sequence[str],
-    name: str,
-) -> str:
-    panels: list[Panel[Figure]] = []
-    absent = []
-    kind: type[Figure] | None = None
-    for index, variant in enumerate(results.variants):
-        drawn = [each for each in rows[variant] if key in each.figures]
-        drawn = [each for each in drawn if kind in (None, type(each.figures[key]))]
-        if drawn:
-            kind = type(drawn[0].figures[key])
-            figures = [each.figures[key] for each in drawn if type(each.figures[key]) is kind]
-            panels.append(Panel(index, variant, drawn[0].run.title, figures))
-        elif rows[variant]:
-            absent.append(f"{esc(variant)} ({esc(rows[variant][0].reason)})")
-    first = panels[0].first
-    svg = draw(panels, groups, esc(f"{name}: {first.title}"))
-    ends = (0, 1) if isinstance(first, Tree) else None
-    if isinstance(first, Heat) and not first.printed:
-        ends = (first.low, first.high)
-    scale = ""
-    if ends is not None:
-        scale = f'<span class="cosine-scale">{fact(ends[0])} <i></i> {fact(ends[1])}</span>'
-    return (
-        f"<h3>{esc(first.title)}</h3><figure>{svg}</figure>"
-        f'<p class="note">{scale}{esc(first.note)} {_which_seeds(panels)}</p>'
-        f"{tables.not_drawn(absent)}"
+def _legend(groups: Sequence[str]) -> str:
+    swatches = "".join(
+        tag("span", tag("span", "", "swatch", style=f"background:{group_colour(i)}") + esc(group))
+        for i, group in enumerate(groups)
     )
+    return tag("p", f"Features: {swatches}", "legend") if groups else ""
+
+
+def _figure(
+    rows: Mapping[str, Sequence[Recorded]], key: str, groups: Sequence[str], name: str
+) -> str:
+    """The figures of one key, of the kind that the first of them has."""
+    figures = [r.figures[key] for records in rows.values() for r in records if key in r.figures]
+    kind, panels, missing = type(figures[0]), [], []
+    for place, (variant, records) in enumerate(rows.items()):
+        drawn = [record for record in records if isinstance(record.figures.get(key), kind)]
+        if drawn:
+            seeds = [record.figures[key] for record in drawn]
+            panels.append(Panel(place, variant, drawn[0].run.title, seeds))
+        elif records:
+            missing.append(f"{esc(variant)} ({esc(records[0].reason)})")
+    first = panels[0].first
+    picture = tag("figure", draw(panels, groups, esc(f"{name}: {first.title}")))
+    caption = f"{_scale(first)}{esc(first.note)} {_which_seeds(panels)}"
+    return tag("h3", esc(first.title)) + picture + note(caption) + tables.not_drawn(missing)
+
+
+def _scale(figure: Figure) -> str:
+    """The numbers at the ends of a scale of shades."""
+    if isinstance(figure, Tree):
+        low, high = 0, 1
+    elif isinstance(figure, Heat) and not figure.printed:
+        low, high = figure.low, figure.high
+    else:
+        return ""
+    return tag("span", f"{fact(low)} <i></i> {fact(high)}", "cosine-scale")
 
 
 def _which_seeds(panels: Sequence[Panel[Figure]]) -> str:
@@ -183,39 +170,32 @@ def _which_seeds(panels: Sequence[Panel[Figure]]) -> str:
     return "The first healthy seed of each variant."
 
 
-def _table(results: Results, rows: dict[str, list[Pictured]], key: str) -> str:
+def _table(results: Results, rows: Mapping[str, Sequence[Recorded]], key: str) -> str:
     """The table of the first run of every row, below each other."""
-    body, head = [], None
-    for index, variant in enumerate(results.variants):
-        table = next((each.tables[key] for each in rows[variant] if key in each.tables), None)
-        if table is None or (head is not None and table.columns != head.columns):
-            continue
-        head = head or table
-        for row in table.rows:
-            cells = "".join(f"<td>{_cell(value)}</td>" for value in row)
-            body.append(
-                f'<tr><th scope="row">{tables.swatch(index)}{esc(variant)}</th>{cells}</tr>'
-            )
-    if head is None:
-        return ""
-    columns = "".join(f"<th>{esc(column)}</th>" for column in ("Variant", *head.columns))
-    drawn = tables.wide(columns, "".join(body))
+    firsts = {
+        variant: next(record.tables[key] for record in records if key in record.tables)
+        for variant, records in rows.items()
+        if any(key in record.tables for record in records)
+    }
+    head = next(iter(firsts.values()))
+    body = [
+        row(tables.variant_name(results, variant), tags("td", map(_cell, values)))
+        for variant, recorded in firsts.items()
+        if recorded.columns == head.columns
+        for values in recorded.rows
+    ]
+    drawn = table(tags("th", map(esc, ("Variant", *head.columns))), "".join(body), "small")
     if len(body) > LONG:
-        drawn = f"<details><summary>{len(body)} rows</summary>{drawn}</details>"
-    note = f"{esc(head.note)} " if head.note else ""
+        drawn = folded(f"{len(body)} rows", drawn)
+    remark = f"{esc(head.note)} " if head.note else ""
     return (
-        f'<h3>{esc(head.title)}</h3>{drawn}<p class="note">{note}Of the first healthy seed of each '
-        "row.</p>"
+        tag("h3", esc(head.title)) + drawn + note(f"{remark}Of the first healthy seed of each row.")
     )
 
 
 def _cell(value: float | int | str | None) -> str:
     if value is None:
-        return '<span class="note">none</span>'
-    return (
-        esc(value)
-        if isinstance(value, str)
-        else show(value)
-        if isinstance(value, float)
-        else fact(value)
-    )
+        return tag("span", "none", "note")
+    if isinstance(value, str):
+        return esc(value)
+    return show(value) if isinstance(value, float) else fact(value)

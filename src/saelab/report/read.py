@@ -3,7 +3,7 @@ an error.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,10 @@ class RunRecord:
     # evaluation -> what it wrote
     evals: dict[str, dict[str, Any]] = field(default_factory=dict)
 
+    def value(self, metric: str) -> float | None:
+        """A score as a number; None where it is undefined or was not measured."""
+        return number(self.metrics.get(metric, {}).get("value"))
+
     @property
     def label(self) -> str:
         """`topk, seed 1`: how the page names the run."""
@@ -44,7 +48,7 @@ class RunRecord:
 
     @property
     def title(self) -> str:
-        """The run's name over a picture of its own."""
+        """The label over a picture of this run alone, which says whether it counts."""
         return f"{self.label}{' (unhealthy)' if self.problems else ''}"
 
     @property
@@ -52,13 +56,13 @@ class RunRecord:
         """Why the run does not count; empty for a healthy one. The page looks for itself too:
         nobody may have checked.
         """
-        found = [str(text) for text in items(self.health.get("problems"))]
-        values = {key: number(self.metrics.get(key, {}).get("value")) for key in GATED}
-        known = {key: Score(value) for key, value in values.items() if value is not None}
+        problems = [str(text) for text in items(self.health.get("problems"))]
+        values = {key: self.value(key) for key in GATED}
+        scores = {key: Score(value) for key, value in values.items() if value is not None}
         if self.l0 is not None:
-            known.setdefault(L0, Score(self.l0))
-        found = found or score_problems(known)
-        return found or (["marked unhealthy, no problem named"] if self.healthy is False else [])
+            scores.setdefault(L0, Score(self.l0))
+        unnamed = ["marked unhealthy, no problem named"] if self.healthy is False else []
+        return problems or score_problems(scores) or unnamed
 
     @property
     def warnings(self) -> list[str]:
@@ -75,8 +79,8 @@ class Results:
     contrasts: list[dict[str, Any]]
     facts: dict[str, Any]
     notes: list[str] = field(default_factory=list)  # files that are missing or damaged
-    # in a world: {variant, n, metrics}, means over seeds
-    means: list[dict[str, Any]] = field(default_factory=list)
+    # in a world: variant -> metric -> {value, low, high, n, reason}, means over seeds
+    means: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
     def in_world(self) -> bool:
@@ -94,7 +98,7 @@ class Results:
         """The variants, in order of appearance; their colours follow this order."""
         return list(dict.fromkeys(run.variant for run in self.runs))
 
-    def of(self, variant: str) -> list[RunRecord]:
+    def runs_of(self, variant: str) -> list[RunRecord]:
         """The runs of one variant."""
         return [run for run in self.runs if run.variant == variant]
 
@@ -116,61 +120,76 @@ def mapping(value: Any) -> dict[str, Any]:
     return {str(key): item for key, item in value.items()} if isinstance(value, Mapping) else {}
 
 
+@dataclass(frozen=True)
+class _Reader:
+    """Reads the files of a folder, and notes what is missing or damaged instead of raising."""
+
+    folder: Path
+    notes: list[str] = field(default_factory=list)
+
+    def read(self, path: Path, parse: Callable[[Path], Any] = read_json) -> Any:
+        """What `parse` makes of a file; None with a note where it is missing or damaged."""
+        name = path.relative_to(self.folder) if path.is_relative_to(self.folder) else path
+        if not path.is_file():
+            self.notes.append(f"{name} is not there")
+            return None
+        try:
+            return parse(path)
+        except (OSError, ValueError) as error:
+            reason = str(error).replace(str(self.folder), ".")
+            self.notes.append(f"{name} cannot be read: {reason}")
+            return None
+
+
 def read_results(folder: Path) -> Results:
     """Read an output folder (`summary.json`, `runs/<run>/...`), or a single run's folder.
 
     Raises `FileNotFoundError` when the folder holds neither.
     """
     folder = Path(folder)
-    notes: list[str] = []
-    summary = mapping(_read(folder / "summary.json", folder, notes))
+    reader = _Reader(folder)
+    summary = mapping(reader.read(folder / "summary.json"))
     if (folder / "runs").is_dir():
-        paths = {
-            path.name: path
-            for path in sorted((folder / "runs").iterdir())
-            if (path / "run.json").is_file()
-        }
+        paths = {path.name: path for path in sorted((folder / "runs").iterdir())}
     else:
-        paths = {folder.resolve().name: folder} if (folder / "run.json").is_file() else {}
+        paths = {folder.resolve().name: folder}
+    paths = {name: path for name, path in paths.items() if (path / "run.json").is_file()}
     rows = [mapping(row) for row in items(summary.get("rows"))]
     if not rows and not paths:
         raise FileNotFoundError(
             f"{folder} holds no results: expected summary.json with rows, or run folders under "
-            "runs/; "
-            "give the output folder of saelab demo, run, train or eval"
+            "runs/; give the output folder of saelab demo, run, train or eval"
         )
-    named = {str(row.get("run", "")) for row in rows}
-    rows += [{"run": name} for name in paths if name not in named]
-    facts = mapping(summary.get("facts"))
+    listed = {str(row.get("run", "")) for row in rows}
+    rows += [{"run": name} for name in paths if name not in listed]
     files = {file.stem for path in paths.values() for file in (path / "eval").glob("*.json")}
-    runs = [
-        _run(
-            row,
-            paths.get(str(row.get("run", "")), folder / "runs" / str(row.get("run", ""))),
-            folder,
-            notes,
-            files,
-        )
-        for row in rows
-    ]
-    contrasts, means = (
-        [mapping(row) for row in items(summary.get(key))] for key in ("contrasts", "means")
+    runs = []
+    for row in rows:
+        name = str(row.get("run", ""))
+        runs.append(_run(row, paths.get(name, folder / "runs" / name), reader, files))
+    return Results(
+        title=folder.resolve().name,
+        runs=runs,
+        contrasts=[mapping(row) for row in items(summary.get("contrasts"))],
+        facts=mapping(summary.get("facts")),
+        notes=reader.notes,
+        means={
+            str(row.get("variant")): mapping(row.get("metrics"))
+            for row in map(mapping, items(summary.get("means")))
+        },
     )
-    return Results(folder.resolve().name, runs, contrasts, facts, notes, means)
 
 
-def _run(
-    row: dict[str, Any], path: Path, folder: Path, notes: list[str], files: set[str]
-) -> RunRecord:
+def _run(row: dict[str, Any], path: Path, reader: _Reader, files: set[str]) -> RunRecord:
     """`files`: what some run has in its folder of results, so that every run should have it."""
-    config = mapping(_read(path / "run.json", folder, notes))
-    health = mapping(_read(path / "health.json", folder, notes))
+    config = mapping(reader.read(path / "run.json"))
+    health = mapping(reader.read(path / "health.json"))
     evals = {
-        name: mapping(_read(path / "eval" / f"{name}.json", folder, notes))
+        name: mapping(reader.read(path / "eval" / f"{name}.json"))
         for name in EVALS
         if name in files
     }
-    latents = _read(path / "eval" / LATENTS, folder, notes) if Path(LATENTS).stem in files else None
+    latents = reader.read(path / "eval" / LATENTS) if Path(LATENTS).stem in files else None
     latents = latents.get("latents") if isinstance(latents, Mapping) else latents
     metrics: dict[str, dict[str, Any]] = {}
     for scores in (*(result.get("scores") for result in evals.values()), row.get("metrics")):
@@ -182,17 +201,16 @@ def _run(
     l0 = number(row.get("l0"))
     if l0 is not None:
         metrics.setdefault(L0, {"value": l0})
+    variant = row.get("variant") or mapping(config.get("spec")).get("variant")
     return RunRecord(
         name=str(row.get("run") or path.name),
-        variant=str(
-            row.get("variant") or mapping(config.get("spec")).get("variant") or "unknown variant"
-        ),
+        variant=str(variant or "unknown variant"),
         seed=seed if isinstance(seed, int) else None,
         l0=number(metrics.get(L0, {}).get("value")) if l0 is None else l0,
         healthy=healthy if isinstance(healthy, bool) else None,
         metrics=metrics,
         config=config,
-        curve=_curve(path / "metrics.jsonl", folder, notes),
+        curve=[mapping(line) for line in reader.read(path / "metrics.jsonl", read_lines) or ()],
         health=health,
         latents=[mapping(latent) for latent in latents] if isinstance(latents, list) else None,
         evals=evals,
@@ -205,30 +223,3 @@ def _scores(value: Any) -> dict[str, dict[str, Any]]:
         name: mapping(score) if isinstance(score, Mapping) else {"value": score}
         for name, score in mapping(value).items()
     }
-
-
-def _read(path: Path, folder: Path, notes: list[str]) -> Any:
-    try:
-        return read_json(path)
-    except FileNotFoundError:
-        notes.append(f"{_short(path, folder)} is not there")
-    except (OSError, ValueError) as error:
-        notes.append(
-            f"{_short(path, folder)} cannot be read: {str(error).replace(str(folder), '.')}"
-        )
-    return None
-
-
-def _curve(path: Path, folder: Path, notes: list[str]) -> list[dict[str, Any]]:
-    if not path.is_file():
-        notes.append(f"{_short(path, folder)} is not there")
-        return []
-    try:
-        return [mapping(line) for line in read_lines(path)]
-    except (OSError, ValueError) as error:
-        notes.append(f"{_short(path, folder)} cannot be read: {error}")
-        return []
-
-
-def _short(path: Path, folder: Path) -> str:
-    return str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)

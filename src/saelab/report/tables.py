@@ -1,20 +1,57 @@
 """The tables of the page: summary with intervals, contrasts, all metrics, run facts."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from saelab.evals import headlines
 from saelab.evals.result import Metric
 from saelab.report.draw.style import colour
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import MISSING, esc, fact, interval, score, show, signed, undefined
+from saelab.report.text import (
+    MISSING,
+    absent,
+    alarm,
+    counted,
+    esc,
+    fact,
+    folded,
+    interval,
+    note,
+    row,
+    score,
+    show,
+    shown,
+    signed,
+    table,
+    tag,
+    tags,
+    undefined,
+)
 from saelab.train.health import L0
 
+
+@dataclass(frozen=True)
+class Verdict:
+    """How the page shows a verdict: with a colour and a sign, and as a sentence."""
+
+    kind: str  # of its badge
+    sign: str
+    sentence: str  # of treatment, baseline and metric
+
+
 VERDICTS = {
-    "better": ("better", "\N{BLACK UP-POINTING TRIANGLE}"),
-    "worse": ("worse", "\N{BLACK DOWN-POINTING TRIANGLE}"),
-    "no difference shown": ("same", "="),
-    "not comparable": ("incomparable", "\N{MULTIPLICATION SIGN}"),
+    "better": Verdict("better", "\N{BLACK UP-POINTING TRIANGLE}", "{} is better than {} in {}"),
+    "worse": Verdict("worse", "\N{BLACK DOWN-POINTING TRIANGLE}", "{} is worse than {} in {}"),
+    "no difference shown": Verdict("same", "=", "No difference shown between {} and {} in {}"),
+    "not comparable": Verdict(
+        "incomparable", "\N{MULTIPLICATION SIGN}", "{} and {} cannot be compared in {}"
+    ),
+}
+UNKNOWN = Verdict("incomparable", "?", "{} against {} in {}")
+ARROWS = {
+    "higher": ("\N{UPWARDS ARROW}", "higher is better"),
+    "lower": ("\N{DOWNWARDS ARROW}", "lower is better"),
 }
 
 
@@ -22,123 +59,140 @@ def metric_names(results: Results) -> list[str]:
     """Every metric that some run has, those of short tables first; L0 stands in a column of its
     own.
     """
-    found = dict.fromkeys(name for run in results.runs for name in run.metrics if name != L0)
-    first = [metric.key for metric in headlines(found) if metric.key in found]
-    return list(dict.fromkeys([*first, *found]))
+    measured = dict.fromkeys(name for run in results.runs for name in run.metrics if name != L0)
+    first = [metric.key for metric in headlines(measured) if metric.key in measured]
+    return list(dict.fromkeys([*first, *measured]))
+
+
+def swatch(index: int) -> str:
+    """A variant's colour beside its name."""
+    return tag("span", "", "swatch", style=f"background:{colour(index)}")
+
+
+def variant_name(results: Results, variant: str) -> str:
+    """A variant with its colour, if it has runs on the page."""
+    known = variant in results.variants
+    return f"{swatch(results.variants.index(variant)) if known else ''}{esc(variant)}"
+
+
+def metric_label(metric: Metric) -> str:
+    """A metric with an arrow that says which way is better, if one way is."""
+    sign = ARROWS.get(metric.better)
+    arrow = f" {tag('span', sign[0], 'arrow', title=sign[1])}" if sign else ""
+    return f"{esc(metric.label)}{arrow}"
+
+
+def meanings(results: Results, names: Iterable[str]) -> str:
+    """What each metric means, folded."""
+    known = map(results.metric, names)
+    lines = (tag("dt", esc(m.label)) + tag("dd", esc(m.meaning)) for m in known if m.meaning)
+    return folded("What the numbers mean", tag("dl", "".join(lines), "meanings"))
+
+
+def metric_heads(results: Results, names: Iterable[str]) -> str:
+    """The first row of a table with a column a metric."""
+    metrics = map(results.metric, names)
+    heads = (tag("th", metric_label(m), title=m.meaning) for m in metrics)
+    return tag("th", "Variant") + "".join(heads)
+
+
+def no_mean(columns: int, seeds: str) -> str:
+    """The cell across a row without a healthy run; `seeds`: where their own values are."""
+    return tag("td", undefined(f"no healthy run to average; {seeds}"), colspan=columns)
+
+
+def metric_rows(
+    results: Results, names: Iterable[str], cells_of: Callable[[str], Iterable[str]]
+) -> str:
+    """A row a metric, with its key below its label."""
+    rows = ""
+    for name in names:
+        metric = results.metric(name)
+        head = esc(metric.label) + tag("code", esc(name))
+        rows += row(head, tags("td", cells_of(name)), title=metric.meaning)
+    return rows
 
 
 def summary_table(results: Results) -> str:
     """A row a variant (mean over its seeds), opening to a row a seed."""
-    metric, names = results.metric, metric_names(results)
-    shown = [name for name in names if metric(name).headline] or names[:6]
-    head = "".join(
-        f'<th title="{esc(metric(name).meaning)}">{esc(metric(name).label)}{arrow(metric(name))}</th>'
-        for name in shown
-    )
-    body = []
+    names = metric_names(results)
+    names = [name for name in names if results.metric(name).headline] or names[:6]
+    bodies = ""
     for index, variant in enumerate(results.variants):
-        runs = results.of(variant)
+        runs = results.runs_of(variant)
         hopeless = all(run.problems for run in runs)
         if hopeless:  # no mean to show: the seeds' own values stand open below
-            cells = f'<td colspan="{len(shown) + 1}">{undefined("no healthy run to average; each seed is listed below")}</td>'
+            cells = no_mean(len(names) + 1, "each seed is listed below")
         else:
-            cells = "".join(
-                f"<td>{cell}</td>"
-                for cell in [_mean_l0(runs), *(_mean(runs, name) for name in shown)]
-            )
-        body.append(
-            f'<tbody><tr class="mean"><th scope="row">{swatch(index)}{esc(variant)}'
-            f'<button type="button" class="toggle" aria-expanded="{str(hopeless).lower()}" data-seeds="{index}">'
-            f"{_count(len(runs), 'seed')}</button></th>"
-            f"{cells}</tr></tbody>"
+            cells = tags("td", [_mean_l0(runs), *(_mean(runs, name) for name in names)])
+        toggle = (
+            f'<button type="button" class="toggle" aria-expanded="{str(hopeless).lower()}" '
+            f'data-seeds="{index}">{counted(len(runs), "seed")}</button>'
         )
-        kind = "seeds open" if hopeless else "seeds"
-        body.append(
-            f'<tbody class="{kind}" id="seeds-{index}">{"".join(_seed_row(run, shown) for run in runs)}</tbody>'
-        )
-    return (
-        '<div class="scroll"><table id="summary-table"><thead><tr><th>Variant</th>'
-        f'<th title="{esc(metric(L0).meaning)}">L0</th>'
-        f"{head}</tr></thead>{''.join(body)}</table></div>"
-    )
+        bodies += tag("tbody", row(variant_name(results, variant) + toggle, cells))
+        seeds = "".join(_seed_row(run, names) for run in runs)
+        bodies += tag("tbody", seeds, "seeds open" if hopeless else "seeds", id=f"seeds-{index}")
+    return table(metric_heads(results, [L0, *names]), bodies, id="summary-table")
 
 
-def _seed_row(run: RunRecord, shown: Sequence[str]) -> str:
-    cells = "".join(f"<td>{score(run.metrics.get(name))}</td>" for name in [L0, *shown])
+def _seed_row(run: RunRecord, names: Sequence[str]) -> str:
+    cells = tags("td", (score(run.metrics.get(name)) for name in [L0, *names]))
     kind = "unhealthy" if run.problems else "healthy"
-    return f'<tr class="{kind}"><th scope="row">seed {fact(run.seed)} {health_badge(run)}</th>{cells}</tr>'
+    return row(f"seed {fact(run.seed)} {health_badge(run)}", cells, kind)
 
 
 def health_badge(run: RunRecord) -> str:
     """Healthy, unhealthy or unchecked, in words."""
     if run.problems:
-        return '<span class="badge bad">unhealthy</span>'
+        return tag("span", "unhealthy", "badge bad")
     if run.healthy is None:
-        return '<span class="badge warn">health not measured</span>'
-    return (
-        '<span class="badge warn">warning</span>'
-        if run.warnings
-        else '<span class="badge good">healthy</span>'
-    )
+        return tag("span", "health not measured", "badge warn")
+    if run.warnings:
+        return tag("span", "warning", "badge warn")
+    return tag("span", "healthy", "badge good")
 
 
 def _mean(runs: Sequence[RunRecord], name: str) -> str:
     """Mean over the healthy runs in which the metric is defined, saying how many were left out."""
-    entries = [run.metrics.get(name) for run in runs if not run.problems]
-    good = [
-        entry for entry in entries if entry is not None and number(entry.get("value")) is not None
-    ]
-    if not good:
-        known = [entry for entry in entries if entry is not None]
-        return undefined(known[0].get("reason")) if known else MISSING
-    bounds = [_average([entry.get(side) for entry in good]) for side in ("low", "high")]
-    left_out = (
-        ""
-        if len(good) == len(runs)
-        else f'<span class="note">{len(good)} of {_count(len(runs), "seed")}</span>'
+    measured = [run.metrics[name] for run in runs if not run.problems and name in run.metrics]
+    defined = [entry for entry in measured if number(entry.get("value")) is not None]
+    if not defined:
+        return score(measured[0] if measured else None)
+    value, low, high = (
+        _average([entry.get(key) for entry in defined]) for key in ("value", "low", "high")
     )
-    value = _average([entry.get("value") for entry in good])
-    return f'<span class="value">{MISSING if value is None else show(value)}</span> {interval(*bounds)}{left_out}'
+    left_out = ""
+    if len(defined) < len(runs):
+        left_out = tag("span", f"{len(defined)} of {counted(len(runs), 'seed')}", "note")
+    return f"{shown(value)} {interval(low, high)}{left_out}"
 
 
 def _mean_l0(runs: Sequence[RunRecord]) -> str:
-    value = _average([run.l0 for run in runs if not run.problems])
-    return MISSING if value is None else f'<span class="value">{show(value)}</span>'
+    return shown(_average([run.l0 for run in runs if not run.problems]))
 
 
 def _average(values: Sequence[Any]) -> float | None:
-    known = [number(value) for value in values]
-    return (
-        None
-        if None in known or not known
-        else sum(value for value in known if value is not None) / len(known)
-    )
+    numbers = [number(value) for value in values]
+    defined = [value for value in numbers if value is not None]
+    return sum(defined) / len(defined) if defined and len(defined) == len(numbers) else None
 
 
 def all_metrics(results: Results) -> str:
-    """Every metric of every run, a column a run: nothing that was measured is left out of the page."""
-    metric = results.metric
-    head = "".join(f"<th>{esc(run.label)}</th>" for run in results.runs)
-    rows = [
-        f'<tr><th scope="row" title="{esc(metric(name).meaning)}">{esc(metric(name).label)}<code>{esc(name)}</code></th>'
-        + "".join(f"<td>{score(run.metrics.get(name))}</td>" for run in results.runs)
-        + "</tr>"
-        for name in [L0, *metric_names(results)]
-    ]
-    for name in dict.fromkeys(name for run in results.runs for name in compatible(run)):
-        cells = "".join(f"<td>{_plain(compatible(run), name)}</td>" for run in results.runs)
-        rows.append(
-            f'<tr><th scope="row">SAEBench-compatible<code>{esc(name)}</code></th>{cells}</tr>'
-        )
-    return wide(f"<th>Metric</th>{head}", "".join(rows))
+    """Every metric of every run, a column a run: the page leaves out nothing that was measured."""
+    runs = results.runs
+    rows = metric_rows(
+        results,
+        [L0, *metric_names(results)],
+        lambda name: (score(run.metrics.get(name)) for run in runs),
+    )
+    compatible = [_compatible(run) for run in runs]
+    for name in dict.fromkeys(name for values in compatible for name in values):
+        cells = tags("td", (_compatible_value(values, name) for values in compatible))
+        rows += row(f"SAEBench-compatible{tag('code', esc(name))}", cells)
+    return table(tags("th", ["Metric", *(esc(run.label) for run in runs)]), rows, "small")
 
 
-def wide(head: str, rows: str) -> str:
-    """A table that scrolls, of html cells."""
-    return f'<div class="scroll"><table class="small"><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
-def compatible(run: RunRecord) -> dict[str, Any]:
+def _compatible(run: RunRecord) -> dict[str, Any]:
     """The values in SAEBench's own formulas, flat; the schema may nest them in categories."""
     flat: dict[str, Any] = {}
     for result in run.evals.values():
@@ -148,11 +202,9 @@ def compatible(run: RunRecord) -> dict[str, Any]:
     return flat
 
 
-def _plain(values: dict[str, Any], name: str) -> str:
-    if name not in values:
-        return MISSING
-    value = values[name]
-    if isinstance(value, dict):
+def _compatible_value(values: dict[str, Any], name: str) -> str:
+    value = values.get(name)
+    if name not in values or isinstance(value, dict):
         return score(value)
     known = number(value)
     return undefined("not a finite number") if known is None else show(known)
@@ -161,54 +213,60 @@ def _plain(values: dict[str, Any], name: str) -> str:
 def contrast_table(results: Results) -> str:
     """Treatment against baseline, metric by metric: paired difference, interval, verdict."""
     if not results.contrasts:
-        return f'<p class="absent">Contrasts: {MISSING}. Nothing was compared in this folder.</p>'
-    order = {variant: index for index, variant in enumerate(results.variants)}
-    rows = []
-    for row in results.contrasts:
-        names = [str(row.get(key) or "unnamed") for key in ("treatment", "baseline")]
-        pair = [
-            f"<td>{swatch(order[name]) if name in order else ''}{esc(name)}</td>" for name in names
+        return absent(f"Contrasts: {MISSING}. Nothing was compared in this folder.")
+    rows = ""
+    for contrast in results.contrasts:
+        cells = [
+            *(variant_name(results, name) for name in compared(contrast)),
+            metric_label(results.metric(str(contrast.get("metric")))),
+            _difference(contrast),
+            shown(contrast.get("detectable")),
+            verdict_badge(contrast),
         ]
-        metric = results.metric(str(row.get("metric")))
-        rows.append(
-            f"<tr>{''.join(pair)}<td>{esc(metric.label)}{arrow(metric)}</td>"
-            f"<td>{difference(row)}</td><td>{_detectable(row)}</td><td>{verdict_badge(row)}</td></tr>"
-        )
-    return (
-        '<div class="scroll"><table id="contrast-table"><thead><tr><th>Treatment</th><th>Baseline</th><th>Metric</th>'
-        "<th>Treatment \N{MINUS SIGN} baseline, 95 % interval</th><th>Detectable</th><th>Verdict</th></tr></thead>"
-        f"<tbody>{''.join(rows)}</tbody></table></div>"
-        '<p class="note">Difference of runs with the same seed, which saw the same tokens; the interval is over seeds, '
-        "of each contrast alone. Better or worse: a paired t test says so at 5 % after Holm's correction for the number of "
-        "contrasts on this page. Detectable: the smallest true difference that as many seeds with this spread show in 4 of 5 "
-        "cases; no difference shown does not mean that there is none below it.</p>"
+        rows += tag("tr", tags("td", cells))
+    heads = [
+        "Treatment",
+        "Baseline",
+        "Metric",
+        "Treatment \N{MINUS SIGN} baseline, 95 % interval",
+        "Detectable",
+        "Verdict",
+    ]
+    return table(tags("th", heads), rows, id="contrast-table") + note(
+        "Difference of runs with the same seed, which saw the same tokens; the interval is over "
+        "seeds, of each contrast alone. Better or worse: a paired t test says so at 5 % after "
+        "Holm's correction for the number of contrasts on this page. Detectable: the smallest true "
+        "difference that as many seeds with this spread show in 4 of 5 cases; no difference shown "
+        "does not mean that there is none below it."
     )
 
 
-def _detectable(row: dict[str, Any]) -> str:
-    """The smallest difference that the seeds could have shown."""
-    value = number(row.get("detectable"))
-    return MISSING if value is None else f'<span class="value">{show(value)}</span>'
+def compared(contrast: dict[str, Any]) -> list[str]:
+    """The names of treatment and baseline."""
+    return [str(contrast.get(key) or "unnamed") for key in ("treatment", "baseline")]
 
 
-def difference(row: dict[str, Any]) -> str:
+def _difference(contrast: dict[str, Any]) -> str:
     """The paired difference with its interval, or why there is none."""
-    value = number(row.get("value"))
+    value, reason = number(contrast.get("value")), contrast.get("reason")
     if value is None:
-        return undefined(row.get("reason") or "the two cannot be compared")
-    reason = f'<span class="note">{esc(row["reason"])}</span>' if row.get("reason") else ""
-    return f'<span class="value">{signed(value)}</span> {interval(row.get("low"), row.get("high"))}{reason}'
+        return undefined(reason or "the two cannot be compared")
+    remark = tag("span", esc(reason), "note") if reason else ""
+    bounds = interval(contrast.get("low"), contrast.get("high"))
+    return f"{tag('span', signed(value), 'value')} {bounds}{remark}"
 
 
-def verdict_of(row: dict[str, Any]) -> str:
+def verdict_of(contrast: dict[str, Any]) -> str:
     """The verdict in the page's spelling; `not measured` if there is none."""
-    return str(row.get("verdict") or "not measured").replace("_", " ")
+    return str(contrast.get("verdict") or "not measured").replace("_", " ")
 
 
-def verdict_badge(row: dict[str, Any]) -> str:
+def verdict_badge(contrast: dict[str, Any]) -> str:
     """The verdict with colour and sign (never by colour alone)."""
-    kind, sign = VERDICTS.get(verdict_of(row), ("incomparable", "?"))
-    return f'<span class="verdict {kind}"><span aria-hidden="true">{sign}</span> {esc(verdict_of(row))}</span>'
+    name = verdict_of(contrast)
+    verdict = VERDICTS.get(name, UNKNOWN)
+    sign = tag("span", verdict.sign, aria_hidden="true")
+    return tag("span", f"{sign} {esc(name)}", f"verdict {verdict.kind}")
 
 
 WANTED = (
@@ -228,45 +286,39 @@ def facts_table(facts: dict[str, Any], wanted: Sequence[str] = WANTED) -> str:
     """Recorded facts of the whole comparison; those a reader looks for first are there even if
     nobody recorded them.
     """
-    names = [*wanted, *(name for name in facts if name not in wanted)]
     rows = "".join(
-        f'<tr><th scope="row">{esc(name.replace("_", " "))}</th><td>{fact(facts.get(name))}</td></tr>'
-        for name in names
+        row(esc(name.replace("_", " ")), tag("td", fact(facts.get(name))))
+        for name in dict.fromkeys([*wanted, *facts])
     )
-    return f'<table id="facts-table" class="facts"><tbody>{rows}</tbody></table>'
+    return tag("table", rows, "facts", id="facts-table")
 
 
 def config_table(results: Results) -> str:
     """Every field of every run's configuration, a column a run."""
-    flat = [flatten(run.config) for run in results.runs]
-    names = list(dict.fromkeys(name for config in flat for name in config))
+    configs = [_flatten(run.config) for run in results.runs]
+    names = list(dict.fromkeys(name for config in configs for name in config))
     if not names:
-        return f'<p class="absent">Configuration of the runs: {MISSING}.</p>'
-    head = "".join(f"<th>{esc(run.label)}</th>" for run in results.runs)
+        return absent(f"Configuration of the runs: {MISSING}.")
     rows = "".join(
-        f'<tr><th scope="row"><code>{esc(name)}</code></th>'
-        + "".join(f"<td>{_setting(config, name)}</td>" for config in flat)
-        + "</tr>"
+        row(tag("code", esc(name)), tags("td", (_setting(config, name) for config in configs)))
         for name in names
     )
-    return wide(f"<th>Field</th>{head}", rows)
+    heads = ["Field", *(esc(run.label) for run in results.runs)]
+    return table(tags("th", heads), rows, "small")
 
 
 def _setting(config: dict[str, Any], name: str) -> str:
     if name not in config:
-        return '<span class="note">not set</span>'
-    return '<span class="note">off</span>' if config[name] is None else fact(config[name])
+        return tag("span", "not set", "note")
+    return tag("span", "off", "note") if config[name] is None else fact(config[name])
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested fields under dotted names; an empty mapping has none."""
     flat: dict[str, Any] = {}
     for name, value in config.items():
-        flat.update(
-            flatten(mapping(value), f"{prefix}{name}.")
-            if isinstance(value, dict)
-            else {prefix + name: value}
-        )
+        inner = isinstance(value, dict)
+        flat |= _flatten(mapping(value), f"{prefix}{name}.") if inner else {prefix + name: value}
     return flat
 
 
@@ -274,53 +326,31 @@ def health_lines(results: Results) -> str:
     """A red line a problem and an amber line a warning, each naming its run."""
     red = [(run, text) for run in results.runs for text in run.problems]
     amber = [(run, text) for run in results.runs for text in run.warnings]
-    lines = [
-        f'<p class="alarm" role="alert"><b>Unhealthy run {esc(run.name)}</b> ({esc(run.label)}): {esc(text)}</p>'
-        for run, text in red
-    ]
-    lines += [
-        f'<p class="caution"><b>Warning, run {esc(run.name)}</b> ({esc(run.label)}): {esc(text)}</p>'
-        for run, text in amber
-    ]
     # a summary repeats the runs' own warnings
     said = {f"{run.name}: {text}" for run, text in amber}
-    lines += [
-        f'<p class="caution">{esc(text)}</p>'
-        for text in items(results.facts.get("warnings"))
-        if text not in said
-    ]
+    others = [text for text in map(str, items(results.facts.get("warnings"))) if text not in said]
+    lines = [alarm(_of_run("Unhealthy run", *line)) for line in red]
+    lines += [tag("p", _of_run("Warning, run", *line), "caution") for line in amber]
+    lines += [tag("p", esc(text), "caution") for text in others]
     return "".join(lines)
 
 
-def swatch(index: int) -> str:
-    """A variant's colour beside its name."""
-    return f'<span class="swatch" style="background:{colour(index)}"></span>'
+def _of_run(what: str, run: RunRecord, text: str) -> str:
+    return f"{tag('b', f'{what} {esc(run.name)}')} ({esc(run.label)}): {esc(text)}"
 
 
-def arrow(known: Metric) -> str:
-    """Which way is better, as a sign; nothing for a metric without a direction."""
-    words = {
-        "higher": ("\N{UPWARDS ARROW}", "higher is better"),
-        "lower": ("\N{DOWNWARDS ARROW}", "lower is better"),
-    }
-    sign = words.get(known.better)
-    return f' <span class="arrow" title="{sign[1]}">{sign[0]}</span>' if sign else ""
-
-
-def not_drawn(absent: Sequence[str]) -> str:
-    """What a picture lacks, and why; `absent` is html already."""
-    return f'<p class="absent">Not drawn: {"; ".join(absent)}.</p>' if absent else ""
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n} {noun}" + ("" if n == 1 else "s")
+def not_drawn(lines: Sequence[str]) -> str:
+    """What a picture lacks, and why; `lines` are html already."""
+    return absent(f"Not drawn: {'; '.join(lines)}.") if lines else ""
 
 
 def seeds_legend(most: int) -> str:
     """Which line is which seed's, where a row has up to `most` of them."""
-    styles = ("solid", "dashed", "dotted", "dash-dotted")
-    text = ", ".join(
-        f"{styles[i]} for the {('first', 'second', 'third', 'fourth')[i]}"
-        for i in range(min(most, 4))
-    )
+    styles = {
+        "solid": "first",
+        "dashed": "second",
+        "dotted": "third",
+        "dash-dotted": "fourth",
+    }
+    text = ", ".join(f"{style} for the {seed}" for style, seed in [*styles.items()][:most])
     return f"Lines: {text} seed of a variant." if most > 1 else ""
