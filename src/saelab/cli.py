@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional, arg
@@ -32,7 +32,23 @@ Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
 Jobs = Annotated[int, arg(metavar="INT")]
 Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
-Threads = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
+Cache = Annotated[
+    Path | None,
+    arg(
+        metavar="FOLDER",
+        help="keep the activations in this folder; commands that need the same ones read them "
+        "there (default: none kept)",
+        help_behavior_hint="",
+    ),
+]
+Threads = Annotated[
+    int | None,
+    arg(
+        metavar="INT",
+        help="threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)",
+        help_behavior_hint="",
+    ),
+]
 DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate
 and compare them.
 
@@ -48,7 +64,6 @@ def demo(
 
     Args:
         out: where results go
-        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.experiments.demo import plan
 
@@ -75,7 +90,7 @@ def train(
     text_column: str = SOURCE.text_column,
     evals: Evals = (),
     out: OutFolder = None,
-    cache: OutFolder = None,
+    cache: Cache = None,
     threads: Threads = None,
 ) -> None:
     """Train one variant of SAE on a model and a text, evaluate it, and write a report.
@@ -102,28 +117,16 @@ def train(
         text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
         evals: evaluations to make (default: the core scores)
         out: where results go (default: runs/<variant>-<id>)
-        cache: keep the activations in this folder; commands that need the same ones read them there
-            (default: none kept)
-        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
-    from saelab.experiments.plan import Plan, run_name
-    from saelab.store import content_id
     from saelab.variants import parse_spec
 
-    source = replace(
-        SOURCE, model=model, corpus=corpus, hook=hook, tokens=tokens, context=context, batch=batch
-    )
-    source = replace(
-        source, text_column=text_column, buffer=buffer, lm_batch=lm_batch, max_norm=max_norm
-    )
+    text = {"corpus": corpus, "text_column": text_column, "context": context, "tokens": tokens}
+    reading = {"batch": batch, "buffer": buffer, "lm_batch": lm_batch, "max_norm": max_norm}
+    source = replace(SOURCE, model=model, hook=hook, **text, **reading)
     spec = replace(parse_spec(variant), n_latents=n_latents, l0=l0)
-    runs = tuple(
-        Run(spec, source, replace(OPTIM, lr=lr, warmup=warmup), seed=seed) for seed in seeds
-    )
-    names = [run_name(run) for run in runs]
-    name = f"{spec.name}-{content_id(names, 8)}" if names[1:] else names[0]
-    plan, folder = Plan(name, runs, evals=evals), out or Path("runs") / name
-    _carry_out(plan, folder, cache, threads=threads).check()
+    optim = replace(OPTIM, lr=lr, warmup=warmup)
+    plan = _plan_of(tuple(Run(spec, source, optim, seed=seed) for seed in seeds), evals)
+    _carry_out(plan, out or Path("runs") / plan.name, cache, threads=threads).check()
 
 
 def evaluate(
@@ -145,32 +148,27 @@ def evaluate(
         hook: where in the model
         evals: evaluations to make (default: the core scores; in a world, all that it has)
         out: where results go (default: the run folder, or <SAE folder>-eval)
-        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
-    from saelab.console import listener, open_console, show_tables
+    from saelab.console import listener, open_console, show_results
     from saelab.experiments.evaluate import evaluate as evaluation
     from saelab.interop.saebench import export
 
     use_threads(threads)
-    given = {
-        key: value
-        for key, value in (("model", model), ("corpus", corpus), ("hook", hook))
-        if value is not None
-    }
+    flags = {"model": model, "corpus": corpus, "hook": hook}
+    given = {name: value for name, value in flags.items() if value is not None}
     source = evaluation.source_of(folder, given) if given else None
     hear = listener(open_console())
     summary = evaluation.evaluate(
         folder, evals=evals, source=source, out=out, listener=hear, exports=[export]
     )
-    show_tables(open_console(), summary, evals)
-    _shown(summary).check()
+    show_results(summary, evals).check()
 
 
 def run(
     plan_file: Annotated[Positional[Path], arg(metavar="PLAN.py")],
     *,
     out: OutFolder = None,
-    cache: OutFolder = None,
+    cache: Cache = None,
     reuse: OutFolder = None,
     jobs: Jobs = 1,
     threads: Threads = None,
@@ -182,23 +180,19 @@ def run(
     Args:
         plan_file: for instance plans/demo.py
         out: where results go (default: runs/<name of the plan>)
-        cache: keep the activations in this folder; commands that need the same ones read them there
-            (default: none kept)
         reuse: another output folder; runs of this plan that are finished there are taken over, not
             trained again
         jobs: processes; each trains and evaluates the runs of one stream of activations, or its
             share of them, with its share of the cores
-        threads: threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)
     """
     from saelab.experiments.load import load_plans
 
     plans = load_plans(plan_file)
     whole = out or Path("runs") / (plan_file.stem if plans[1:] else plans[0].name)
-    folders = [whole / plan.name if plans[1:] else whole for plan in plans]
-    summaries = [
-        _carry_out(plan, folder, cache, reuse, threads=threads, jobs=jobs)
-        for plan, folder in zip(plans, folders, strict=True)
-    ]
+    summaries = []
+    for plan in plans:
+        folder = whole / plan.name if plans[1:] else whole
+        summaries.append(_carry_out(plan, folder, cache, reuse, threads=threads, jobs=jobs))
     for summary in summaries:  # an unhealthy run of one plan does not keep the others from running
         summary.check()
 
@@ -255,7 +249,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except SystemExit:
         if argv[0] == train.__name__ and {"-h", "--help"} & {*argv}:
-            _list_variants()
+            from saelab.variants import listing
+
+            print(f"\n{listing()}")
         raise
     except KeyboardInterrupt as stop:
         again = shlex.join(["saelab", *argv])
@@ -267,12 +263,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as problem:
         return _report_error(problem, debug)
     return 0
-
-
-def _list_variants() -> None:
-    from saelab.variants import listing
-
-    print(f"\n{listing()}")
 
 
 def _unknown_command(name: str) -> int:
@@ -306,26 +296,26 @@ def _carry_out(
     jobs: int = 1,
 ) -> "Summary":
     """Execute a plan and show what came out."""
-    from saelab.console import listener, open_console
+    from saelab.console import listener, open_console, show_results
     from saelab.experiments.run.execute import execute
     from saelab.interop.saebench import export
 
     use_threads(threads)
     hear = listener(open_console())
-    ways: dict[str, Any] = {"exports": [export], "cache": cache, "reuse": reuse, "jobs": jobs}
-    return _shown(execute(plan, out, listener=hear, **ways))
+    summary = execute(
+        plan, out, listener=hear, exports=[export], cache=cache, reuse=reuse, jobs=jobs
+    )
+    return show_results(summary)
 
 
-def _shown(summary: "Summary") -> "Summary":
-    """Tables, report, paths."""
-    from saelab.console import open_console, show_summary, show_table
-    from saelab.report import write_report
+def _plan_of(runs: tuple[Run, ...], evals: tuple[str, ...]) -> "Plan":
+    """A plan that is called what its run is, or its runs together."""
+    from saelab.experiments.plan import Plan, run_name
+    from saelab.store import content_id
 
-    show = show_table if "headline" in summary.facts else show_summary
-    show(open_console(), summary)
-    print(f"report   {write_report(summary.folder)}")
-    print(f"summary  {summary.folder / 'summary.json'}")
-    return summary
+    names = [run_name(run) for run in runs]
+    name = f"{runs[0].spec.name}-{content_id(names, 8)}" if names[1:] else names[0]
+    return Plan(name, runs, evals=evals)
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ def synth(
         seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very
             stream
         first_seed: the first of them. Below 20 for development, from 20 on for results that are
-            reported l0: latents active per activation, on average (default: the world's k); several
-            make a row each
+            reported
+        l0: latents active per activation, on average (default: the world's k); several make a row
+            each
         changes: a number of the world (p=0.1) or of its training (k=6, steps=500, lr=0.003)
         length: times the world's standard number of steps
         tune: choose each row's learning rate on seeds 0 to 2 of the family's head world first
@@ -75,23 +76,17 @@ def _carry_out(
 ) -> None:
     from dataclasses import replace
 
-    from saelab.console import listener, open_console, show_table
+    from saelab.console import listener, open_console, show_results
     from saelab.experiments.tables.table import run_table
     from saelab.experiments.tables.tune import choose_rates, read_rates
-    from saelab.report import write_report
     from saelab.threads import cores
 
-    console = open_console()
-    hear, jobs = listener(console), cores() if jobs is None else jobs
+    hear, jobs = listener(open_console()), cores() if jobs is None else jobs
     if rates is not None:
         table = replace(table, rates=read_rates(rates, table))
     elif tune:
         table = replace(table, rates=choose_rates(table, out, hear, jobs))
-    summary = run_table(table, out, listener=hear, jobs=jobs)
-    show_table(console, summary)
-    print(f"report   {write_report(out)}")
-    print(f"summary  {out / 'summary.json'}")
-    summary.check()
+    show_results(run_table(table, out, listener=hear, jobs=jobs)).check()
 
 
 def _list() -> None:

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from rich import box
 from rich.console import Console, Group
@@ -20,6 +20,7 @@ from saelab.evals import headlines, metric_of
 from saelab.experiments.compare.summary import Summary
 from saelab.experiments.evaluate.score import read_tables
 from saelab.experiments.listen import Listener
+from saelab.report import write_report
 from saelab.runs import Run
 from saelab.train import Progress, Record
 from saelab.train.health import L0
@@ -39,6 +40,11 @@ def listener(console: Console) -> Listener:
     return LiveListener(console) if console.is_terminal else PlainListener(console)
 
 
+def say(console: Console, text: str, style: str | None = None) -> None:
+    """One line of plain text, not wrapped."""
+    console.print(text, markup=False, highlight=False, soft_wrap=True, style=style)
+
+
 def _label(run: Run) -> str:
     return f"{run.spec.name} seed {run.seed}"
 
@@ -51,7 +57,7 @@ class PlainListener:
 
     def note(self, text: str) -> None:
         """A line."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         """What is going to be trained."""
@@ -59,11 +65,9 @@ class PlainListener:
         self.records: Sequence[Record] = ()
         self.started = self.shown = time.monotonic()
         count = f"{len(runs)} run{'s' * (len(runs) > 1)}"
-        each = (
-            f"training {count} for {steps:,} steps of {runs[0].source.batch:,} tokens: "
-            f"{', '.join(map(_label, runs))}"
-        )
-        self.note(title or each)
+        names = ", ".join(map(_label, runs))
+        size = f"{steps:,} steps of {runs[0].source.batch:,} tokens"
+        self.note(title or f"training {count} for {size}: {names}")
 
     def advance(self, progress: Progress) -> None:
         """Now and then, and at the end: rate, time left, and the state of every run."""
@@ -74,13 +78,16 @@ class PlainListener:
             return
         self.shown = now
         rate = (progress.step - self.first) / max(now - self.started, 1e-9)
-        left = (self.steps - progress.step) / rate
-        tokens = rate * self.runs[0].source.batch
+        minutes, seconds = divmod(round((self.steps - progress.step) / rate), 60)
         self.note(
-            f"step {progress.step:,}/{self.steps:,}  {tokens:,.0f} tokens/s  {_clock(left)} left"
+            f"step {progress.step:,}/{self.steps:,}  {rate * self.runs[0].source.batch:,.0f} "
+            f"tokens/s  {minutes}:{seconds:02d} left"
         )
-        for record in self.records:
-            self.note(f"  {_label(self.runs[record.run]):24} {_state(record)}")
+        for r in self.records:
+            self.note(
+                f"  {_label(self.runs[r.run]):24} L0 {r.l0:6.1f}  EV {r.explained_variance:6.3f}  "
+                f"dead {r.dead:5.1%}  loss {r.loss:.4g}"
+            )
 
     def end(self) -> None:
         """Nothing to close."""
@@ -94,7 +101,7 @@ class LiveListener:
 
     def note(self, text: str) -> None:
         """A line above the bar."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+        say(self.console, text)
 
     def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         """Draw the empty bar."""
@@ -117,21 +124,13 @@ class LiveListener:
     def advance(self, progress: Progress) -> None:
         """Move the bar; at recorded steps also the table."""
         rate = (progress.step - self.first) / max(time.monotonic() - self.started, 1e-9)
-        self.bar.update(
-            self.task,
-            completed=progress.step,
-            rate=f"{rate * self.runs[0].source.batch:,.0f} tokens/s",
-        )
+        text = f"{rate * self.runs[0].source.batch:,.0f} tokens/s"
+        self.bar.update(self.task, completed=progress.step, rate=text)
         if progress.records:
             table = Table("run", "L0", "EV", "dead", "loss", box=None, pad_edge=False)
             for r in progress.records:
-                numbers = (
-                    f"{r.l0:.1f}",
-                    f"{r.explained_variance:.3f}",
-                    f"{r.dead:.1%}",
-                    f"{r.loss:.4g}",
-                )
-                table.add_row(_label(self.runs[r.run]), *numbers)
+                numbers = f"{r.l0:.1f}", f"{r.explained_variance:.3f}", f"{r.dead:.1%}"
+                table.add_row(_label(self.runs[r.run]), *numbers, f"{r.loss:.4g}")
             self.live.update(Group(self.bar, table))
 
     def end(self) -> None:
@@ -139,52 +138,59 @@ class LiveListener:
         self.live.stop()
 
 
-def _state(record: Record) -> str:
-    ev, dead = record.explained_variance, record.dead
-    return f"L0 {record.l0:6.1f}  EV {ev:6.3f}  dead {dead:5.1%}  loss {record.loss:.4g}"
+def show_results(summary: Summary, evals: Sequence[str] = ()) -> Summary:
+    """Everything that came out of a command: tables, the page, and where both are.
 
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+    `evals`: evaluations of one SAE whose own tables are shown too, first.
+    """
+    console = open_console()
+    show_tables(console, summary, evals)
+    show_summary(console, summary)
+    say(console, f"report   {write_report(summary.folder)}")
+    say(console, f"summary  {summary.folder / 'summary.json'}")
+    return summary
 
 
 def show_summary(console: Console, summary: Summary) -> None:
-    """Results and verdicts as tables, then warnings."""
-    shown = [
-        metric
-        for metric in headlines({name for row in summary.rows for name in row["metrics"]})
-        if metric.headline <= SHORT
-    ]
-    table = _table("Results on held-out text, with 95 % intervals over documents")
-    for column in ("run", *(metric.label for metric in shown), "healthy"):
-        table.add_column(column, no_wrap=column == "run")
-    for row in summary.rows:
-        cells = [
-            _cell(row["metrics"].get(metric.key), interval=bool(metric.against)) for metric in shown
-        ]
-        table.add_row(
-            f"{row['variant']} seed {row['seed']}",
-            *cells,
-            "yes" if row["healthy"] else "[red]NO[/red]",
+    """Results and verdicts as tables, what a world's sanity rows say, then warnings."""
+    in_world = "headline" in summary.facts
+    console.print(_table_of_means(summary) if in_world else _table_of_runs(summary))
+    if summary.contrasts:
+        console.print(_table_of_contrasts(summary))
+        text = (
+            "Verdicts are corrected for the number of contrasts (Holm, 5 %); detectable: the true "
+            "difference that so few seeds show in 4 of 5 cases."
         )
-    console.print(table)
-    _show_contrasts(console, summary)
-    _show_warnings(console, summary)
+        console.print(text, style="dim")
+    for check in summary.facts.get("sanity", ()):
+        if check["ok"] is None:
+            continue
+        text = (
+            f"{check['variant']} {check['metric']} is {check['value']:.3f}, expected "
+            f"{check['low']:g} to {check['high']:g}"
+        )
+        if check["ok"]:
+            say(console, f"sanity: {text}: fine")
+        else:
+            wrong = f"The world does not test what it should: {check['meaning']}"
+            say(console, f"SANITY: {text}. {wrong}", style="red")
+    for name, health in summary.health.items():
+        for text in health.warnings:
+            say(console, f"warning: {name}: {text}")
 
 
 def show_tables(console: Console, summary: Summary, evals: Sequence[str]) -> None:
     """The tables of the evaluations of one SAE, each with what to look for."""
-    own = summary.folder / "runs" / summary.rows[0]["run"]
-    for table in read_tables(own if own.exists() else summary.folder, evals):
-        drawn = _table(table.title)
-        for column in table.columns:
-            drawn.add_column(column, no_wrap=True)
-        for row in table.rows:
-            drawn.add_row(*map(_plain_cell, row))
-        console.print(drawn)
-        if table.note:
-            console.print(f"  {table.note}", markup=False, highlight=False)
+    if not evals:
+        return
+    folder = summary.folder / "runs" / summary.rows[0]["run"]
+    for values in read_tables(folder if folder.exists() else summary.folder, evals):
+        table = _table(values.title, values.columns, whole=values.columns)
+        for row in values.rows:
+            table.add_row(*map(_plain_cell, row))
+        console.print(table)
+        if values.note:
+            console.print(f"  {values.note}", markup=False, highlight=False)
 
 
 def _plain_cell(value: float | int | str | None) -> str:
@@ -193,61 +199,57 @@ def _plain_cell(value: float | int | str | None) -> str:
     return "-" if value is None else escape(str(value))
 
 
-def _show_contrasts(console: Console, summary: Summary) -> None:
-    if summary.contrasts:
-        table = _table("Contrasts: mean difference over seeds, paired, with 95 % intervals")
-        for column in ("claim", "metric", "difference", "detectable", "verdict"):
-            table.add_column(column)
-        for entry in summary.contrasts:
-            claim = f"{entry['treatment']} against {entry['baseline']}"
-            reason = f" ({entry['reason']})" if entry["verdict"] == "not comparable" else ""
-            label = metric_of(entry["metric"]).label
-            smallest = "-" if entry["detectable"] is None else f"{entry['detectable']:.2g}"
-            cells = _cell(entry, interval=True), smallest, entry["verdict"] + reason
-            table.add_row(claim, label, *cells)
-        console.print(table)
-        text = "Verdicts are corrected for the number of contrasts (Holm, 5 %); detectable: the "
-        console.print(text + "true difference that so few seeds show in 4 of 5 cases.", style="dim")
+def _table_of_runs(summary: Summary) -> Table:
+    """A row a run, on a language model."""
+    metrics = [
+        metric
+        for metric in headlines({name for row in summary.rows for name in row["metrics"]})
+        if metric.headline <= SHORT
+    ]
+    title = "Results on held-out text, with 95 % intervals over documents"
+    table = _table(title, ["run", *(metric.label for metric in metrics), "healthy"], ["run"])
+    for row in summary.rows:
+        scores = [(row["metrics"].get(metric.key), bool(metric.against)) for metric in metrics]
+        cells = [_cell(score, interval=interval) for score, interval in scores]
+        healthy = "yes" if row["healthy"] else "[red]NO[/red]"
+        table.add_row(f"{row['variant']} seed {row['seed']}", *cells, healthy)
+    return table
 
 
-def _show_warnings(console: Console, summary: Summary) -> None:
-    for name, health in summary.health.items():
-        for text in health.warnings:
-            console.print(f"warning: {name}: {text}", markup=False, highlight=False, soft_wrap=True)
-
-
-def show_table(console: Console, summary: Summary) -> None:
-    """A world's table: means over seeds, differences, what its sanity rows say, warnings."""
-    facts = summary.facts
+def _table_of_means(summary: Summary) -> Table:
+    """A row a variant, in a world."""
+    facts, seeds = summary.facts, len(summary.facts["seeds"])
     names: list[str] = [L0, *facts["headline"]]
-    table = _table(
-        f"World {facts['world']}: means over {len(facts['seeds'])} seeds, with 95 % intervals"
-    )
-    for column in ("variant", *(metric_of(name).label for name in names)):
-        table.add_column(column, no_wrap=column == "variant")
+    title = f"World {facts['world']}: means over {seeds} seeds, with 95 % intervals"
+    table = _table(title, ["variant", *(metric_of(name).label for name in names)], ["variant"])
     for row in summary.means:
         cells = [_cell(row["metrics"].get(name), interval=name != L0) for name in names]
+        some = "" if row["n"] == seeds else f" ({row['n']} seeds)"
+        table.add_row(row["variant"] + some, *cells)
+    return table
+
+
+def _table_of_contrasts(summary: Summary) -> Table:
+    title = "Contrasts: mean difference over seeds, paired, with 95 % intervals"
+    table = _table(title, ["claim", "metric", "difference", "detectable", "verdict"])
+    for entry in summary.contrasts:
+        reason = f" ({entry['reason']})" if entry["verdict"] == "not comparable" else ""
         table.add_row(
-            row["variant"] + ("" if row["n"] == len(facts["seeds"]) else f" ({row['n']} seeds)"),
-            *cells,
+            f"{entry['treatment']} against {entry['baseline']}",
+            metric_of(entry["metric"]).label,
+            _cell(entry, interval=True),
+            "-" if entry["detectable"] is None else f"{entry['detectable']:.2g}",
+            entry["verdict"] + reason,
         )
-    console.print(table)
-    _show_contrasts(console, summary)
-    for check in facts["sanity"]:
-        where = f"{check['variant']} {check['metric']}"
-        if check["ok"] is None:
-            continue
-        found = f"{where} is {check['value']:.3f}, expected {check['low']:g} to {check['high']:g}"
-        if check["ok"]:
-            console.print(f"sanity: {found}: fine", markup=False, highlight=False, soft_wrap=True)
-        else:
-            text = f"SANITY: {found}. The world does not test what it should: {check['meaning']}"
-            console.print(text, markup=False, highlight=False, soft_wrap=True, style="red")
-    _show_warnings(console, summary)
+    return table
 
 
-def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+def _table(title: str, columns: Iterable[str], whole: Collection[str] = ()) -> Table:
+    """An empty table; `whole`: columns that are never broken into lines."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+    for column in columns:
+        table.add_column(column, no_wrap=column in whole)
+    return table
 
 
 def _cell(score: dict | None, *, interval: bool) -> str:
@@ -273,8 +275,7 @@ def explain(error: BaseException) -> str:
         where = f" while writing {error.filename}" if error.filename else ""
         return (
             f"the disk is full{where}. Nothing is half-written; free some space and run the same "
-            "command again, "
-            "it goes on from the last checkpoint"
+            "command again, it goes on from the last checkpoint"
         )
     if isinstance(error, OSError) and error.filename and error.strerror:
         return f"{error.filename}: {error.strerror}"
@@ -283,7 +284,5 @@ def explain(error: BaseException) -> str:
 
 def error(text: str) -> None:
     """Print `text` as an error to standard error."""
-    Console(stderr=True).print(
-        f"saelab: {text}", markup=False, highlight=False, soft_wrap=True, style="red"
-    )
+    say(Console(stderr=True), f"saelab: {text}", style="red")
     sys.stderr.flush()

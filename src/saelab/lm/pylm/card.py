@@ -39,7 +39,9 @@ class HeldOut:
 def held_out_bits(
     model: LlamaForCausalLM, tokenizer: Tokenizer, files: Sequence[SourceFile]
 ) -> HeldOut:
-    """Score `files`: windows of 255 tokens, each after a BOS, nothing carried over between windows."""
+    """Score a language model on `files`: windows of 255 tokens, each after a BOS, nothing carried
+    over between windows.
+    """
     context = 256
     rows: list[np.ndarray] = []
     for ids in encode_files(tokenizer, tuple(files)):
@@ -74,17 +76,16 @@ def reference_bits(tokenizer: Tokenizer) -> dict[str, float]:
     train = "".join(file.text for file in corpus.train).encode()
     held = "".join(file.text for file in corpus.held_out).encode()
     to_bits = 8 / len(held)
-    best = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
     # 64 MiB, as `xz -9e`: the whole training text stays in the window
-    wide = [best[0] | {"dict_size": 1 << 26}]
-    xz = {
-        name: len(lzma.compress(data, filters=wide))
-        for name, data in (("held", held), ("train", train), ("both", train + held))
-    }
+    best = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 1 << 26}
+
+    def xz(data: bytes) -> int:
+        return len(lzma.compress(data, filters=[best]))
+
     return _count_models(tokenizer) | {
         "bzip2 -9": len(bz2.compress(held, 9)) * to_bits,
-        "xz -9e": xz["held"] * to_bits,
-        "xz -9e primed with the training text": (xz["both"] - xz["train"]) * to_bits,
+        "xz -9e": xz(held) * to_bits,
+        "xz -9e primed with the training text": (xz(train + held) - xz(train)) * to_bits,
     }
 
 
@@ -112,13 +113,12 @@ def _count_models(tokenizer: Tokenizer) -> dict[str, float]:
         direct = max(pairs.get((a, b), 0) - discount, 0) / mass[a]
         return direct + discount * follow[a] / mass[a] * float(continuation[b])
 
-    bits = {
-        "unigram tokens": -sum(math.log2(unigram[t]) for row in held for t in row[1:]),
-        "bigram tokens, interpolated Kneser-Ney": -sum(
-            math.log2(bigram(a, b)) for row in held for a, b in pairwise(row)
-        ),
+    single_bits = -sum(math.log2(unigram[t]) for row in held for t in row[1:])
+    pair_bits = -sum(math.log2(bigram(a, b)) for row in held for a, b in pairwise(row))
+    return {
+        "unigram tokens": single_bits / size,
+        "bigram tokens, interpolated Kneser-Ney": pair_bits / size,
     }
-    return {name: value / size for name, value in bits.items()}
 
 
 def write_folder(
@@ -134,17 +134,12 @@ def write_folder(
     The held-out score is taken from the weights as shipped (rounded to fp16).
     """
     corpus = stdlib_corpus()
-    half = {
-        name: tensor.half()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"
-    }
+    half = {}
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
-            if name in half:
+            if name != "lm_head.weight":
+                half[name] = tensor.half()
                 tensor.copy_(half[name].float())
-    score = held_out_bits(model, tokenizer, corpus.held_out)
-    references = reference_bits(tokenizer)
     facts = {
         "corpus_hash": corpus.hash,
         "files": {
@@ -155,8 +150,8 @@ def write_folder(
         "recipe": recipe.as_dict(),
         "tokens_seen": recipe.tokens,
         "parameters": model.num_parameters(),
-        "held_out": asdict(score),
-        "references_bits_per_byte": references,
+        "held_out": asdict(held_out_bits(model, tokenizer, corpus.held_out)),
+        "references_bits_per_byte": reference_bits(tokenizer),
         "curve": curve,
         "held_out_paths": [file.path for file in corpus.held_out],
     }
@@ -200,11 +195,15 @@ def card_text(facts: dict[str, Any]) -> str:
     curve = [f"| {row['tokens'] / 1e6:.1f} | {row['probe_bpb']:.3f} |" for row in facts["curve"]]
     return f"""# pylm: the language model embedded in saelab
 
-A Llama of {facts["parameters"]:,} parameters ({shape}) trained on the source of the Python standard library, by
-`python -m saelab.lm.pylm.train --out runs/pylm`. It exists so that sparse autoencoders can be tried on a real language model
-without a network. It is no code assistant: its samples look like Python and mean little. Weights are fp16.
+A Llama of {facts["parameters"]:,} parameters ({shape}) trained on the source of the Python \
+standard library, by
+`python -m saelab.lm.pylm.train --out runs/pylm`. It exists so that sparse autoencoders can be \
+tried on a real language model
+without a network. It is no code assistant: its samples look like Python and mean little. \
+Weights are fp16.
 
-- corpus: {files["train"]} training files, {files["held_out"]} held-out files, hash `{facts["corpus_hash"]}`; a file is held
+- corpus: {files["train"]} training files, {files["held_out"]} held-out files, \
+hash `{facts["corpus_hash"]}`; a file is held
   out when `sha256(path)[:8] mod 20 == 0`; left out: `encodings/`, and {left_out}
 - tokens seen: {facts["tokens_seen"]:,}
 - recipe: {settings}
@@ -217,8 +216,10 @@ On the same held-out bytes:
 |---|---|---|
 {chr(10).join(rows)}
 
-Some held-out lines also occur in training files (library code repeats itself), which helps every row, primed xz most.
-The held-out claim is for the interpreter whose library has this corpus hash: another Python version's files overlap with
+Some held-out lines also occur in training files (library code repeats itself), which helps \
+every row, primed xz most.
+The held-out claim is for the interpreter whose library has this corpus hash: another Python \
+version's files overlap with
 training.
 
 | million tokens | bits per byte on 6 held-out files |

@@ -17,16 +17,16 @@ def curves(panels: Sequence[Panel[Curves]], groups: Sequence[str], label: str) -
     drawn = [line for panel in panels for figure in panel.figures for line in figure.lines.values()]
     x = span_of(first.x, [value for line in drawn for value in line[0]])
     y = span_of(first.y, [value for line in drawn for value in line[1]])
-    with figure_of(min(len(names), 2), -(-len(names) // 2), 4.8, 3.2) as (figure, axes):
+    with figure_of(len(names), min(len(names), 2), 4.8, 3.2) as (figure, axes):
         for ax, name in zip(axes, names, strict=False):
             ax.set(title=name, xlabel=first.x.label, ylabel=first.y.label)
             for panel in panels:
-                lines = [each.lines[name] for each in panel.figures if name in each.lines]
+                lines = [seed.lines[name] for seed in panel.figures if name in seed.lines]
                 at, mean, low, high = over_seeds(lines)
+                shade = colour(panel.row)
                 if low != high:
-                    shade = colour(panel.row)
                     ax.fill_between(at, low, high, color=shade, alpha=0.25, linewidth=0)
-                ax.plot(at, mean, color=colour(panel.row), linewidth=1.6)
+                ax.plot(at, mean, color=shade, linewidth=1.6)
             set_axis(ax, "x", first.x, (x[0], max(x[1], 2 * x[0])), 0.0)
             set_axis(ax, "y", first.y, y, 0.05)
         return svg_of(figure, label)
@@ -41,10 +41,9 @@ def over_seeds(
     """
     import numpy as np
 
-    known = [[(a, b) for a, b in zip(x, y, strict=True) if b is not None] for x, y in lines]
-    known = [line for line in known if line]
-    at = sorted({a for line in known for a, _ in line})
+    defined = [[(a, b) for a, b in zip(x, y, strict=True) if b is not None] for x, y in lines]
+    at = sorted({a for line in defined for a, _ in line})
     if not at:
         return [], [], [], []
-    values = np.array([np.interp(at, [a for a, _ in line], [b for _, b in line]) for line in known])
+    values = np.array([np.interp(at, *zip(*line, strict=True)) for line in defined if line])
     return at, values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist()

@@ -1,7 +1,6 @@
 """Matrices of numbers as shades, a panel a row; with few cells their numbers are printed."""
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 from typing import TYPE_CHECKING
 
 from saelab.figures import Heat
@@ -19,7 +18,7 @@ def heats(panels: Sequence[Panel[Heat]], groups: Sequence[str], label: str) -> s
     """A heat map a row; groups of columns as a strip of colour above."""
     printed = panels[0].first.printed
     columns, width, height = (2, 4.8, 2.9) if printed else (3, 3.2, 2.75)
-    with figure_of(columns, ceil(len(panels) / columns), width, height) as (figure, axes):
+    with figure_of(len(panels), columns, width, height) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
             heat = panel.first
             n, m = len(heat.values), len(heat.values[0]) if heat.values else 0

@@ -35,22 +35,20 @@ def group_colour(index: int) -> str:
 
 def span_of(axis: Axis, values: Iterable[float | None]) -> tuple[float, float]:
     """From where to where values reach; on a logarithmic axis those above 0 alone."""
-    known = [v for v in values if v is not None and (v > 0 or not axis.log)] or [1.0]
-    return min(known), max(known)
+    shown = [v for v in values if v is not None and (v > 0 or not axis.log)] or [1.0]
+    return min(shown), max(shown)
 
 
 def set_axis(ax: "Axes", which: str, axis: Axis, span: tuple[float, float], room: float) -> None:
     """Scale and limits of the x or y axis; `room`: on either side, as a factor or a share."""
     low, high = span
+    margin = room * (high - low or 1)
+    start, end = low - margin, high + margin
     if axis.log:
-        limits = (low / (1 + room), high * (1 + room))
-    else:
-        limits = (low - room * (high - low or 1), high + room * (high - low or 1))
-    limits = (
-        limits[0] if axis.low is None else axis.low,
-        limits[1] if axis.high is None else axis.high,
-    )
-    (ax.set_xlim if which == "x" else ax.set_ylim)(*limits)
+        start, end = low / (1 + room), high * (1 + room)
+    start = start if axis.low is None else axis.low
+    end = end if axis.high is None else axis.high
+    (ax.set_xlim if which == "x" else ax.set_ylim)(start, end)
     if axis.log:
         log_axis(ax, which, span)
 

@@ -1,11 +1,11 @@
-"""Pictures of runs: sparsity and fidelity, one score against another, training curves, and the small
-histograms of latents.
+"""Pictures of runs: sparsity and fidelity, one score against another, training curves, and the
+small histograms of latents.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from saelab.report.draw.style import DASHES, MARKERS, colour, empty, figure_of, log_axis, svg_of
 
@@ -41,7 +41,7 @@ class Line:
 
 def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
     """L0 against a fidelity score, a panel a score, a point a run with its 95 % interval."""
-    with figure_of(len(panels), 1, 4.7, 3.2) as (figure, axes):
+    with figure_of(len(panels), len(panels), 4.7, 3.2) as (figure, axes):
         for ax, (title, points) in zip(axes, panels, strict=True):
             ax.set(title=title, xlabel="L0 (active latents per token)")
             for point in points:
@@ -58,21 +58,11 @@ def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
 
 def _mark(ax: "Axes", point: Point) -> None:
     """A run in its variant's colour and shape, with its interval where it has one."""
-    style: dict[str, Any] = {
-        "color": colour(point.variant),
-        "marker": MARKERS[point.variant % len(MARKERS)],
-    }
+    shade, marker = colour(point.variant), MARKERS[point.variant % len(MARKERS)]
     if point.low is not None and point.high is not None:
-        ax.vlines(point.x, point.low, point.high, color=style["color"], linewidth=1.2, alpha=0.7)
-    ax.plot(
-        [point.x],
-        [point.y],
-        linestyle="none",
-        markersize=6.5,
-        markeredgecolor="white",
-        alpha=0.95,
-        **style,
-    )
+        ax.vlines(point.x, point.low, point.high, color=shade, linewidth=1.2, alpha=0.7)
+    (dot,) = ax.plot([point.x], [point.y], color=shade, marker=marker, linestyle="none")
+    dot.set(markersize=6.5, markeredgecolor="white", alpha=0.95)
 
 
 def trade(points: Sequence[Point], x: str, y: str, label: str) -> str:
@@ -93,25 +83,20 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
     """Training curves over tokens, a panel a quantity; a title ending in `(log)` gets a logarithmic
     axis.
     """
-    with figure_of(2, math.ceil(len(panels) / 2), 4.7, 2.35) as (figure, axes):
+    with figure_of(len(panels), 2, 4.7, 2.35) as (figure, axes):
         for ax, (title, lines) in zip(axes, panels, strict=False):
             ax.set(title=title, xlabel="tokens")
             for line in lines:
                 x, y = thin(line.x, line.y)
-                known = [math.nan if value is None else value for value in y]
-                ax.plot(
-                    x,
-                    known,
-                    color=colour(line.variant),
-                    linestyle=DASHES[line.seed % len(DASHES)],
-                    linewidth=1.4,
-                    alpha=0.9,
-                )
-            drawn = [value for line in lines for value in line.y if value is not None]
-            if not drawn:
+                gaps = [math.nan if value is None else value for value in y]
+                dashes = DASHES[line.seed % len(DASHES)]
+                (drawn,) = ax.plot(x, gaps, color=colour(line.variant), linestyle=dashes)
+                drawn.set(linewidth=1.4, alpha=0.9)
+            values = [value for line in lines for value in line.y if value is not None]
+            if not values:
                 empty(ax)
-            elif title.endswith("(log)") and min(drawn) > 0:
-                log_axis(ax, "y", (min(drawn), max(drawn)))
+            elif title.endswith("(log)") and min(values) > 0:
+                log_axis(ax, "y", (min(values), max(values)))
             ax.xaxis.set_major_formatter(lambda value, _: _tokens(value))
         return svg_of(figure, label)
 
@@ -123,16 +108,19 @@ def bars(edges: Sequence[float], counts: Sequence[float]) -> str:
     tallest = max(counts, default=0) or 1
     width = 220 / max(len(counts), 1)
     tall = [44 * math.log1p(count) / math.log1p(tallest) for count in counts]
+    bar = f'width="{max(width - 1, 0.5):.1f}"'
     rects = "".join(
-        f'<rect x="{i * width:.1f}" y="{46 - h:.1f}" width="{max(width - 1, 0.5):.1f}" height="{h:.1f}"/>'
+        f'<rect x="{i * width:.1f}" y="{46 - h:.1f}" {bar} height="{h:.1f}"/>'
         for i, h in enumerate(tall)
         if h
     )
     texts = ""
     if edges:
-        texts = f'<text x="0" y="58">{edges[0]:.3g}</text><text x="220" y="58" text-anchor="end">{edges[-1]:.3g}</text>'
+        texts = f'<text x="0" y="58">{edges[0]:.3g}</text>'
+        texts += f'<text x="220" y="58" text-anchor="end">{edges[-1]:.3g}</text>'
     return (
-        '<svg class="bars" viewBox="0 0 220 60" role="img" aria-label="histogram of activation values, log counts">'
+        '<svg class="bars" viewBox="0 0 220 60" role="img" '
+        'aria-label="histogram of activation values, log counts">'
         f'<line x1="0" y1="46.5" x2="220" y2="46.5"/>{rects}{texts}</svg>'
     )
 

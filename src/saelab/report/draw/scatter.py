@@ -1,7 +1,7 @@
 """Points over two axes, a panel a row, on shared axes."""
 
 from collections.abc import Sequence
-from math import ceil, nan
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from saelab.figures import Points, Scatter
@@ -39,19 +39,19 @@ def scatters(panels: Sequence[Panel[Scatter]], groups: Sequence[str], label: str
     """A panel a row. On a logarithmic axis what is not above 0 stands on the lower edge."""
     first = panels[0].first
     shown = [figure for panel in panels for figure in _shown(panel)]
-    points = [each for figure in shown for each in figure.points]
-    x = span_of(first.x, [value for each in points for value in each.x])
-    y = span_of(first.y, [value for each in points for value in each.y])
+    points = [points for figure in shown for points in figure.points]
+    x = span_of(first.x, [value for some in points for value in some.x])
+    y = span_of(first.y, [value for some in points for value in some.y])
     edge = y[0] / 2 if first.y.log else y[0]
     columns, width, height = (3, 3.2, 2.5) if first.groups else (2, 4.8, 3.0)
-    with figure_of(columns, ceil(len(panels) / columns), width, height) as (figure, axes):
+    with figure_of(len(panels), columns, width, height) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
             drawn = panel.first
             below = f"{drawn.x.label}\n{drawn.counts}" if drawn.counts else drawn.x.label
             title = panel.label if drawn.groups else panel.title
             ax.set(title=title, xlabel=below, ylabel=drawn.y.label)
-            for each in _shown(panel):
-                _draw(ax, each, colour(panel.row), groups, edge)
+            for seed in _shown(panel):
+                _draw(ax, seed, colour(panel.row), groups, edge)
             set_axis(ax, "x", first.x, x, 0.4 if first.x.log else 0.06)
             set_axis(ax, "y", first.y, (edge, y[1]), 0.4 if first.y.log else 0.05)
         return svg_of(figure, label)
@@ -71,9 +71,11 @@ def _draw(ax: "Axes", scatter: Scatter, shade: str, groups: Sequence[str], edge:
         y = [nan if v is None else max(v, edge) for v in points.y]
         if points.group:
             for index, name in enumerate(scatter.groups):
-                own = [i for i, group in enumerate(points.group) if group == index]
-                own_x, own_y = [points.x[i] for i in own], [y[i] for i in own]
-                ax.plot(own_x, own_y, color=group_colour(groups.index(name)), **GROUPED)
+                places = [i for i, group in enumerate(points.group) if group == index]
+                shade = group_colour(groups.index(name))
+                ax.plot(
+                    [points.x[i] for i in places], [y[i] for i in places], color=shade, **GROUPED
+                )
         elif points.mark == "faint":
             _faint(ax, points, y, shade)
         elif points.mark == "ring":
@@ -91,7 +93,7 @@ def _join(
     ax: "Axes", x: Sequence[float], a: Sequence[float], b: Sequence[float], shade: str
 ) -> None:
     """One line with a gap after every pair."""
-    across = [value for each in x for value in (each, each, nan)]
+    across = [value for place in x for value in (place, place, nan)]
     up = [value for pair in zip(a, b, strict=True) for value in (*pair, nan)]
     ax.plot(across, up, color=shade, linewidth=0.6, alpha=0.6)
 

@@ -1,4 +1,4 @@
-"""Histograms, a panel a row: of one name a line a seed, of several names those of the first seed."""
+"""Histograms, a panel a row: of one name a line a seed; of several names the first seed's."""
 
 from collections.abc import Sequence
 from math import ceil
@@ -22,12 +22,8 @@ def histograms(panels: Sequence[Panel[Steps]], groups: Sequence[str], label: str
     single = len(panels[0].first.counts) == 1
     columns, width, height = (3, 3.2, 2.35) if single else (2, 4.8, 2.6)
     left = _left([figure for panel in panels for figure in panel.figures])
-    with figure_of(
-        min(columns, len(panels)) if single else columns,
-        ceil(len(panels) / columns),
-        width,
-        height,
-    ) as (figure, axes):
+    columns = min(columns, len(panels)) if single else columns
+    with figure_of(len(panels), columns, width, height) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=False):
             if single:
                 _seeds(ax, panel, left)
@@ -50,13 +46,8 @@ def histograms(panels: Sequence[Panel[Steps]], groups: Sequence[str], label: str
 def _left(figures: Sequence[Steps]) -> float:
     """The edge from which on some histogram counts anything."""
     edges = figures[0].edges
-    used = [
-        i
-        for figure in figures
-        for bins in figure.counts.values()
-        for i, count in enumerate(bins)
-        if count and i < len(edges)
-    ]
+    histograms = [bins for figure in figures for bins in figure.counts.values()]
+    used = [i for bins in histograms for i, n in enumerate(bins[: len(edges)]) if n]
     return edges[min(used, default=0)]
 
 

@@ -4,6 +4,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ INK = "#3b4248"
 GROUPS = ("#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#5B4B8A", "#56B4E9", "#7F7F7F")
 SEQUENTIAL = ("#ffffff", "#9fcbe6", "#0072b2", "#00263f")  # style.css shows the same scale
 DIVERGING = ("#D55E00", "#ffffff", "#0072B2")  # lowest, 0, highest
+# what an <svg> inside a page can do without
+SURPLUS = r'(?s:<metadata>.*?</metadata>|<!--.*?-->)|\s+xmlns(:\w+)?="[^"]*"'
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -57,13 +60,14 @@ def colour(index: int) -> str:
 
 @contextmanager
 def figure_of(
-    columns: int, rows: int, width: float, height: float
+    count: int, columns: int, width: float, height: float
 ) -> "Iterator[tuple[Figure, list[Axes]]]":
-    """A grid of axes in the page's style, `width` x `height` inches each."""
+    """A grid of at least `count` axes in the page's style, `width` x `height` inches each."""
     from matplotlib import rc_context  # lazily: 0.5 s that only a report pays
     from matplotlib.figure import Figure
 
-    columns, rows = max(columns, 1), max(rows, 1)
+    columns = max(columns, 1)
+    rows = max(ceil(count / columns), 1)
     with rc_context(_STYLE):
         figure = Figure(figsize=(columns * width, rows * height), layout="constrained")
         axes = [figure.add_subplot(rows, columns, i + 1) for i in range(columns * rows)]
@@ -78,29 +82,17 @@ def svg_of(figure: "Figure", label: str) -> str:
         if not ax.has_data() and not ax.texts:
             ax.set_axis_off()
     buffer = io.StringIO()
-    figure.savefig(
-        buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    text = re.sub(r'\s+xmlns(:\w+)?="[^"]*"', "", text, count=0)
-    text = re.sub(
-        r'<svg[^>]*viewBox="([^"]*)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" aria-label="{label}">',
-        text,
-        count=1,
-    )
+    text = re.sub(SURPLUS, "", text[text.index("<svg") :])
+    head = rf'<svg viewBox="\1" role="img" aria-label="{label}">'
+    text = re.sub(r'<svg[^>]*viewBox="([^"]*)"[^>]*>', head, text, count=1)
     # hundredths of a point will do
     text = re.sub(r' d="[^"]*"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)
     prefix = re.sub(r"\W+", "-", label.lower())
     text = re.sub(r'\bid="', f'id="{prefix}-', text)
-    text = (
-        text.replace('href="#', f'href="#{prefix}-')
-        .replace("url(#", f"url(#{prefix}-")
-        .replace("xlink:href", "href")
-    )
+    text = text.replace('href="#', f'href="#{prefix}-').replace("url(#", f"url(#{prefix}-")
+    text = text.replace("xlink:href", "href")
     return re.sub(r"\n\s*", "\n", text)
 
 
@@ -129,7 +121,6 @@ def log_axis(ax: "Axes", which: str, span: tuple[float, float]) -> None:
 
 def empty(ax: "Axes") -> None:
     """Axes without data say so."""
-    ax.text(
-        0.5, 0.5, "not measured", transform=ax.transAxes, ha="center", va="center", color="#8a5a00"
-    )
+    ink, middle = "#8a5a00", {"ha": "center", "va": "center", "transform": ax.transAxes}
+    ax.text(0.5, 0.5, "not measured", color=ink, **middle)
     ax.set(xticks=[], yticks=[])

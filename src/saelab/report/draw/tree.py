@@ -1,7 +1,7 @@
 """Trees, a row of the page each: parents above their children."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from saelab.figures import Node, Tree
 from saelab.report.draw.panel import Panel
@@ -25,27 +25,27 @@ def trees(panels: Sequence[Panel[Tree]], groups: Sequence[str], label: str) -> s
     from matplotlib.collections import LineCollection
 
     del groups
-    with figure_of(1, len(panels), 9.6, 1.25) as (figure, axes):
+    with figure_of(len(panels), 1, 9.6, 1.25) as (figure, axes):
         for ax, panel in zip(axes, panels, strict=True):
             placed = list(_places(panel.first.roots))
-            width = max((each.x for each in placed), default=0.0) + 1.8
-            deepest = max((each.depth for each in placed), default=0)
-            for found, ink, line, dashes in (
+            width = max((point.x for point in placed), default=0.0) + 1.8
+            deepest = max((point.depth for point in placed), default=0)
+            for linked, ink, line, dashes in (
                 (False, MISSED, 0.7, (0, (2, 2))),
                 (True, colour(panel.row), 1.5, "-"),
             ):
                 edges = [
-                    [(each.parent[0], -each.parent[1]), (each.x, -each.depth)]
-                    for each in placed
-                    if each.parent is not None and (each.node.link is not None) is found
+                    [(point.parent[0], -point.parent[1]), (point.x, -point.depth)]
+                    for point in placed
+                    if point.parent is not None and (point.node.link is not None) is linked
                 ]
                 ax.add_collection(
                     LineCollection(edges, colors=ink, linewidths=line, linestyles=[dashes])
                 )
             ax.scatter(
-                [each.x for each in placed],
-                [-each.depth for each in placed],
-                c=[each.node.value or 0.0 for each in placed],
+                [point.x for point in placed],
+                [-point.depth for point in placed],
+                c=[point.node.value or 0.0 for point in placed],
                 s=min(30.0, 5500 / max(width, 1) ** 1.35),
                 cmap=shades(diverging=False),
                 vmin=0,
@@ -70,7 +70,7 @@ def _places(roots: Sequence[Node]) -> Iterator[_Placed]:
     at = 0.0
     for root in roots:
         placed = _subtree(root, at, 0)
-        at = max(each.x for each in placed) + 1.8
+        at = max(point.x for point in placed) + 1.8
         yield from placed
 
 
@@ -80,10 +80,9 @@ def _subtree(node: Node, left: float, depth: int) -> list[_Placed]:
     at = left
     for child in node.children:
         below.append(_subtree(child, at, depth + 1))
-        at = max(each.x for each in below[-1]) + 1
+        at = max(point.x for point in below[-1]) + 1
     x = (below[0][0].x + below[-1][0].x) / 2 if below else left
-    found = [_Placed(node, x, depth, None)]
-    for placed in below:
-        head = placed[0]
-        found += [_Placed(head.node, head.x, head.depth, (x, depth)), *placed[1:]]
-    return found
+    whole = [_Placed(node, x, depth, None)]
+    for head, *others in below:
+        whole += [replace(head, parent=(x, depth)), *others]
+    return whole
