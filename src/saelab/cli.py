@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, arg
 
 from saelab import __version__
-from saelab.cli_synth import synth
+from saelab.cli_synth import OutFolder, synth
 from saelab.numbers import nearest_name
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.threads import use_threads
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from saelab.experiments.plan import Plan
 
 SOURCE, OPTIM = Source(), Optim()
-OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
@@ -241,7 +240,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"saelab {__version__}")
         return 0
     if not argv[0].startswith("-") and argv[0] not in COMMANDS:
-        return _unknown_command(argv[0])
+        near, commands = nearest_name(argv[0], COMMANDS), ", ".join(COMMANDS)
+        text = f"no command {argv[0]!r}{near}; the commands are {commands}. Help: saelab --help"
+        print(f"saelab: {text}", file=sys.stderr)
+        return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
         tyro.extras.subcommand_cli_from_dict(
@@ -263,13 +265,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as problem:
         return _report_error(problem, debug)
     return 0
-
-
-def _unknown_command(name: str) -> int:
-    near, commands = nearest_name(name, COMMANDS), ", ".join(COMMANDS)
-    text = f"no command {name!r}{near}; the commands are {commands}. Help: saelab --help"
-    print(f"saelab: {text}", file=sys.stderr)
-    return 2
 
 
 def _report_error(problem: Exception, debug: bool) -> int:

@@ -7,10 +7,9 @@ from typing import Any
 from saelab.evals import EVALS
 from saelab.evals.result import Table
 from saelab.figures import Curves, Figure, Heat, Scatter, Steps, Tree, figure_from_json, from_plain
-from saelab.report import tables
+from saelab.report import html, tables
 from saelab.report.draw import Panel, draw, group_colour
 from saelab.report.read import Results, RunRecord, items, mapping
-from saelab.report.text import MISSING, absent, esc, fact, folded, note, row, show, table, tag, tags
 
 LONG = 12  # rows from which on a table is folded
 
@@ -66,19 +65,19 @@ def evaluation_section(results: Results, name: str) -> str:
     recorded = [record for records in rows.values() for record in records]
     lines = []
     if bare:
-        lines.append(f"{esc(title)} of {', '.join(map(esc, bare))}: {MISSING}.")
+        lines.append(f"{html.esc(title)} of {', '.join(map(html.esc, bare))}: {html.MISSING}.")
     if old:
         lines.append(
-            f"The results of {', '.join(map(esc, old))} were written by an older version, without "
-            "pictures and tables; <code>saelab eval RUN</code> makes them anew."
+            f"The results of {', '.join(map(html.esc, old))} were written by an older version, "
+            "without pictures and tables; <code>saelab eval RUN</code> makes them anew."
         )
     lines += [
-        f"Left out of {esc(record.run.label)}: {esc('; '.join(record.damage))}."
+        f"Left out of {html.esc(record.run.label)}: {html.esc('; '.join(record.damage))}."
         for record in recorded
         if record.damage
     ]
     groups = _groups(recorded)
-    content = "".join(map(absent, lines)) + _legend(groups)
+    content = "".join(map(html.absent, lines)) + _legend(groups)
     for key in dict.fromkeys(key for record in recorded for key in record.figures):
         content += _figure(rows, key, groups, name)
     for key in dict.fromkeys(key for record in recorded for key in record.tables):
@@ -122,10 +121,13 @@ def _groups(recorded: Sequence[Recorded]) -> list[str]:
 
 def _legend(groups: Sequence[str]) -> str:
     swatches = "".join(
-        tag("span", tag("span", "", "swatch", style=f"background:{group_colour(i)}") + esc(group))
+        html.tag(
+            "span",
+            html.tag("span", "", "swatch", style=f"background:{group_colour(i)}") + html.esc(group),
+        )
         for i, group in enumerate(groups)
     )
-    return tag("p", f"Features: {swatches}", "legend") if groups else ""
+    return html.tag("p", f"Features: {swatches}", "legend") if groups else ""
 
 
 def _figure(
@@ -140,11 +142,16 @@ def _figure(
             seeds = [record.figures[key] for record in drawn]
             panels.append(Panel(place, variant, drawn[0].run.title, seeds))
         elif records:
-            missing.append(f"{esc(variant)} ({esc(records[0].reason)})")
+            missing.append(f"{html.esc(variant)} ({html.esc(records[0].reason)})")
     first = panels[0].first
-    picture = tag("figure", draw(panels, groups, esc(f"{name}: {first.title}")))
-    caption = f"{_scale(first)}{esc(first.note)} {_which_seeds(panels)}"
-    return tag("h3", esc(first.title)) + picture + note(caption) + tables.not_drawn(missing)
+    picture = html.tag("figure", draw(panels, groups, html.esc(f"{name}: {first.title}")))
+    caption = f"{_scale(first)}{html.esc(first.note)} {_which_seeds(panels)}"
+    return (
+        html.tag("h3", html.esc(first.title))
+        + picture
+        + html.note(caption)
+        + tables.not_drawn(missing)
+    )
 
 
 def _scale(figure: Figure) -> str:
@@ -155,7 +162,7 @@ def _scale(figure: Figure) -> str:
         low, high = figure.low, figure.high
     else:
         return ""
-    return tag("span", f"{fact(low)} <i></i> {fact(high)}", "cosine-scale")
+    return html.tag("span", f"{html.fact(low)} <i></i> {html.fact(high)}", "cosine-scale")
 
 
 def _which_seeds(panels: Sequence[Panel[Figure]]) -> str:
@@ -179,23 +186,27 @@ def _table(results: Results, rows: Mapping[str, Sequence[Recorded]], key: str) -
     }
     head = next(iter(firsts.values()))
     body = [
-        row(tables.variant_name(results, variant), tags("td", map(_cell, values)))
+        html.row(tables.variant_name(results, variant), html.tags("td", map(_cell, values)))
         for variant, recorded in firsts.items()
         if recorded.columns == head.columns
         for values in recorded.rows
     ]
-    drawn = table(tags("th", map(esc, ("Variant", *head.columns))), "".join(body), "small")
+    drawn = html.table(
+        html.tags("th", map(html.esc, ("Variant", *head.columns))), "".join(body), "small"
+    )
     if len(body) > LONG:
-        drawn = folded(f"{len(body)} rows", drawn)
-    remark = f"{esc(head.note)} " if head.note else ""
+        drawn = html.folded(f"{len(body)} rows", drawn)
+    remark = f"{html.esc(head.note)} " if head.note else ""
     return (
-        tag("h3", esc(head.title)) + drawn + note(f"{remark}Of the first healthy seed of each row.")
+        html.tag("h3", html.esc(head.title))
+        + drawn
+        + html.note(f"{remark}Of the first healthy seed of each row.")
     )
 
 
 def _cell(value: float | int | str | None) -> str:
     if value is None:
-        return tag("span", "none", "note")
+        return html.tag("span", "none", "note")
     if isinstance(value, str):
-        return esc(value)
-    return show(value) if isinstance(value, float) else fact(value)
+        return html.esc(value)
+    return html.show(value) if isinstance(value, float) else html.fact(value)

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from typing import Any
 
+from saelab.report import html
 from saelab.report.draw.runs import bars
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import MISSING, absent, esc, fact, note, show, tag, visible
 
 CONTEXTS = 6  # shown per latent
 PAGE_LATENTS = 200  # on a page, shared by its runs: keeps ten runs near 2 MB
@@ -22,8 +22,8 @@ def latents_section(results: Results) -> str:
     """A selector over the runs and, per run, its most interesting latents."""
     measured = [run for run in results.runs if run.latents]
     missing = "".join(
-        absent(
-            f"Latents of {esc(run.name)} ({esc(run.label)}): {MISSING}"
+        html.absent(
+            f"Latents of {html.esc(run.name)} ({html.esc(run.label)}): {html.MISSING}"
             f"{' (latents.json lists none)' if run.latents == [] else ''}."
         )
         for run in results.runs
@@ -33,12 +33,12 @@ def latents_section(results: Results) -> str:
         return missing
     per_run = max(4, min(RUN_LATENTS, PAGE_LATENTS // len(measured)))
     options = "".join(
-        tag("option", f"{esc(run.label)} · {esc(run.name)}", value=i)
+        html.tag("option", f"{html.esc(run.label)} · {html.esc(run.name)}", value=i)
         for i, run in enumerate(measured)
     )
-    selector = f'<label for="run-select">Run</label> {tag("select", options, id="run-select")}'
+    selector = f'<label for="run-select">Run</label> {html.tag("select", options, id="run-select")}'
     panels = "".join(_run(i, run, per_run) for i, run in enumerate(measured))
-    return tag("div", selector + CONTROLS, "controls") + panels + missing
+    return html.tag("div", selector + CONTROLS, "controls") + panels + missing
 
 
 def _run(index: int, run: RunRecord, limit: int) -> str:
@@ -46,16 +46,17 @@ def _run(index: int, run: RunRecord, limit: int) -> str:
     chosen = {f"{index}-{i}": latent for i, latent in enumerate(latents[:limit])}
     chips = "".join(
         f'<button type="button" class="chip" data-latent="{key}">'
-        f"{tag('b', _name(latent))} {_preview(latent)}</button>"
+        f"{html.tag('b', _name(latent))} {_preview(latent)}</button>"
         for key, latent in chosen.items()
     )
     cards = "".join(_card(key, latent, run) for key, latent in chosen.items())
-    remark = note(
-        f"{len(chosen)} of {len(latents)} recorded latents of {esc(run.label)}, in the order they "
-        "were chosen. Logit effect: the decoder direction read out directly, past the layers above "
-        "the hook: a first-order reading."
+    remark = html.note(
+        f"{len(chosen)} of {len(latents)} recorded latents of {html.esc(run.label)}, in the order "
+        "they were chosen. Logit effect: the decoder direction read out directly, past the layers "
+        "above the hook: a first-order reading."
     )
-    return tag("div", remark + tag("div", chips, "chips") + cards, "run-latents", data_run=index)
+    content = remark + html.tag("div", chips, "chips") + cards
+    return html.tag("div", content, "run-latents", data_run=index)
 
 
 def _card(key: str, latent: dict[str, Any], run: RunRecord) -> str:
@@ -66,28 +67,27 @@ def _card(key: str, latent: dict[str, Any], run: RunRecord) -> str:
         [value for value in map(number, items(latent.get(name))) if value is not None]
         for name in ("histogram", "edges")
     )
-    facts = [esc(run.label)]
+    facts = [html.esc(run.label)]
     for label, name in (
         ("fires on a share of", "density"),
         ("mean when active", "mean_activation"),
         ("strongest", "max_activation"),
     ):
         value = number(latent.get(name))
-        facts.append(f"{label} {MISSING if value is None else show(value)}")
+        facts.append(f"{label} {html.MISSING if value is None else html.show(value)}")
     if latent.get("chosen_for"):
-        facts.append(f"chosen for its {esc(latent['chosen_for'])}")
+        facts.append(f"chosen for its {html.esc(latent['chosen_for'])}")
     panels = {
         "Makes likelier (logit effect)": _tokens(items(latent.get("promoted")), "up"),
         "Makes unlikelier (logit effect)": _tokens(items(latent.get("suppressed")), "down"),
-        "Activations (log counts)": bars(edges, counts) if counts else MISSING,
+        "Activations (log counts)": bars(edges, counts) if counts else html.MISSING,
     }
-    title = tag("h4", f"Latent {_name(latent)}") + tag("span", " · ".join(facts), "note")
-    columns = "".join(tag("div", tag("h5", head) + body) for head, body in panels.items())
-    examples = tag("h5", "Top contexts") + tag(
-        "div", lines or absent(f"Contexts: {MISSING}."), "contexts"
-    )
-    content = tag("header", title) + tag("div", columns, "panels") + examples
-    return tag("article", content, "latent", id=f"latent-{key}")
+    title = html.tag("h4", f"Latent {_name(latent)}") + html.tag("span", " · ".join(facts), "note")
+    columns = "".join(html.tag("div", html.tag("h5", head) + body) for head, body in panels.items())
+    examples = html.tag("div", lines or html.absent(f"Contexts: {html.MISSING}."), "contexts")
+    content = html.tag("header", title) + html.tag("div", columns, "panels")
+    content += html.tag("h5", "Top contexts") + examples
+    return html.tag("article", content, "latent", id=f"latent-{key}")
 
 
 def _activations(context: dict[str, Any]) -> list[float]:
@@ -102,16 +102,18 @@ def _context(context: dict[str, Any], strongest: float) -> str:
     for token, value in zip(tokens, activations, strict=False):
         if value > 0 and strongest > 0:
             share = min(value / strongest, 1.0)
-            text += tag("mark", _token(token), style=f"--a:{share:.2f}", title=show(value))
+            text += html.tag(
+                "mark", _token(token), style=f"--a:{share:.2f}", title=html.show(value)
+            )
         else:
             text += _token(token)
     where = [
-        f"{name} {fact(context[key])}"
+        f"{name} {html.fact(context[key])}"
         for name, key in (("document", "doc"), ("window", "window"))
         if key in context
     ]
-    source = tag("span", ", ".join(where), "where") if where else ""
-    return tag("p", tag("span", text, "text") + source, "context")
+    source = html.tag("span", ", ".join(where), "where") if where else ""
+    return html.tag("p", html.tag("span", text, "text") + source, "context")
 
 
 def _tokens(pairs: Sequence[Any], kind: str) -> str:
@@ -122,19 +124,19 @@ def _tokens(pairs: Sequence[Any], kind: str) -> str:
         if isinstance(pair, list | tuple) and len(pair) == 2
     ]
     if not effects:
-        return MISSING
+        return html.MISSING
     largest = max((abs(value) for _, value in effects if value is not None), default=0.0) or 1.0
     rows = ""
     for token, value in effects[:8]:
         width = f"width:{100 * abs(value or 0.0) / largest:.0f}%"
-        text = tag("span", "undefined" if value is None else show(value), "effect")
-        rows += tag("li", tag("code", _token(token)) + text + tag("i", style=width))
-    return tag("ol", rows, f"tokens {kind}")
+        text = html.tag("span", "undefined" if value is None else html.show(value), "effect")
+        rows += html.tag("li", html.tag("code", _token(token)) + text + html.tag("i", style=width))
+    return html.tag("ol", rows, f"tokens {kind}")
 
 
 def _name(latent: dict[str, Any]) -> str:
     index = latent.get("index")
-    return "unnumbered" if index is None else f"#{esc(index)}"
+    return "unnumbered" if index is None else f"#{html.esc(index)}"
 
 
 def _preview(latent: dict[str, Any]) -> str:
@@ -144,11 +146,13 @@ def _preview(latent: dict[str, Any]) -> str:
         for text, value in zip(items(context.get("tokens")), _activations(context), strict=False):
             if value > best:
                 best, token = value, str(text)
-    return tag("code", _token(token[:18])) if token else ""
+    return html.tag("code", _token(token[:18])) if token else ""
 
 
 def _token(token: Any) -> str:
     """A token as html: newlines as a sign, control characters as pictures, other whitespace as it
     is.
     """
-    return esc(visible(str(token).replace("\r\n", "\n")).replace("\n", "\N{RETURN SYMBOL}"))
+    return html.esc(
+        html.visible(str(token).replace("\r\n", "\n")).replace("\n", "\N{RETURN SYMBOL}")
+    )

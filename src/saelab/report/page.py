@@ -7,25 +7,11 @@ from pathlib import Path
 
 from saelab.evals import EVALS
 from saelab.evals.result import Metric
-from saelab.report import tables, worlds
+from saelab.report import html, tables, worlds
 from saelab.report.draw import runs
 from saelab.report.evaluations import evaluation_section, evaluation_titles
 from saelab.report.latents import latents_section
 from saelab.report.read import Results, RunRecord, mapping, number, read_results
-from saelab.report.text import (
-    MISSING,
-    counted,
-    esc,
-    fact,
-    folded,
-    note,
-    row,
-    show,
-    signed,
-    table,
-    tag,
-    tags,
-)
 from saelab.store import write_bytes
 from saelab.train.health import EXPLAINED_VARIANCE, L0
 
@@ -54,23 +40,23 @@ def write_report(folder: Path) -> Path:
 def render(results: Results) -> str:
     """The whole page as text; equal results, equal text."""
     sections = _sections(results)
-    links = "".join(tag("a", title, href=f"#{key}") for key, (title, _) in sections.items())
+    links = "".join(html.tag("a", title, href=f"#{key}") for key, (title, _) in sections.items())
     body = "".join(
-        tag("section", tag("h2", title) + content(results), id=key)
+        html.tag("section", html.tag("h2", title) + content(results), id=key)
         for key, (title, content) in sections.items()
     )
     css, script = (
         files("saelab.report").joinpath(name).read_text(encoding="utf-8")
         for name in ("style.css", "page.js")
     )
-    title = esc(results.title)
+    title = html.esc(results.title)
     brand = f'<div><span class="brand">saelab</span> <h1>{title}</h1></div>'
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         '<link rel="icon" href="data:,">'
         f"<title>saelab report: {title}</title><style>{css}</style></head>"
-        f"<body>{tag('header', brand + tag('nav', links), 'top')}<main>"
+        f"<body>{html.tag('header', brand + html.tag('nav', links), 'top')}<main>"
         f"{worlds.alarms(results)}{tables.health_lines(results)}{body}"
         f"</main><script>{script}</script></body></html>\n"
     )
@@ -82,7 +68,7 @@ def _sections(results: Results) -> dict[str, Section]:
     What a world's own evaluations say comes first there; on a language model the comparison does.
     """
     evaluations: dict[str, Section] = {
-        name: (esc(title), partial(evaluation_section, name=name))
+        name: (html.esc(title), partial(evaluation_section, name=name))
         for name, title in evaluation_titles(results).items()
     }
     verdicts: dict[str, Section] = {"verdicts": ("Verdicts", _verdicts)}
@@ -105,61 +91,63 @@ def _verdicts(results: Results) -> str:
     """What was compared, and a sentence a contrast."""
     sizes = [run.l0 for run in results.runs if run.l0 is not None and not run.problems]
     ends = sorted({min(sizes), max(sizes)}) if sizes else []
-    sparsity = " to ".join(map(show, ends)) or MISSING
+    sparsity = " to ".join(map(html.show, ends)) or html.MISSING
     asked = {number(mapping(run.config.get("spec")).get("l0")) for run in results.runs} - {None}
     if len(asked) == 1:
-        sparsity += f" (asked for: {fact(asked.pop())})"
+        sparsity += f" (asked for: {html.fact(asked.pop())})"
     variants = ", ".join(
-        tables.swatch(i) + tag("b", esc(name)) for i, name in enumerate(results.variants)
+        tables.swatch(i) + html.tag("b", html.esc(name)) for i, name in enumerate(results.variants)
     )
-    facts, count = results.facts, counted(len(results.runs), "run")
-    where = f"{fact(facts.get('model'))}, hook {tag('code', fact(facts.get('hook')))}"
+    facts, count = results.facts, html.counted(len(results.runs), "run")
+    where = (
+        f"{html.fact(facts.get('model'))}, hook {html.tag('code', html.fact(facts.get('hook')))}"
+    )
     if results.in_world:
-        where = f"world {fact(facts.get('world'))}"
-    lead = tag("p", f"Compared: {variants}; {count} on {where}, at L0 {sparsity}.", "lead")
+        where = f"world {html.fact(facts.get('world'))}"
+    lead = html.tag("p", f"Compared: {variants}; {count} on {where}, at L0 {sparsity}.", "lead")
     unhealthy = sum(bool(run.problems) for run in results.runs)
     if unhealthy:
         left_out = "not in the means and the frontier, but in every table"
-        lead += tag("p", f"{unhealthy} of {count} unhealthy: {left_out}.", "alarm")
-    sentences = tags("li", (_sentence(results, contrast) for contrast in results.contrasts))
+        lead += html.tag("p", f"{unhealthy} of {count} unhealthy: {left_out}.", "alarm")
+    sentences = html.tags("li", (_sentence(results, contrast) for contrast in results.contrasts))
     if not sentences:
-        return lead + tag("p", f"Contrasts: {MISSING}.")
-    return lead + tag("ul", sentences, "verdicts")
+        return lead + html.tag("p", f"Contrasts: {html.MISSING}.")
+    return lead + html.tag("ul", sentences, "verdicts")
 
 
 def _sentence(results: Results, contrast: dict) -> str:
     verdict = tables.verdict_of(contrast)
-    metric = esc(results.metric(str(contrast.get("metric"))).label)
-    names = (tag("b", esc(name)) for name in tables.compared(contrast))
-    says = tables.VERDICTS.get(verdict, tables.UNKNOWN).sentence.format(*names, metric)
+    metric = html.esc(results.metric(str(contrast.get("metric"))).label)
+    names = (html.tag("b", html.esc(name)) for name in tables.compared(contrast))
+    says = tables.VERDICTS.get(verdict, tables.OTHER).sentence.format(*names, metric)
     if verdict not in tables.VERDICTS:
-        says += f": {esc(verdict)}"
+        says += f": {html.esc(verdict)}"
     value, low, high = (number(contrast.get(key)) for key in ("value", "low", "high"))
     if value is None:
-        ending = f" ({esc(contrast['reason'])})" if contrast.get("reason") else ""
+        ending = f" ({html.esc(contrast['reason'])})" if contrast.get("reason") else ""
     elif low is None or high is None:
-        ending = f" ({signed(value)}, no interval)"
+        ending = f" ({html.signed(value)}, no interval)"
     else:
-        ending = f" ({signed(value)}, 95 % interval {signed(low)} to {signed(high)})"
-    return f"{tables.verdict_badge(contrast)} {tag('span', f'{says}{ending}.')}"
+        ending = f" ({html.signed(value)}, 95 % interval {html.signed(low)} to {html.signed(high)})"
+    return f"{tables.verdict_badge(contrast)} {html.tag('span', f'{says}{ending}.')}"
 
 
 def _summary(results: Results) -> str:
     return (
-        note(
+        html.note(
             "Mean over healthy seeds. In brackets the 95 % interval over documents: the mean of "
             "the bounds of each seed. It leaves out the spread between seeds, which the rows that "
             "open show."
         )
         + tables.summary_table(results)
-        + folded("All metrics of all runs", tables.all_metrics(results))
+        + html.folded("All metrics of all runs", tables.all_metrics(results))
         + tables.meanings(results, [L0, *tables.metric_names(results)])
     )
 
 
 def _legend(results: Results) -> str:
     names = (tables.variant_name(results, variant) for variant in results.variants)
-    return tag("p", tags("span", names), "legend")
+    return html.tag("p", html.tags("span", names), "legend")
 
 
 def _frontier(results: Results) -> str:
@@ -181,7 +169,7 @@ def _frontier(results: Results) -> str:
             entry, value = run.metrics.get(name, {}), run.value(name)
             if value is None or run.l0 is None or run.problems:
                 why = "unhealthy" if run.problems else "undefined" if entry else "not measured"
-                missing.append(f"{esc(run.label)} in {esc(label)} ({why})")
+                missing.append(f"{html.esc(run.label)} in {html.esc(label)} ({why})")
             else:
                 place = results.variants.index(run.variant)
                 bounds = (number(entry.get("low")), number(entry.get("high")))
@@ -189,8 +177,8 @@ def _frontier(results: Results) -> str:
         panels.append((label, points))
     return (
         _legend(results)
-        + tag("figure", runs.frontier(panels, "Sparsity-fidelity frontier"))
-        + note(remark)
+        + html.tag("figure", runs.frontier(panels, "Sparsity-fidelity frontier"))
+        + html.note(remark)
         + tables.not_drawn(missing)
         + "".join(_trade(results, metric) for metric in traded if metric.against != L0)
     )
@@ -209,7 +197,7 @@ def _trade(results: Results, y: Metric) -> str:
     right = "to the right" if x.better == "higher" else "to the left"
     remark = f"{up} and {right} is better, among rows of one L0. {y.label}: {y.meaning}"
     picture = runs.trade(points, x.label, y.label, f"{y.label} against {x.label}")
-    return tag("figure", picture) + note(esc(remark))
+    return html.tag("figure", picture) + html.note(html.esc(remark))
 
 
 def _training(results: Results) -> str:
@@ -227,13 +215,15 @@ def _training(results: Results) -> str:
         panels.append((title, lines))
     most = max(len(results.runs_of(variant)) for variant in results.variants)
     missing = [
-        f"{esc(run.label)} (training curve not measured)" for run in results.runs if not run.curve
+        f"{html.esc(run.label)} (training curve not measured)"
+        for run in results.runs
+        if not run.curve
     ]
     return (
         _legend(results)
-        + tag("figure", runs.curves(panels, "Training curves"))
-        + note(tables.seeds_legend(most))
-        + note(
+        + html.tag("figure", runs.curves(panels, "Training curves"))
+        + html.note(tables.seeds_legend(most))
+        + html.note(
             "Losses of different variants have different terms: compare their shape, not their "
             "height."
         )
@@ -242,25 +232,27 @@ def _training(results: Results) -> str:
 
 
 def _facts(results: Results) -> str:
-    heads = tags("th", ["Run", "Folder", "Health", "Steps", "Tokens", "Last loss"])
+    heads = html.tags("th", ["Run", "Folder", "Health", "Steps", "Tokens", "Last loss"])
     content = worlds.facts(results) if results.in_world else tables.facts_table(results.facts)
-    content += tag("h3", "Runs") + table(heads, "".join(map(_run_fact, results.runs)), "small")
-    content += folded("Configuration of every run", tables.config_table(results))
+    content += html.tag("h3", "Runs") + html.table(
+        heads, "".join(map(_run_fact, results.runs)), "small"
+    )
+    content += html.folded("Configuration of every run", tables.config_table(results))
     if results.notes:
-        content += tag("h3", "Files missing or damaged")
-        content += tag("ul", tags("li", map(esc, results.notes)))
+        content += html.tag("h3", "Files missing or damaged")
+        content += html.tag("ul", html.tags("li", map(html.esc, results.notes)))
     return content
 
 
 def _run_fact(run: RunRecord) -> str:
     last = run.curve[-1] if run.curve else {}
-    health = "; ".join(esc(text) for text in [*run.problems, *run.warnings])
+    health = "; ".join(html.esc(text) for text in [*run.problems, *run.warnings])
     cells = [
-        tag("code", f"runs/{esc(run.name)}"),
+        html.tag("code", f"runs/{html.esc(run.name)}"),
         f"{tables.health_badge(run)} {health}",
         *(
-            MISSING if number(last.get(key)) is None else fact(last[key])
+            html.MISSING if number(last.get(key)) is None else html.fact(last[key])
             for key in ("step", "tokens", "loss")
         ),
     ]
-    return row(esc(run.label), tags("td", cells))
+    return html.row(html.esc(run.label), html.tags("td", cells))

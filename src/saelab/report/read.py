@@ -190,10 +190,10 @@ def _run(row: dict[str, Any], path: Path, reader: _Reader, files: set[str]) -> R
         if name in files
     }
     latents = reader.read(path / "eval" / LATENTS) if Path(LATENTS).stem in files else None
-    latents = latents.get("latents") if isinstance(latents, Mapping) else latents
+    latents = mapping(latents).get("latents")
     metrics: dict[str, dict[str, Any]] = {}
     for scores in (*(result.get("scores") for result in evals.values()), row.get("metrics")):
-        metrics |= _scores(scores)
+        metrics |= {name: mapping(score) for name, score in mapping(scores).items()}
     seed = row.get("seed", config.get("seed"))
     healthy = row.get("healthy", health.get("healthy"))
     if health.get("healthy") is False:
@@ -215,11 +215,3 @@ def _run(row: dict[str, Any], path: Path, reader: _Reader, files: set[str]) -> R
         latents=[mapping(latent) for latent in latents] if isinstance(latents, list) else None,
         evals=evals,
     )
-
-
-def _scores(value: Any) -> dict[str, dict[str, Any]]:
-    """Metrics by name; a bare number counts as a score without an interval."""
-    return {
-        name: mapping(score) if isinstance(score, Mapping) else {"value": score}
-        for name, score in mapping(value).items()
-    }

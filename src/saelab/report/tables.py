@@ -6,28 +6,9 @@ from typing import Any
 
 from saelab.evals import headlines
 from saelab.evals.result import Metric
+from saelab.report import html
 from saelab.report.draw.style import colour
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import (
-    MISSING,
-    absent,
-    alarm,
-    counted,
-    esc,
-    fact,
-    folded,
-    interval,
-    note,
-    row,
-    score,
-    show,
-    shown,
-    signed,
-    table,
-    tag,
-    tags,
-    undefined,
-)
 from saelab.train.health import L0
 
 
@@ -48,7 +29,13 @@ VERDICTS = {
         "incomparable", "\N{MULTIPLICATION SIGN}", "{} and {} cannot be compared in {}"
     ),
 }
-UNKNOWN = Verdict("incomparable", "?", "{} against {} in {}")
+OTHER = Verdict("incomparable", "?", "{} against {} in {}")
+LINES = (
+    "solid for the first",
+    "dashed for the second",
+    "dotted for the third",
+    "dash-dotted for the fourth",
+)
 ARROWS = {
     "higher": ("\N{UPWARDS ARROW}", "higher is better"),
     "lower": ("\N{DOWNWARDS ARROW}", "lower is better"),
@@ -66,39 +53,43 @@ def metric_names(results: Results) -> list[str]:
 
 def swatch(index: int) -> str:
     """A variant's colour beside its name."""
-    return tag("span", "", "swatch", style=f"background:{colour(index)}")
+    return html.tag("span", "", "swatch", style=f"background:{colour(index)}")
 
 
 def variant_name(results: Results, variant: str) -> str:
     """A variant with its colour, if it has runs on the page."""
     known = variant in results.variants
-    return f"{swatch(results.variants.index(variant)) if known else ''}{esc(variant)}"
+    return f"{swatch(results.variants.index(variant)) if known else ''}{html.esc(variant)}"
 
 
 def metric_label(metric: Metric) -> str:
     """A metric with an arrow that says which way is better, if one way is."""
     sign = ARROWS.get(metric.better)
-    arrow = f" {tag('span', sign[0], 'arrow', title=sign[1])}" if sign else ""
-    return f"{esc(metric.label)}{arrow}"
+    arrow = f" {html.tag('span', sign[0], 'arrow', title=sign[1])}" if sign else ""
+    return f"{html.esc(metric.label)}{arrow}"
 
 
 def meanings(results: Results, names: Iterable[str]) -> str:
     """What each metric means, folded."""
     known = map(results.metric, names)
-    lines = (tag("dt", esc(m.label)) + tag("dd", esc(m.meaning)) for m in known if m.meaning)
-    return folded("What the numbers mean", tag("dl", "".join(lines), "meanings"))
+    lines = (
+        html.tag("dt", html.esc(m.label)) + html.tag("dd", html.esc(m.meaning))
+        for m in known
+        if m.meaning
+    )
+    return html.folded("What the numbers mean", html.tag("dl", "".join(lines), "meanings"))
 
 
 def metric_heads(results: Results, names: Iterable[str]) -> str:
     """The first row of a table with a column a metric."""
     metrics = map(results.metric, names)
-    heads = (tag("th", metric_label(m), title=m.meaning) for m in metrics)
-    return tag("th", "Variant") + "".join(heads)
+    heads = (html.tag("th", metric_label(m), title=m.meaning) for m in metrics)
+    return html.tag("th", "Variant") + "".join(heads)
 
 
 def no_mean(columns: int, seeds: str) -> str:
     """The cell across a row without a healthy run; `seeds`: where their own values are."""
-    return tag("td", undefined(f"no healthy run to average; {seeds}"), colspan=columns)
+    return html.tag("td", html.undefined(f"no healthy run to average; {seeds}"), colspan=columns)
 
 
 def metric_rows(
@@ -108,8 +99,8 @@ def metric_rows(
     rows = ""
     for name in names:
         metric = results.metric(name)
-        head = esc(metric.label) + tag("code", esc(name))
-        rows += row(head, tags("td", cells_of(name)), title=metric.meaning)
+        head = html.esc(metric.label) + html.tag("code", html.esc(name))
+        rows += html.row(head, html.tags("td", cells_of(name)), title=metric.meaning)
     return rows
 
 
@@ -124,32 +115,34 @@ def summary_table(results: Results) -> str:
         if hopeless:  # no mean to show: the seeds' own values stand open below
             cells = no_mean(len(names) + 1, "each seed is listed below")
         else:
-            cells = tags("td", [_mean_l0(runs), *(_mean(runs, name) for name in names)])
+            cells = html.tags("td", [_mean_l0(runs), *(_mean(runs, name) for name in names)])
         toggle = (
             f'<button type="button" class="toggle" aria-expanded="{str(hopeless).lower()}" '
-            f'data-seeds="{index}">{counted(len(runs), "seed")}</button>'
+            f'data-seeds="{index}">{html.counted(len(runs), "seed")}</button>'
         )
-        bodies += tag("tbody", row(variant_name(results, variant) + toggle, cells))
+        bodies += html.tag("tbody", html.row(variant_name(results, variant) + toggle, cells))
         seeds = "".join(_seed_row(run, names) for run in runs)
-        bodies += tag("tbody", seeds, "seeds open" if hopeless else "seeds", id=f"seeds-{index}")
-    return table(metric_heads(results, [L0, *names]), bodies, id="summary-table")
+        bodies += html.tag(
+            "tbody", seeds, "seeds open" if hopeless else "seeds", id=f"seeds-{index}"
+        )
+    return html.table(metric_heads(results, [L0, *names]), bodies, id="summary-table")
 
 
 def _seed_row(run: RunRecord, names: Sequence[str]) -> str:
-    cells = tags("td", (score(run.metrics.get(name)) for name in [L0, *names]))
+    cells = html.tags("td", (html.score(run.metrics.get(name)) for name in [L0, *names]))
     kind = "unhealthy" if run.problems else "healthy"
-    return row(f"seed {fact(run.seed)} {health_badge(run)}", cells, kind)
+    return html.row(f"seed {html.fact(run.seed)} {health_badge(run)}", cells, kind)
 
 
 def health_badge(run: RunRecord) -> str:
     """Healthy, unhealthy or unchecked, in words."""
     if run.problems:
-        return tag("span", "unhealthy", "badge bad")
+        return html.tag("span", "unhealthy", "badge bad")
     if run.healthy is None:
-        return tag("span", "health not measured", "badge warn")
+        return html.tag("span", "health not measured", "badge warn")
     if run.warnings:
-        return tag("span", "warning", "badge warn")
-    return tag("span", "healthy", "badge good")
+        return html.tag("span", "warning", "badge warn")
+    return html.tag("span", "healthy", "badge good")
 
 
 def _mean(runs: Sequence[RunRecord], name: str) -> str:
@@ -157,18 +150,18 @@ def _mean(runs: Sequence[RunRecord], name: str) -> str:
     measured = [run.metrics[name] for run in runs if not run.problems and name in run.metrics]
     defined = [entry for entry in measured if number(entry.get("value")) is not None]
     if not defined:
-        return score(measured[0] if measured else None)
+        return html.score(measured[0] if measured else None)
     value, low, high = (
         _average([entry.get(key) for entry in defined]) for key in ("value", "low", "high")
     )
     left_out = ""
     if len(defined) < len(runs):
-        left_out = tag("span", f"{len(defined)} of {counted(len(runs), 'seed')}", "note")
-    return f"{shown(value)} {interval(low, high)}{left_out}"
+        left_out = html.tag("span", f"{len(defined)} of {html.counted(len(runs), 'seed')}", "note")
+    return f"{html.shown(value)} {html.interval(low, high)}{left_out}"
 
 
 def _mean_l0(runs: Sequence[RunRecord]) -> str:
-    return shown(_average([run.l0 for run in runs if not run.problems]))
+    return html.shown(_average([run.l0 for run in runs if not run.problems]))
 
 
 def _average(values: Sequence[Any]) -> float | None:
@@ -183,56 +176,40 @@ def all_metrics(results: Results) -> str:
     rows = metric_rows(
         results,
         [L0, *metric_names(results)],
-        lambda name: (score(run.metrics.get(name)) for run in runs),
+        lambda name: (html.score(run.metrics.get(name)) for run in runs),
     )
     compatible = [_compatible(run) for run in runs]
-    for name in dict.fromkeys(name for values in compatible for name in values):
-        cells = tags("td", (_compatible_value(values, name) for values in compatible))
-        rows += row(f"SAEBench-compatible{tag('code', esc(name))}", cells)
-    return table(tags("th", ["Metric", *(esc(run.label) for run in runs)]), rows, "small")
+    for name in dict.fromkeys(name for scores in compatible for name in scores):
+        cells = html.tags("td", (html.score(scores.get(name)) for scores in compatible))
+        rows += html.row(f"SAEBench-compatible{html.tag('code', html.esc(name))}", cells)
+    return html.table(
+        html.tags("th", ["Metric", *(html.esc(run.label) for run in runs)]), rows, "small"
+    )
 
 
-def _compatible(run: RunRecord) -> dict[str, Any]:
-    """The values in SAEBench's own formulas, flat; the schema may nest them in categories."""
-    flat: dict[str, Any] = {}
-    for result in run.evals.values():
-        for name, value in mapping(result.get("compatible")).items():
-            nested = isinstance(value, dict) and "value" not in value
-            flat.update(mapping(value) if nested else {name: value})
-    return flat
-
-
-def _compatible_value(values: dict[str, Any], name: str) -> str:
-    value = values.get(name)
-    if name not in values or isinstance(value, dict):
-        return score(value)
-    known = number(value)
-    return undefined("not a finite number") if known is None else show(known)
+def _compatible(run: RunRecord) -> dict[str, dict[str, Any]]:
+    """The scores in SAEBench's own formulas."""
+    scores = [mapping(result.get("compatible")) for result in run.evals.values()]
+    return {name: mapping(score) for some in scores for name, score in some.items()}
 
 
 def contrast_table(results: Results) -> str:
     """Treatment against baseline, metric by metric: paired difference, interval, verdict."""
     if not results.contrasts:
-        return absent(f"Contrasts: {MISSING}. Nothing was compared in this folder.")
+        return html.absent(f"Contrasts: {html.MISSING}. Nothing was compared in this folder.")
     rows = ""
     for contrast in results.contrasts:
         cells = [
             *(variant_name(results, name) for name in compared(contrast)),
             metric_label(results.metric(str(contrast.get("metric")))),
             _difference(contrast),
-            shown(contrast.get("detectable")),
+            html.shown(contrast.get("detectable")),
             verdict_badge(contrast),
         ]
-        rows += tag("tr", tags("td", cells))
-    heads = [
-        "Treatment",
-        "Baseline",
-        "Metric",
-        "Treatment \N{MINUS SIGN} baseline, 95 % interval",
-        "Detectable",
-        "Verdict",
-    ]
-    return table(tags("th", heads), rows, id="contrast-table") + note(
+        rows += html.tag("tr", html.tags("td", cells))
+    difference = "Treatment \N{MINUS SIGN} baseline, 95 % interval"
+    heads = ["Treatment", "Baseline", "Metric", difference, "Detectable", "Verdict"]
+    return html.table(html.tags("th", heads), rows, id="contrast-table") + html.note(
         "Difference of runs with the same seed, which saw the same tokens; the interval is over "
         "seeds, of each contrast alone. Better or worse: a paired t test says so at 5 % after "
         "Holm's correction for the number of contrasts on this page. Detectable: the smallest true "
@@ -250,10 +227,10 @@ def _difference(contrast: dict[str, Any]) -> str:
     """The paired difference with its interval, or why there is none."""
     value, reason = number(contrast.get("value")), contrast.get("reason")
     if value is None:
-        return undefined(reason or "the two cannot be compared")
-    remark = tag("span", esc(reason), "note") if reason else ""
-    bounds = interval(contrast.get("low"), contrast.get("high"))
-    return f"{tag('span', signed(value), 'value')} {bounds}{remark}"
+        return html.undefined(reason or "the two cannot be compared")
+    remark = html.tag("span", html.esc(reason), "note") if reason else ""
+    bounds = html.interval(contrast.get("low"), contrast.get("high"))
+    return f"{html.tag('span', html.signed(value), 'value')} {bounds}{remark}"
 
 
 def verdict_of(contrast: dict[str, Any]) -> str:
@@ -264,9 +241,9 @@ def verdict_of(contrast: dict[str, Any]) -> str:
 def verdict_badge(contrast: dict[str, Any]) -> str:
     """The verdict with colour and sign (never by colour alone)."""
     name = verdict_of(contrast)
-    verdict = VERDICTS.get(name, UNKNOWN)
-    sign = tag("span", verdict.sign, aria_hidden="true")
-    return tag("span", f"{sign} {esc(name)}", f"verdict {verdict.kind}")
+    verdict = VERDICTS.get(name, OTHER)
+    sign = html.tag("span", verdict.sign, aria_hidden="true")
+    return html.tag("span", f"{sign} {html.esc(name)}", f"verdict {verdict.kind}")
 
 
 WANTED = (
@@ -287,10 +264,10 @@ def facts_table(facts: dict[str, Any], wanted: Sequence[str] = WANTED) -> str:
     nobody recorded them.
     """
     rows = "".join(
-        row(esc(name.replace("_", " ")), tag("td", fact(facts.get(name))))
+        html.row(html.esc(name.replace("_", " ")), html.tag("td", html.fact(facts.get(name))))
         for name in dict.fromkeys([*wanted, *facts])
     )
-    return tag("table", rows, "facts", id="facts-table")
+    return html.tag("table", rows, "facts", id="facts-table")
 
 
 def config_table(results: Results) -> str:
@@ -298,19 +275,22 @@ def config_table(results: Results) -> str:
     configs = [_flatten(run.config) for run in results.runs]
     names = list(dict.fromkeys(name for config in configs for name in config))
     if not names:
-        return absent(f"Configuration of the runs: {MISSING}.")
+        return html.absent(f"Configuration of the runs: {html.MISSING}.")
     rows = "".join(
-        row(tag("code", esc(name)), tags("td", (_setting(config, name) for config in configs)))
+        html.row(
+            html.tag("code", html.esc(name)),
+            html.tags("td", (_setting(config, name) for config in configs)),
+        )
         for name in names
     )
-    heads = ["Field", *(esc(run.label) for run in results.runs)]
-    return table(tags("th", heads), rows, "small")
+    heads = ["Field", *(html.esc(run.label) for run in results.runs)]
+    return html.table(html.tags("th", heads), rows, "small")
 
 
 def _setting(config: dict[str, Any], name: str) -> str:
     if name not in config:
-        return tag("span", "not set", "note")
-    return tag("span", "off", "note") if config[name] is None else fact(config[name])
+        return html.tag("span", "not set", "note")
+    return html.tag("span", "off", "note") if config[name] is None else html.fact(config[name])
 
 
 def _flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -329,28 +309,23 @@ def health_lines(results: Results) -> str:
     # a summary repeats the runs' own warnings
     said = {f"{run.name}: {text}" for run, text in amber}
     others = [text for text in map(str, items(results.facts.get("warnings"))) if text not in said]
-    lines = [alarm(_of_run("Unhealthy run", *line)) for line in red]
-    lines += [tag("p", _of_run("Warning, run", *line), "caution") for line in amber]
-    lines += [tag("p", esc(text), "caution") for text in others]
+    lines = [html.alarm(_of_run("Unhealthy run", *line)) for line in red]
+    lines += [html.tag("p", _of_run("Warning, run", *line), "caution") for line in amber]
+    lines += [html.tag("p", html.esc(text), "caution") for text in others]
     return "".join(lines)
 
 
 def _of_run(what: str, run: RunRecord, text: str) -> str:
-    return f"{tag('b', f'{what} {esc(run.name)}')} ({esc(run.label)}): {esc(text)}"
+    return (
+        f"{html.tag('b', f'{what} {html.esc(run.name)}')} ({html.esc(run.label)}): {html.esc(text)}"
+    )
 
 
 def not_drawn(lines: Sequence[str]) -> str:
     """What a picture lacks, and why; `lines` are html already."""
-    return absent(f"Not drawn: {'; '.join(lines)}.") if lines else ""
+    return html.absent(f"Not drawn: {'; '.join(lines)}.") if lines else ""
 
 
 def seeds_legend(most: int) -> str:
     """Which line is which seed's, where a row has up to `most` of them."""
-    styles = {
-        "solid": "first",
-        "dashed": "second",
-        "dotted": "third",
-        "dash-dotted": "fourth",
-    }
-    text = ", ".join(f"{style} for the {seed}" for style, seed in [*styles.items()][:most])
-    return f"Lines: {text} seed of a variant." if most > 1 else ""
+    return f"Lines: {', '.join(LINES[:most])} seed of a variant." if most > 1 else ""

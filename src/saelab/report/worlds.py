@@ -6,25 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from saelab.evals import BATCH, EVALS
-from saelab.report import tables
+from saelab.report import html, tables
 from saelab.report.read import Results, RunRecord, items, mapping, number
-from saelab.report.text import (
-    MISSING,
-    absent,
-    alarm,
-    counted,
-    esc,
-    fact,
-    folded,
-    note,
-    row,
-    score,
-    show,
-    table,
-    tag,
-    tags,
-    undefined,
-)
 from saelab.train.health import EXPLAINED_VARIANCE, L0
 from saelab.types import Better
 
@@ -49,9 +32,9 @@ SANITY = {"True": ("good", "holds"), "False": ("bad", "fails")}
 
 def alarms(results: Results) -> str:
     """A red line for each sanity row that failed."""
-    lead = tag("b", "The world does not test what it should")
+    lead = html.tag("b", "The world does not test what it should")
     return "".join(
-        alarm(f"{lead}: {_meaning(check)} ({_expected(results, check)}).")
+        html.alarm(f"{lead}: {_meaning(check)} ({_expected(results, check)}).")
         for check in _sanity(results)
         if check.get("ok") is False
     )
@@ -63,25 +46,27 @@ def world_section(results: Results) -> str:
     """
     facts, names = results.facts, _names(results)
     plain, batch = ([key for key in names if key.endswith(BATCH) is ends] for ends in (False, True))
-    world = tag("b", esc(facts["world"])) if facts.get("world") else None
+    world = html.tag("b", html.esc(facts["world"])) if facts.get("world") else None
     lead = (
-        f"World {world or f'a world whose name was {MISSING}'}: "
-        f"{esc(facts.get('tests') or 'what it tests was not recorded')}"
+        f"World {world or f'a world whose name was {html.MISSING}'}: "
+        f"{html.esc(facts.get('tests') or 'what it tests was not recorded')}"
     )
     remark = (
         "Mean over seeds with its 95 % interval (Student t). Framed: its interval lies wholly on "
         "the better side of every other row's. The contrasts below are paired by seed and see "
         "smaller differences."
     )
-    every_metric = folded("All metrics, with the value of every seed", _all_means(results, plain))
+    every_metric = html.folded(
+        "All metrics, with the value of every seed", _all_means(results, plain)
+    )
     if batch:
         title = "The same with codes under batch selection in place of the threshold"
-        every_metric += folded(title, _all_means(results, batch))
+        every_metric += html.folded(title, _all_means(results, batch))
     return (
-        tag("p", lead, "lead")
+        html.tag("p", lead, "lead")
         + _sanity_list(results)
         + _means_table(results, [*ALWAYS, *_headline(results)])
-        + note(remark)
+        + html.note(remark)
         + every_metric
         + tables.meanings(results, plain)
     )
@@ -113,26 +98,30 @@ def _sanity_list(results: Results) -> str:
     for check in _sanity(results):
         kind, word = SANITY.get(str(check.get("ok")), ("warn", "not measured"))
         sentence = f"{_expected(results, check)}. Otherwise: {_meaning(check)}."
-        lines.append(f"{tag('span', word, f'badge {kind}')} {tag('span', sentence)}")
-    heading = tag("h3", "Does the world test what it should?")
-    return heading + tag("ul", tags("li", lines), "sanity") if lines else ""
+        lines.append(f"{html.tag('span', word, f'badge {kind}')} {html.tag('span', sentence)}")
+    heading = html.tag("h3", "Does the world test what it should?")
+    return heading + html.tag("ul", html.tags("li", lines), "sanity") if lines else ""
 
 
 def _meaning(check: dict[str, Any]) -> str:
-    return esc(str(check.get("meaning") or "no meaning was recorded").rstrip("."))
+    return html.esc(str(check.get("meaning") or "no meaning was recorded").rstrip("."))
 
 
 def _expected(results: Results, check: dict[str, Any]) -> str:
     """`Causal MCC of batch_topk should be at most 0.05, measured: 0.013`."""
     low, high, value = (number(check.get(key)) for key in ("low", "high", "value"))
     if low is None:
-        bounds = "recorded without bounds" if high is None else f"at most {fact(high)}"
+        bounds = "recorded without bounds" if high is None else f"at most {html.fact(high)}"
     else:
-        bounds = f"at least {fact(low)}" if high is None else f"{fact(low)} to {fact(high)}"
+        bounds = (
+            f"at least {html.fact(low)}"
+            if high is None
+            else f"{html.fact(low)} to {html.fact(high)}"
+        )
     metric = results.metric(str(check.get("metric")))
-    variant = tag("b", esc(check.get("variant") or "an unnamed variant"))
-    measured = MISSING if value is None else tag("b", show(value))
-    return f"{esc(metric.label)} of {variant} should be {bounds}, measured: {measured}"
+    variant = html.tag("b", html.esc(check.get("variant") or "an unnamed variant"))
+    measured = html.MISSING if value is None else html.tag("b", html.show(value))
+    return f"{html.esc(metric.label)} of {variant} should be {bounds}, measured: {measured}"
 
 
 def _names(results: Results) -> list[str]:
@@ -150,23 +139,25 @@ def _names(results: Results) -> list[str]:
 
 def _means_table(results: Results, names: Sequence[str]) -> str:
     if not results.means:
-        return absent(f"Means over seeds: {MISSING}. The value of every seed stands below.")
+        return html.absent(
+            f"Means over seeds: {html.MISSING}. The value of every seed stands below."
+        )
     best = {key: _best(results.means, key, results.metric(key).better) for key in names}
     rows = ""
     for variant in results.variants:
         runs = results.runs_of(variant)
         unhealthy = sum(bool(run.problems) for run in runs)
-        count = counted(len(runs), "seed") + (f", {unhealthy} unhealthy" if unhealthy else "")
-        head = tables.variant_name(results, variant) + tag("span", count, "note seeds-count")
+        count = html.counted(len(runs), "seed") + (f", {unhealthy} unhealthy" if unhealthy else "")
+        head = tables.variant_name(results, variant) + html.tag("span", count, "note seeds-count")
         if not results.means.get(variant) and unhealthy == len(runs):
             cells = tables.no_mean(len(names), "the value of every seed is below")
         else:
             cells = ""
             for key in names:
                 kind = "best" if best[key] == variant else None
-                cells += tag("td", score(_mean(results, variant, key)), kind)
-        rows += row(head, cells)
-    return table(tables.metric_heads(results, names), rows, id="means-table")
+                cells += html.tag("td", html.score(_mean(results, variant, key)), kind)
+        rows += html.row(head, cells)
+    return html.table(tables.metric_heads(results, names), rows, id="means-table")
 
 
 def _mean(results: Results, variant: str, key: str) -> dict[str, Any] | None:
@@ -201,13 +192,13 @@ def _all_means(results: Results, names: Sequence[str]) -> str:
     def cells_of(key: str) -> list[str]:
         means = {variant: _mean(results, variant, key) for variant in results.variants}
         return [
-            score(mean) + _seed_values(results.runs_of(variant), key, mean)
+            html.score(mean) + _seed_values(results.runs_of(variant), key, mean)
             for variant, mean in means.items()
         ]
 
-    heads = tags("th", ["Metric", *map(esc, results.variants)])
+    heads = html.tags("th", ["Metric", *map(html.esc, results.variants)])
     rows = tables.metric_rows(results, names, cells_of)
-    return note("Under each mean the value of every seed.") + table(heads, rows, "small")
+    return html.note("Under each mean the value of every seed.") + html.table(heads, rows, "small")
 
 
 def _seed_values(runs: Sequence[RunRecord], key: str, mean: dict[str, Any] | None) -> str:
@@ -220,11 +211,11 @@ def _seed_values(runs: Sequence[RunRecord], key: str, mean: dict[str, Any] | Non
     values = ""
     for run, entry in zip(runs, entries, strict=True):
         value = run.value(key)
-        text = MISSING if entry is None else undefined(entry.get("reason"))
-        text = text if value is None else show(value)
+        text = html.MISSING if entry is None else html.undefined(entry.get("reason"))
+        text = text if value is None else html.show(value)
         mark = "unhealthy" if run.problems else None
-        values += tag("span", f"{fact(run.seed)}: {text}", mark, title=mark)
-    return tag("span", values, "seed-values")
+        values += html.tag("span", f"{html.fact(run.seed)}: {text}", mark, title=mark)
+    return html.tag("span", values, "seed-values")
 
 
 def _said(entry: dict[str, Any], mean: dict[str, Any]) -> bool:

@@ -1,7 +1,7 @@
 """Numbers, names and hostile strings as html text, and the html elements that they stand in."""
 
-import html
 from collections.abc import Iterable
+from html import escape
 from typing import Any
 
 from saelab.report.read import number
@@ -9,7 +9,7 @@ from saelab.report.read import number
 
 def esc(value: Any) -> str:
     """`value` as text, safe in html content and in quoted attributes."""
-    return html.escape(visible(str(value)), quote=True)
+    return escape(visible(str(value)), quote=True)
 
 
 def visible(text: str) -> str:
@@ -17,9 +17,6 @@ def visible(text: str) -> str:
     or acts.
     """
     return "".join(chr(0x2400 + ord(c)) if ord(c) < 32 and c not in "\n\t" else c for c in text)
-
-
-# Elements -----------------------------------------------------------------------------------------
 
 
 def tag(name: str, content: str = "", kind: str | None = None, **attributes: Any) -> str:
@@ -73,8 +70,6 @@ def absent(content: str) -> str:
 
 
 MISSING = tag("span", "not measured", "missing")
-
-# Values -------------------------------------------------------------------------------------------
 
 
 def counted(n: int, noun: str) -> str:
