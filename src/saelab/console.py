@@ -181,8 +181,6 @@ def show_summary(console: Console, summary: Summary) -> None:
 
 def show_tables(console: Console, summary: Summary, evals: Sequence[str]) -> None:
     """The tables of the evaluations of one SAE, each with what to look for."""
-    if not evals:
-        return
     folder = summary.folder / "runs" / summary.rows[0]["run"]
     for values in read_tables(folder if folder.exists() else summary.folder, evals):
         table = _table(values.title, values.columns, whole=values.columns)

@@ -110,14 +110,12 @@ def _meaning(check: dict[str, Any]) -> str:
 def _expected(results: Results, check: dict[str, Any]) -> str:
     """`Causal MCC of batch_topk should be at most 0.05, measured: 0.013`."""
     low, high, value = (number(check.get(key)) for key in ("low", "high", "value"))
-    if low is None:
-        bounds = "recorded without bounds" if high is None else f"at most {html.fact(high)}"
+    if low is not None and high is not None:
+        bounds = f"{html.fact(low)} to {html.fact(high)}"
+    elif low is not None:
+        bounds = f"at least {html.fact(low)}"
     else:
-        bounds = (
-            f"at least {html.fact(low)}"
-            if high is None
-            else f"{html.fact(low)} to {html.fact(high)}"
-        )
+        bounds = "recorded without bounds" if high is None else f"at most {html.fact(high)}"
     metric = results.metric(str(check.get("metric")))
     variant = html.tag("b", html.esc(check.get("variant") or "an unnamed variant"))
     measured = html.MISSING if value is None else html.tag("b", html.show(value))

@@ -1,7 +1,7 @@
 import pytest
 
-from saelab.report.latents import _token
 from saelab.report.html import esc, fact, score, show, signed
+from saelab.report.latents import _token
 
 
 @pytest.mark.parametrize(
