@@ -22,7 +22,7 @@ ROWS = (
     ("testing",),
     ("experiments", "interop"),
     ("report",),
-    ("cli", "cli_synth", "console", "doctor", "__main__"),
+    ("cli", "cli_list", "cli_synth", "console", "doctor", "__main__"),
 )
 ROW = {part: row for row, parts in enumerate(ROWS) for part in parts}
 
@@ -117,6 +117,7 @@ ABOVE = (
     "experiments",
     "report",
     "cli",
+    "cli_list",
     "cli_synth",
     "console",
     "doctor",

@@ -1,8 +1,9 @@
-"""The command line: saelab demo | train | eval | run | synth | report | doctor. Flags come from the
-signatures below.
+"""The command line: saelab demo | train | eval | run | synth | report | list | doctor. Flags come
+from the signatures below.
 """
 
 import os
+import re
 import shlex
 import signal
 import sys
@@ -16,7 +17,8 @@ import tyro
 from tyro.conf import Positional, arg
 
 from saelab import __version__
-from saelab.cli_synth import OutFolder, synth
+from saelab.cli_list import show
+from saelab.cli_synth import Flag, OutFolder, separate, synth
 from saelab.numbers import nearest_name
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.threads import use_threads
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from saelab.experiments.plan import Plan
 
 SOURCE, OPTIM = Source(), Optim()
+LISTS = ("--evals", "--seeds", "--seed", "--l0", "--variants")
 Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
 Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
 Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
@@ -52,8 +55,8 @@ DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a langua
 and compare them.
 
 Start with `saelab demo`: a few minutes, no download. A command that was stopped goes on when it is
-given again. Help on a command: saelab train --help. With --debug (or SAELAB_DEBUG=1) an error shows
-its traceback."""
+given again. Help on a command: saelab train --help; what there is to choose from: saelab list. With
+--debug (or SAELAB_DEBUG=1) an error shows its traceback."""
 
 
 def demo(
@@ -114,7 +117,7 @@ def train(
         max_norm: leave out activations whose norm exceeds this multiple of the median norm
             (default: none are)
         text_column: the column of jsonl, parquet and Hugging Face rows that holds the text
-        evals: evaluations to make (default: the core scores)
+        evals: evaluations to make (default: the core scores); saelab list evals has all
         out: where results go (default: runs/<variant>-<id>)
     """
     from saelab.variants import parse_spec
@@ -124,7 +127,8 @@ def train(
     source = replace(SOURCE, model=model, hook=hook, **text, **reading)
     spec = replace(parse_spec(variant), n_latents=n_latents, l0=l0)
     optim = replace(OPTIM, lr=lr, warmup=warmup)
-    plan = _plan_of(tuple(Run(spec, source, optim, seed=seed) for seed in seeds), evals)
+    runs = tuple(Run(spec, source, optim, seed=seed) for seed in seeds)
+    plan = _plan_of(runs, separate(evals))
     _carry_out(plan, out or Path("runs") / plan.name, cache, threads=threads).check()
 
 
@@ -136,6 +140,7 @@ def evaluate(
     hook: Known = None,
     evals: Evals = (),
     out: OutFolder = None,
+    run_code: Annotated[Flag, arg(help_behavior_hint="")] = 0,
     threads: Threads = None,
 ) -> None:
     """Evaluate an SAE that is on disk, of a language model or a world, anew, and write a report.
@@ -145,20 +150,25 @@ def evaluate(
         model: language model (default: what the SAE was trained on; so for corpus and hook)
         corpus: text; its held-out part is used
         hook: where in the model
-        evals: evaluations to make (default: the core scores; in a world, all that it has)
+        evals: evaluations to make (default: the core scores; in a world, all that it has); saelab
+            list evals has all
         out: where results go (default: the run folder, or <SAE folder>-eval)
+        run_code: run the code in the folder, which an SAE of a class of its own is made by; read it
+            first
     """
     from saelab.console import listener, open_console, show_results
     from saelab.experiments.evaluate import evaluate as evaluation
     from saelab.interop.saebench import export
+    from saelab.sae.io import load_own_sae, load_sae
 
     use_threads(threads)
     flags = {"model": model, "corpus": corpus, "hook": hook}
     given = {name: value for name, value in flags.items() if value is not None}
     source = evaluation.source_of(folder, given) if given else None
-    hear = listener(open_console())
+    evals, hear = separate(evals), listener(open_console())
+    load = load_own_sae if run_code else load_sae
     summary = evaluation.evaluate(
-        folder, evals=evals, source=source, out=out, listener=hear, exports=[export]
+        folder, evals=evals, source=source, out=out, listener=hear, exports=[export], load=load
     )
     show_results(summary, evals).check()
 
@@ -223,6 +233,7 @@ COMMANDS = {
     "run": run,
     "synth": synth,
     "report": report,
+    "list": show,
     "doctor": doctor,
 }
 
@@ -233,9 +244,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAELAB_DEBUG", "") not in ("", "0")
-    argv = [word for word in argv if word != "--debug"]
-    if argv in ([], ["help"]):
-        argv = ["--help"]
+    argv = [_whole(word) for word in argv if word != "--debug"]
+    if argv[:1] in ([], ["help"]):
+        argv = [*argv[1:2], "--help"]
     if argv == ["--version"]:
         print(f"saelab {__version__}")
         return 0
@@ -246,6 +257,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
+        _check_lists(argv)
         tyro.extras.subcommand_cli_from_dict(
             COMMANDS, prog="saelab", description=DESCRIPTION, args=argv, use_underscores=True
         )
@@ -265,6 +277,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as problem:
         return _report_error(problem, debug)
     return 0
+
+
+def _whole(word: str) -> str:
+    """A whole number that is written as 1e6, in the digits that a count is read from."""
+    if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", word) and float(word).is_integer():
+        return str(int(float(word)))
+    return word
+
+
+def _check_lists(argv: Sequence[str]) -> None:
+    """Refuse a flag for several values that is given none: it would silently mean the default."""
+    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
+        if word in LISTS and following.startswith("--"):
+            raise ValueError(
+                f"{word} is given without a value; write one or several, or leave it out"
+            )
 
 
 def _report_error(problem: Exception, debug: bool) -> int:

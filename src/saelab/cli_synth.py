@@ -1,15 +1,18 @@
 """The command `saelab synth`: baselines and variants on worlds whose true features are known."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, UseAppendAction, UseCounterAction, arg
 
+from saelab.cli_list import worlds_text
+
 if TYPE_CHECKING:
     from saelab.experiments.tables.table import Table
 
 Flag = UseCounterAction[int]
-Names = Annotated[str, arg(metavar="NAME,NAME,...", help_behavior_hint="")]
+Names = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
 Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
 Changes = UseAppendAction[
     Annotated[
@@ -24,7 +27,7 @@ def synth(
     world: Annotated[Positional[str], arg(metavar="WORLD")] = "",
     *,
     list: Annotated[Flag, arg(help_behavior_hint="")] = 0,
-    variants: Names = "",
+    variants: Names = (),
     seeds: int = 5,
     first_seed: int = 0,
     l0: Numbers = (),
@@ -39,9 +42,9 @@ def synth(
     report.
 
     Args:
-        world: s1, s2, ...; saelab synth --list says what each one tests
+        world: s1, s2, ...; saelab list worlds says what each one tests
         list: list the worlds and what each one tests
-        variants: rows of the table, separated by commas (default: the baselines); a row with
+        variants: rows of the table (default: the baselines); a row with
             numbers of its own is NAME=VARIANT:SETTING=NUMBER:...
         seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very
             stream
@@ -61,10 +64,9 @@ def synth(
     from saelab.experiments.tables.table import Table, plan_of
 
     if list or not world:
-        _list()
+        print(worlds_text())
         return
-    given = tuple(name.strip() for name in variants.split(",") if name.strip())
-    names = given if variants else BASELINES
+    names = separate(variants) or BASELINES
     changed = dict(map(_number, changes))
     table = Table(world, names, tuple(range(first_seed, first_seed + seeds)), l0, changed, length)
     plan = plan_of(table)  # refuses what cannot work before anything is trained or tuned
@@ -89,16 +91,9 @@ def _carry_out(
     show_results(run_table(table, out, listener=hear, jobs=jobs)).check()
 
 
-def _list() -> None:
-    from saelab.synth.worlds import WORLDS
-
-    for name, entry in WORLDS.items():
-        setup = entry.setup
-        print(f"{name:9} {entry.tests}")
-        print(
-            f"{'':9} {setup.n_latents} latents, L0 {setup.k:g}, {setup.steps:,} steps of "
-            f"{setup.batch:,} activations"
-        )
+def separate(names: Sequence[str]) -> tuple[str, ...]:
+    """Names that were separated by spaces, commas or both."""
+    return tuple(name for word in names for name in word.replace(",", " ").split())
 
 
 def _number(text: str) -> tuple[str, float]:

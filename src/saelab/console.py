@@ -25,7 +25,7 @@ from saelab.runs import Run
 from saelab.train import Progress, Record
 from saelab.train.health import L0
 
-PLAIN_SECONDS = 10.0  # between lines where the output is no terminal
+PLAIN_SECONDS = 60.0  # between lines where the output is no terminal
 LOG_WIDTH = 120  # of tables there
 SHORT = 5  # places of the short table of a terminal; the page has room for all headlines
 
@@ -50,7 +50,7 @@ def _label(run: Run) -> str:
 
 
 class PlainListener:
-    """A line per run every ten seconds."""
+    """A line per run every minute."""
 
     def __init__(self, console: Console):
         self.console = console
