@@ -79,8 +79,10 @@ def check(run: Run, measured: Measured) -> Health:
         )
     steered = run.spec.settings.get("coefficient", 0) <= 0
     if steered and measured.l0 > 0 and abs(measured.l0 / run.spec.l0 - 1) > MAX_L0_ERROR:
+        script = "change the sparsity in its loss, or " if run.code else ""
         warnings.append(
-            f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; train longer"
+            f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; {script}train "
+            "longer"
         )
     return Health(not problems, tuple(problems), tuple(warnings))
 
