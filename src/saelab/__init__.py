@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from saelab.ground.read_texts import read_texts
     from saelab.lm.model import load_model
     from saelab.runs import Optim, Run, Source, Spec
-    from saelab.sae.io import load_sae, save_sae
+    from saelab.sae.io import load_own_sae, load_sae, save_sae
     from saelab.sae.module import SAE
     from saelab.types import Hook, Score
 
@@ -35,6 +35,7 @@ _HOMES = {
     "execute": "saelab.experiments.run.execute",
     "load_model": "saelab.lm.model",
     "read_texts": "saelab.ground.read_texts",
+    "load_own_sae": "saelab.sae.io",
     "load_sae": "saelab.sae.io",
     "save_sae": "saelab.sae.io",
 }
@@ -53,6 +54,7 @@ __all__ = [
     "evaluate",
     "execute",
     "load_model",
+    "load_own_sae",
     "load_sae",
     "read_texts",
     "save_sae",

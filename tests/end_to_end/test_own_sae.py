@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from end_to_end.test_experiment import ROOT, SMALL, bench, drive, home, script  # noqa: F401
+from saelab.experiments.evaluate.evaluate import evaluate
 from saelab.experiments.folders import stored_run
 from saelab.ground.ground import open_ground
-from saelab.sae.io import load_sae
+from saelab.runs import Source
+from saelab.sae.io import load_own_sae, load_sae
 from saelab.sae.own import OwnSAE
 
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
@@ -47,9 +49,9 @@ def test_a_class_of_ones_own_is_evaluated_as_itself(bench, monkeypatch):  # noqa
     script(bench, changes, edit=("def build(d_in: int)", OWN))
     assert drive(bench, monkeypatch) == 0
     (folder,) = Path("run_1/runs").iterdir()
-    with pytest.raises(ValueError, match=r"a class of its own, CustomSAE, .* run_code=True"):
+    with pytest.raises(ValueError, match=r"a class of its own, CustomSAE, .*load_own_sae"):
         load_sae(folder)
-    sae = load_sae(folder, run_code=True)
+    sae = load_own_sae(folder)
     assert isinstance(sae, OwnSAE) and sae.W_enc.shape == (32, 64)
     held = open_ground(stored_run(folder).source).held_out()
     x = torch.cat([windows.flat for windows, _ in held.batches]).double()
@@ -68,6 +70,8 @@ def test_a_class_of_ones_own_is_evaluated_as_itself(bench, monkeypatch):  # noqa
     )
     health = json.loads((folder / "health.json").read_text())
     assert health["healthy"] and "change the sparsity in its loss" in health["warnings"][-1]
+    with pytest.raises(ValueError, match=r"SAE of width 32, and activations of pylm .* width 256"):
+        evaluate(folder, source=Source(), load=load_own_sae)
     info = json.loads(Path("run_1/final_info.json").read_text())["model_layer_1"]["means"]
     assert info["explained_variance"] == scores["explained_variance"]["value"]
 

@@ -84,18 +84,44 @@ def checksum(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def load_sae(
-    folder: str | os.PathLike[str], *, run_code: bool = False, module: OwnSAE | None = None
-) -> SAE:
+def load_sae(folder: str | os.PathLike[str], *, module: OwnSAE | None = None) -> SAE:
     """Read an SAE back from its folder, or from the folder of its run.
 
-    An SAE of somebody's own class is made by the code that lies beside its tensors (`own.py`),
-    which runs only with `run_code=True`; or its tensors are put into `module`, a fresh one of the
-    same class. Raises `FileNotFoundError` when the folder is none, `CorruptFile` when one of its
-    files is damaged, holds what no SAE has, or does not fit the other; `ValueError` for code that
-    may not run.
+    The tensors of an SAE of somebody's own class are put into `module`, a fresh one of that class;
+    without one see `load_own_sae`. Raises `FileNotFoundError` when the folder is none,
+    `CorruptFile` when one of its files is damaged, holds what no SAE has, or does not fit the
+    other; `ValueError` for an SAE that only its own code can make.
     """
-    folder = Path(folder)
+
+    def given(folder: Path, config: Mapping[str, Any]) -> OwnSAE:
+        if module is not None:
+            return module
+        raise ValueError(
+            f"{folder} holds an SAE of a class of its own, {config['class']}, and loading it runs "
+            f"{folder / CODE}; read that file, then say saelab.load_own_sae(folder), or --run_code "
+            "on the command line"
+        )
+
+    return _load(Path(folder), given)
+
+
+def load_own_sae(folder: str | os.PathLike[str]) -> SAE:
+    """`load_sae`, and an SAE of somebody's own class is made by the code beside its tensors.
+
+    That code (`own.py`) runs with all your rights: read it first if you did not write it. Raises as
+    `load_sae` does.
+    """
+
+    def made(folder: Path, config: Mapping[str, Any]) -> OwnSAE:
+        written = module_from(folder, config["d_in"])
+        module = getattr(written, "sae", written)  # of a Variant
+        source = (folder / CODE).read_text(encoding="utf-8")
+        return OwnSAE(module, config["d_in"], hook=_hook(config), source=source)
+
+    return _load(Path(folder), made)
+
+
+def _load(folder: Path, own: Callable[[Path, Mapping[str, Any]], OwnSAE]) -> SAE:
     if not (folder / "sae.json").exists() and (folder / "sae" / "sae.json").exists():
         folder = folder / "sae"
     if not (folder / "sae.json").exists():
@@ -107,9 +133,7 @@ def load_sae(
     tensors = read_tensors(folder / "sae.safetensors")
     try:
         _check_tensors(folder, config, tensors)
-        sae = (
-            _own(folder, config, run_code, module) if config["activation"] == KIND else _sae(config)
-        )
+        sae = own(folder, config) if config["activation"] == KIND else _sae(config)
         sae.load_state_dict(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise CorruptFile(
@@ -117,6 +141,7 @@ def load_sae(
             "them"
         ) from error
     sae.meta = config.get("meta", {})
+    # what is asked of an SAE beyond what `OwnSAE` has, its module answers
     return cast(SAE, sae.requires_grad_(False))
 
 
@@ -129,22 +154,6 @@ def _sae(config: Mapping[str, Any]) -> SAE:
     # older folders have neither
     extra = {name: config.get(name, 0.0) for name in ("refine", "leave_one_out")}
     return SAE(config["d_in"], config["n_latents"], act, blocks=blocks, hook=_hook(config), **extra)
-
-
-def _own(folder: Path, config: Mapping[str, Any], run_code: bool, module: OwnSAE | None) -> OwnSAE:
-    """An untrained SAE of the class whose tensors lie in the folder."""
-    if module is not None:
-        return module
-    if not run_code:
-        raise ValueError(
-            f"{folder} holds an SAE of a class of its own, {config['class']}, and loading it runs "
-            f"{folder / CODE}; read that file, then say load_sae(folder, run_code=True), or "
-            "--run_code on the command line"
-        )
-    written = module_from(folder, config["d_in"])
-    own = getattr(written, "sae", written)  # of a Variant
-    source = (folder / CODE).read_text(encoding="utf-8")
-    return OwnSAE(own, config["d_in"], hook=_hook(config), source=source)
 
 
 def _hook(config: Mapping[str, Any]) -> Hook | None:
