@@ -100,7 +100,7 @@ def test_a_zero_initialised_sae_ends_unhealthy(variant):
     result = finished(Training([a_run(variant)], SparseSource(), build=zeroed)).results()[0]
     assert not result.health.healthy
     assert [p.split(":")[0] for p in result.health.problems] == [
-        "NothingActive",
+        "ZeroWeights",
         "NoBetterThanMean",
     ]
     assert result.measured.l0 == 0 and result.measured.dead == 1.0
