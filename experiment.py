@@ -1,9 +1,10 @@
 """One experiment in one file. Edit it, then run `python experiment.py --out_dir=run_1`.
 
-A new idea is an edit of this file and nothing else: change `build`, or write a loss term and add it
-there. Before the language model loads, two steps on random activations find undefined names and
-wrong shapes. Results: final_info.json, report.html and the SAE folders in run_1, and a section of
-notes.txt.
+A new idea is an edit of this file and nothing else: change `build`, write a loss term and add it
+there, or write an SAE class of your own (`examples` has five such edits). Before the language model
+loads, two steps on random activations find undefined names and wrong shapes, and what is saved is
+loaded again and compared. Results: final_info.json, report.html and the SAE folders in run_1, and a
+block in notes.txt.
 """
 
 import os
@@ -14,10 +15,11 @@ from pathlib import Path
 try:
     from saelab.threads import calm
 except ModuleNotFoundError:
-    python = Path(__file__).resolve().parent / ".venv" / "bin" / "python"
-    if python.exists() and "SAELAB_REEXEC" not in os.environ:
+    folders = Path(__file__).resolve().parents[:2]  # the second one for a script in examples
+    beside = [python for folder in folders if (python := folder / ".venv/bin/python").exists()]
+    if beside and "SAELAB_REEXEC" not in os.environ:
         os.environ["SAELAB_REEXEC"] = "1"
-        os.execv(python, [str(python), *sys.argv])
+        os.execv(beside[0], [str(beside[0]), *sys.argv])
     sys.exit(
         "saelab is not installed for this Python; run `make demo` once, then this command again"
     )

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from saelab.experiments.evaluate.evaluate import evaluate
     from saelab.experiments.plan import Contrast, Plan
     from saelab.experiments.run.execute import execute
+    from saelab.ground.read_texts import read_texts
     from saelab.lm.model import load_model
     from saelab.runs import Optim, Run, Source, Spec
-    from saelab.sae.io import load_sae, save_sae
+    from saelab.sae.io import load_own_sae, load_sae, save_sae
     from saelab.sae.module import SAE
     from saelab.types import Hook, Score
 
@@ -33,6 +34,8 @@ _HOMES = {
     "evaluate": "saelab.experiments.evaluate.evaluate",
     "execute": "saelab.experiments.run.execute",
     "load_model": "saelab.lm.model",
+    "read_texts": "saelab.ground.read_texts",
+    "load_own_sae": "saelab.sae.io",
     "load_sae": "saelab.sae.io",
     "save_sae": "saelab.sae.io",
 }
@@ -51,7 +54,9 @@ __all__ = [
     "evaluate",
     "execute",
     "load_model",
+    "load_own_sae",
     "load_sae",
+    "read_texts",
     "save_sae",
     "train_sae",
 ]

@@ -10,8 +10,11 @@ from saelab.threads import calm
 def main() -> int:
     """Run the command line and return its exit code, see `saelab.cli.main`."""
     calm()
-    from saelab.cli import main as run
-
+    try:
+        from saelab.cli import main as run
+    except KeyboardInterrupt:  # imports take seconds, and nothing has begun yet
+        sys.stderr.write("\nsaelab: stopped before it began.\n")
+        return 130
     return run()
 
 

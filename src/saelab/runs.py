@@ -104,13 +104,17 @@ class Run:
     source: Source | WorldSource
     optim: Optim = field(default_factory=Optim)
     seed: int = 0  # of the SAE's initial weights and its own randomness
+    # identity of the script that builds the SAE; empty: the table of variants builds it
+    code: str = ""
 
     @property
     def config(self) -> dict[str, Any]:
-        """Nested plain fields, for json. Without parts there is no word of them, so that runs from
-        before there were any keep their identity.
+        """Nested plain fields, for json. Without parts or code there is no word of them, so that
+        runs from before there were any keep their identity.
         """
         config = asdict(self)
+        if not self.code:
+            del config["code"]
         if not self.spec.parts:
             del config["spec"]["parts"]
         return config

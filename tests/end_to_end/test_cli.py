@@ -15,9 +15,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+import saelab
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.cli import COMMANDS, main
 from saelab.experiments.compare.summary import Summary
+from saelab.experiments.run.lock import LOCK
 from saelab.runs import Spec
 from saelab.store import file_hash, read_json
 from saelab.variants import BASES, PARTS, ROWS
@@ -154,15 +156,9 @@ def test_eval_on_another_text_leaves_the_runs_own_numbers(trained, tmp_path, cap
 
 
 def test_an_all_zero_sae_is_never_a_silent_number(trained, world, tmp_path, capsys):
-    source = runs_of(trained)[0] / "sae"
-    folder = tmp_path / "zero"
-    folder.mkdir()
-    tensors = load_file(source / "sae.safetensors")
-    save_file(
-        {name: torch.zeros_like(tensor) for name, tensor in tensors.items()},
-        folder / "sae.safetensors",
-    )
-    (folder / "sae.json").write_text((source / "sae.json").read_text())
+    sae, folder = saelab.load_sae(runs_of(trained)[0]), tmp_path / "zero"
+    sae.load_state_dict({key: torch.zeros_like(value) for key, value in sae.state_dict().items()})
+    saelab.save_sae(sae, folder, sae.meta)
     assert main(["eval", str(folder)]) == 1
     row = read_json(tmp_path / "zero-eval" / "summary.json")["rows"][0]
     assert row["healthy"] is False and row["l0"] == 0
@@ -173,7 +169,6 @@ def test_an_all_zero_sae_is_never_a_silent_number(trained, world, tmp_path, caps
 
 
 def test_python_in_ten_lines(world, tmp_path):
-    import saelab
 
     source = saelab.Source(
         str(world / "model"), str(world / "text.txt"), "layers.1", 64, tokens=5_000, batch=500
@@ -353,7 +348,7 @@ def test_a_full_disk_leaves_nothing_half_written(world, tmp_path, monkeypatch, c
         and "run the same command again" in error
         and "Traceback" not in error
     )
-    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+    assert not [path for path in out.rglob("*") if path.name.startswith(".") and path.name != LOCK]
     monkeypatch.setattr(os, "fsync", real)
     assert main(command) == 0
 

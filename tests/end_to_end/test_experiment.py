@@ -58,9 +58,15 @@ def script(path, changes=None, edit=("", "")):
     path.write_text(text.replace(*edit) if edit[0] else text)
 
 
-def drive(path, monkeypatch, out="run_1"):
+def block_of(notes):
+    text = notes.read_text()
+    start, last = text.index("## run_1 (written by saelab)\n"), "## end of run_1\n"
+    return text[start : text.index(last) + len(last)]
+
+
+def drive(path, monkeypatch, out="run_1", more=()):
     """Run the script's main part in this process: exit code, or 0."""
-    monkeypatch.setattr(sys, "argv", [path.name, f"--out_dir={out}"])
+    monkeypatch.setattr(sys, "argv", [path.name, f"--out_dir={out}", *more])
     names = {"__file__": str(path), "__name__": "script"}
     exec(compile(path.read_text(), str(path), "exec"), names)
     try:
@@ -102,7 +108,9 @@ def test_final_info_has_the_structure_its_readers_know(bench):
     assert len(folders) == 4
     assert sorted(load_sae(folder).hook.layer for folder in folders) == [1, 1, 2, 2]
     assert Path("run_1/report.html").exists()
-    assert Path("notes.txt").read_text().startswith("## run_1\nmodel_layer_1: l0 ")
+    assert (
+        Path("notes.txt").read_text().startswith("## run_1 (written by saelab)\nmodel_layer_1: l0 ")
+    )
 
 
 def test_finished_changed_failed(bench, monkeypatch, capsys):
@@ -113,18 +121,29 @@ def test_finished_changed_failed(bench, monkeypatch, capsys):
     assert Path("run_1/final_info.json").stat().st_mtime_ns == written
     assert not list(Path().glob("run_1.failed-*"))
 
-    script(bench, {"layers": "[1]", "seeds": "[1]"})
-    assert drive(bench, monkeypatch) == 0
-    assert Path("run_1.failed-1/final_info.json").stat().st_mtime_ns == written
-    assert Path("notes.txt").read_text().count("## run_1\n") == 1
+    notes = Path("notes.txt")
+    notes.write_text(f"First of all: why?\n{notes.read_text()}## run_1\nIt converges early.\n")
+    mine = notes.read_text().replace(block_of(notes), "")
+    (first,) = Path("run_1/runs").iterdir()
+    script(bench, {"layers": "[1]", "seeds": "[0]", "overlap_weight": "0.02"})
+    assert drive(bench, monkeypatch) == 1
+    end = capsys.readouterr().err[-1500:]
+    assert "holds a finished experiment of another script" in end and "--replace" in end
+    assert Path("run_1/final_info.json").stat().st_mtime_ns == written
+
+    before = block_of(notes)
+    assert drive(bench, monkeypatch, more=("--replace",)) == 0
+    assert Path("run_1.before-1/final_info.json").stat().st_mtime_ns == written
+    assert [folder.name for folder in Path("run_1/runs").iterdir()] != [first.name]
+    assert block_of(notes) != before and notes.read_text().replace(block_of(notes), "") == mine
 
     script(bench, {"layers": "[1]", "seeds": "[2]"})
     monkeypatch.setattr(Summary, "check", unhealthy)
-    assert drive(bench, monkeypatch) == 1
+    assert drive(bench, monkeypatch, more=("--replace",)) == 1
     assert "FAILED  cause: 1 of 1 runs is unhealthy" in capsys.readouterr().err[-1500:]
     assert Path("run_1/failed.txt").exists() and not Path("run_1/final_info.json").exists()
     assert drive(bench, monkeypatch) == 1  # started anew, the failed one kept
-    assert Path("run_1.failed-3/failed.txt").exists()
+    assert Path("run_1.failed-1/failed.txt").exists()
 
 
 def unhealthy(_summary):
@@ -169,7 +188,7 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
         ),
         (
             ("    return replace(\n        base", "    base = replace(\n        base"),
-            ["build returned NoneType", "must return a Variant"],
+            ["build returned NoneType", "must return a Variant or a module"],
         ),
         (
             ("num_tokens = ", "num_token = "),
@@ -182,7 +201,7 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
         (("layers = [1, 2]", "layers = [9]"), ["layer 9 is out of range", "layers 0 to 3"]),
         (
             ("learning_rate = None", "learning_rate = 1e38"),
-            ["the loss became nan at step 2; lower the learning rate"],
+            ["the loss became nan at step 2", "lower the learning rate"],
         ),
         (("seeds = [0, 1]", "seeds = []"), ["give at least one of each"]),
         (("l0 = 8", "l0 = None"), ["l0 is None and sparsity_penalty is None; give one of them"]),

@@ -16,8 +16,11 @@ from saelab.experiments.plan import Plan, run_from_config, run_id, run_name
 from saelab.runs import Run
 from saelab.sae.io import load_sae
 from saelab.sae.module import SAE
+from saelab.sae.own import OwnSAE
 from saelab.store import CorruptFile, canonical_json, read_json, read_lines, write_json, write_text
 from saelab.train.health import Health
+from saelab.train.loop import Build
+from saelab.types import Hook
 
 RUN_FORMAT = 1
 # what experiment.py puts into a folder before the plan is there
@@ -84,9 +87,14 @@ class RunFolder:
         }
         write_json(self.path / "health.json", record)
 
-    def load(self) -> SAE:
-        """The trained SAE."""
-        return load_sae(self.sae)
+    def load(self, build: Build | None = None) -> SAE:
+        """The trained SAE. `build` makes a fresh one where it is of somebody's own class."""
+        if build is None:
+            return load_sae(self.sae)
+        record = read_json(self.sae / "sae.json")
+        hook = Hook.from_name(record["hook"])
+        fresh = build(self.run.spec, record["d_in"], self.run.seed, hook).sae
+        return load_sae(self.sae, module=fresh if isinstance(fresh, OwnSAE) else None)
 
     def meta(self) -> dict[str, Any]:
         """What was recorded beside the SAE (facts of its training); empty when it has none."""
@@ -154,6 +162,12 @@ def _has_results(out: Path) -> bool:
     )
 
 
+def check_folder(out: Path) -> None:
+    """Raise `NotADirectoryError` where the output folder is a file."""
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(f"{out} is a file; give a folder as --out")
+
+
 def claim(plan: Plan, out: Path) -> None:
     """Make `out` this plan's own folder: a plan of the same name goes on there, another is refused.
 
@@ -161,8 +175,7 @@ def claim(plan: Plan, out: Path) -> None:
     `NotADirectoryError` for a file.
     """
     out = Path(out)
-    if out.exists() and not out.is_dir():
-        raise NotADirectoryError(f"{out} is a file; give a folder as --out")
+    check_folder(out)
     path = out / "plan.json"
     if path.exists():
         record = read_json(path)

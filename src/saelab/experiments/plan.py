@@ -104,7 +104,7 @@ def run_from_config(config: dict[str, Any]) -> Run:
         if "world" in config["source"]
         else Source(**config["source"])
     )
-    return Run(spec, source, optim, config["seed"])
+    return Run(spec, source, optim, config["seed"], config.get("code", ""))
 
 
 def single(run: Run, evals: tuple[str, ...] = ()) -> Plan:

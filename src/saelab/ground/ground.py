@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from saelab.ground.held_out import HeldOut
 from saelab.ground.model import ModelGround
-from saelab.ground.preflight import check_source
+from saelab.ground.preflight import check_source, width_of
 from saelab.ground.stream import ActivationStream
 from saelab.ground.world import WorldGround
 from saelab.runs import Source, WorldSource
@@ -81,15 +81,18 @@ class Kind:
     # refuses what cannot work, without loading a model; raises `ValueError` or `FileNotFoundError`
     check: Callable[[Any], object]
     open: Callable[[Any], Ground]
+    width: Callable[[Any], int]  # of its activations, without loading a model
     # of torch, where results are reported for that number; None: as many as the user wants
     threads: int | None = None
     short: bool = False  # its streams are many and short: progress is shown of all of them together
 
 
 GROUNDS: dict[type, Kind] = {
-    Source: Kind(check_source, ModelGround),
+    Source: Kind(check_source, ModelGround, width_of),
     # products this small gain nothing from more threads, and results depend on the number
-    WorldSource: Kind(build_world, WorldGround, threads=1, short=True),
+    WorldSource: Kind(
+        build_world, WorldGround, lambda s: build_world(s).d_in, threads=1, short=True
+    ),
 }
 
 

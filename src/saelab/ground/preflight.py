@@ -27,6 +27,11 @@ def check_source(source: Source) -> None:
     check_corpus(source)
 
 
+def width_of(source: Source) -> int:
+    """Width D of the activations of `source`, from the model's configuration."""
+    return load_config(source.model).get_text_config().hidden_size
+
+
 def _check_numbers(source: Source) -> None:
     for name in _COUNTS:
         value = getattr(source, name)

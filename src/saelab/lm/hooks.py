@@ -97,6 +97,12 @@ def parse_hook(spelling: str, config_or_model: PreTrainedConfig | PreTrainedMode
     layout = config_or_model if isinstance(config_or_model, Layout) else layout_of(config_or_model)
     if spelling == "middle":
         return Hook(max(layout.n_layers // 2 - 1, 0))
+    if re.search(r"\.-\d+\b", spelling):
+        raise ValueError(
+            f"hook {spelling!r}: layers are counted from the first one; this "
+            f"{layout.architecture} has layers 0 to {layout.n_layers - 1}, so the last one is "
+            f"layers.{layout.n_layers - 1}"
+        )
     hook = Hook.from_name(spelling) if _is_hook_name(spelling) else _from_path(spelling, layout)
     if not 0 <= hook.layer < layout.n_layers:
         raise ValueError(

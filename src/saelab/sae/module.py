@@ -4,6 +4,7 @@ W_dec + b_dec.
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,13 @@ class SAE(nn.Module):
             self.register_buffer("drop_below", torch.zeros(()))
         self.blocks = dict(blocks or {})
         self.hook = hook
+        self.meta: Mapping[str, Any] = {}  # of one that was loaded: its run, what it was trained on
+
+    def __repr__(self) -> str:
+        place = "no hook" if self.hook is None else self.hook.name
+        asked = self.meta.get("run", {}).get("spec", {}).get("l0")
+        trained = "" if asked is None else f", trained for L0 {asked:g}"
+        return f"SAE({self.name}: width {self.d_in}, {self.n_latents} latents, {place}{trained})"
 
     @property
     def d_in(self) -> int:
@@ -169,9 +177,20 @@ class SAE(nn.Module):
                     / 2
                 )
 
+    @property
+    def name(self) -> str:
+        """Its activation."""
+        return self.act.name
+
+    @torch.no_grad()
+    def start_at_(self, mean: Tensor) -> None:
+        """Set the decoder's bias to the mean `[D]` of the activations, before the first step."""
+        self.b_dec.copy_(mean)
+
     @torch.no_grad()
     def project_(self) -> None:
-        """Decoder rows back to unit norm."""
+        """Decoder rows back to unit norm, the activation's parameters into their range."""
+        self.act.project_()
         self.W_dec.div_(self.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12))
 
     @torch.no_grad()

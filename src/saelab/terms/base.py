@@ -139,6 +139,8 @@ class Step:
 
 
 TermFunction = Callable[[Step], Tensor]
+# a scalar, or a scalar and the values of what it is made of, for the log
+LossFunction = Callable[[Step], Tensor | tuple[Tensor, Mapping[str, Tensor]]]
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Term:
     """
 
     name: str
-    fn: TermFunction
+    fn: LossFunction
     weight: Number = 1.0
 
 
@@ -172,6 +174,11 @@ class Objective(nn.Module):
             weight = value_at(term.weight, step.progress)
             if weight != 0:
                 value = term.fn(step)
+                if isinstance(value, tuple):
+                    value, pieces = value
+                    values |= {
+                        key: torch.as_tensor(piece).detach() for key, piece in pieces.items()
+                    }
                 total = total + weight * value
                 values[term.name] = value.detach()
         return total, values

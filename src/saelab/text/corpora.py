@@ -165,16 +165,19 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[str, str]]:
                     f"corpus {path}, line {number}: not a line of UTF-8 json ({error})"
                 ) from error
             if not isinstance(row, dict) or not isinstance(row.get(column), str):
-                has = (
-                    f"its columns are {', '.join(row)}"
-                    if isinstance(row, dict)
-                    else "it is no object"
-                )
                 raise ValueError(
-                    f"corpus {path}, line {number}: no text in column {column!r}; {has} (see "
-                    "text_column)"
+                    f"corpus {path}, line {number}: {_lacking(row, column)} (see text_column)"
                 )
             yield "", row[column]
+
+
+def _lacking(row: object, column: str) -> str:
+    """What is wrong with a row that has no text in `column`."""
+    if not isinstance(row, dict):
+        return f"it is {type(row).__name__}, not an object with a column {column!r}"
+    if column in row:
+        return f"column {column!r} holds {type(row[column]).__name__}, not text"
+    return f"there is no column {column!r}; its columns are {', '.join(row) or 'none'}"
 
 
 def _parquet(path: Path, column: str) -> Iterator[tuple[str, str]]:

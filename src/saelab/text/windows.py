@@ -101,7 +101,7 @@ def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
     # BOS belongs to what follows
     numbers = np.where(windows < 0, np.roll(doc[windows], -1, 1), doc[windows])
     special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    dropped, keep = _hygiene(tokens, special)
+    dropped, keep = hygiene(tokens, special)
     return TokenWindows(
         tokens=torch.from_numpy(tokens.astype(np.int32)),
         doc=torch.from_numpy(numbers.astype(np.int32)),
@@ -233,7 +233,7 @@ def _cut(ids: np.ndarray, context: int, start_id: int | None) -> np.ndarray:
     return indices
 
 
-def _hygiene(
+def hygiene(
     tokens: np.ndarray, special: dict[str, int | None]
 ) -> tuple[dict[str, float], np.ndarray]:
     """Share of positions left out by reason (an id with two roles counts for the first), and what

@@ -41,6 +41,7 @@ class Measured:
     l0: float
     explained_variance: float
     dead: float  # share of latents
+    reads_nothing: bool = False  # every direction is 0
 
 
 @dataclass(frozen=True)
@@ -57,11 +58,19 @@ def check(run: Run, measured: Measured) -> Health:
     problems, warnings = [], []
     if measured.steps < 1:
         problems.append("NoSteps: trained for 0 steps; raise tokens or lower batch")
-    if measured.l0 == 0:
+    fixed = run.spec.settings.get("coefficient", 0)
+    if measured.reads_nothing:
         problems.append(
-            "NothingActive: L0 is 0, no latent ever fires; lower the learning rate or the "
-            "sparsity coefficient"
+            "ZeroWeights: every direction of the SAE is 0; its weights were never initialised, or "
+            "a term of the loss drove them there"
         )
+    elif measured.l0 == 0:
+        cause = (
+            f"the penalty's coefficient {fixed:g} is far too strong, lower it"
+            if fixed > 0
+            else "a penalty in the loss is too strong, or the learning rate is: lower it"
+        )
+        problems.append(f"NothingActive: L0 is 0, no latent ever fires; {cause}")
     ev = measured.explained_variance
     if not math.isfinite(ev):
         problems.append(
@@ -77,10 +86,11 @@ def check(run: Run, measured: Measured) -> Health:
         warnings.append(
             f"{measured.dead:.0%} of the latents are dead; train longer, or use fewer latents"
         )
-    steered = run.spec.settings.get("coefficient", 0) <= 0
-    if steered and measured.l0 > 0 and abs(measured.l0 / run.spec.l0 - 1) > MAX_L0_ERROR:
+    if fixed <= 0 and measured.l0 > 0 and abs(measured.l0 / run.spec.l0 - 1) > MAX_L0_ERROR:
+        script = "change the sparsity in its loss, or " if run.code else ""
         warnings.append(
-            f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; train longer"
+            f"L0 is {measured.l0:.1f}, over 5 % from the {run.spec.l0:g} asked for; {script}train "
+            "longer"
         )
     return Health(not problems, tuple(problems), tuple(warnings))
 

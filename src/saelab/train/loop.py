@@ -190,6 +190,7 @@ class Training:
             l0=float((z > 0).sum()) / len(z),
             explained_variance=float(1 - error / spread),
             dead=float(((z > 0).sum(0) == 0).logical_and(member.dead).float().mean()),
+            reads_nothing=not sae.directions.any(),
         )
         sae.fold_scale_(member.scale)
         return Trained(member.run, sae, check(member.run, measured), measured)

@@ -64,8 +64,7 @@ class Member:
         self.mean, self.scale = mean * scale, scale  # mean of the scaled activations
         device = mean.device
         self.sae, self.objective = variant.sae.to(device), variant.objective.to(device)
-        with torch.no_grad():
-            self.sae.b_dec.copy_(self.mean)
+        self.sae.start_at_(self.mean)
         self.optimizer = build_optimizer([self.sae, self.objective], run)
         self.generator = torch.Generator().manual_seed(run.seed)
         # activations since last firing
@@ -89,11 +88,8 @@ class Member:
         seen = self._forward(views, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):
-            text = (
-                f"{self._name}: the loss became {loss.item()} at step {step + 1}; lower the "
-                "learning rate"
-            )
-            raise NonFiniteTraining(text, self.index)
+            text = f"{self._name}: the loss became {loss.item()} at step {step + 1}"
+            raise NonFiniteTraining(f"{text}; {self._origin(seen, losses)}", self.index)
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
@@ -103,7 +99,6 @@ class Member:
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()
-        self.sae.act.project_()
         self._count(seen)
         for event in self.variant.events:
             if any(max(1, round(at * steps)) == step + 1 for at in event.at):
@@ -132,6 +127,29 @@ class Member:
         return Step(
             sae, batches, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more
         )
+
+    def _origin(self, seen: Step, losses: Mapping[str, Tensor]) -> str:
+        """What was not finite first, in the order in which a step computes it, and what to do."""
+        if not seen.x.isfinite().all():
+            return "the activations themselves are not finite; look at the model and its precision"
+        largest = 0.0
+        for name, tensor in [*self.sae.named_parameters(), *self.objective.named_parameters()]:
+            if not tensor.isfinite().all():
+                return f"{name} was not finite before it; lower the learning rate"
+            largest = max(largest, float(tensor.detach().abs().max()))
+        for name, tensor in (("codes z", seen.z), ("reconstruction x_hat", seen.x_hat)):
+            if not tensor.isfinite().all():
+                return (
+                    f"the {name} came first, from weights of up to {largest:.3g}; lower the "
+                    "learning rate if they grew, else look at encode and decode"
+                )
+        for name, value in losses.items():
+            if not value.isfinite().all():
+                return (
+                    f"the term {name!r} came first, from finite codes; look for a division by 0, "
+                    "or a log or root of what may be 0 or negative, in it"
+                )
+        return "each term is finite, their weighted sum is not; lower the weights"
 
     @torch.no_grad()
     def _count(self, seen: Step) -> None:

@@ -8,10 +8,10 @@ price on latents without effect. Data: activations with the model behind them.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from saelab.numbers import Count, Kind, NonNegative, Share, Times
-from saelab.terms.base import Event, Need, Objective, Steered, Term, Variant
+from saelab.terms.base import Event, Need, Objective, Steered, Term, TermFunction, Variant
 from saelab.terms.causal import ablation_need, fisher_need, kl, metric, sampled
 from saelab.terms.price import Price
 from saelab.terms.schedules import linear
@@ -150,7 +150,7 @@ def with_price(
         if isinstance(fn, Steered):
             fn.penalty = price.on(fn.penalty)
         else:
-            terms[penalised[0]] = replace(terms[penalised[0]], fn=price.on(fn))
+            terms[penalised[0]] = replace(terms[penalised[0]], fn=price.on(cast(TermFunction, fn)))
     else:
         raise ValueError(
             f"a price acts on BatchTopK, or on ReLU with a penalty; not on {sae.act.name}"

@@ -73,3 +73,8 @@ def test_a_layer_out_of_range_names_the_range(spelling):
 def test_an_unknown_spelling_names_the_nearest(spelling, nearest):
     with pytest.raises(ValueError, match=f"did you mean '{nearest}'"):
         parse_hook(spelling, LLAMA)
+
+
+def test_a_layer_counted_from_the_end_is_told_its_number():
+    with pytest.raises(ValueError, match=r"layers 0 to \d+, so the last one is layers\.\d+$"):
+        parse_hook("layers.-1", layout_of(tiny_model("llama")))

@@ -116,6 +116,8 @@ def test_truncated_tensors(folder, kept):
             "unknown activation 'topq'; this saelab knows relu, trimmed, topk",
         ),
         ({"activation_config": {}}, "do not describe one SAE"),
+        ({"activation_config": {"k": -5}}, "k is -5, and it must be above 0"),
+        ({"checksum": "0" * 64}, "not hold the tensors that were saved with sae.json"),
         ({"hook": "layer three"}, "'layer three' is no hook name"),
         ({"d_in": "five"}, "do not describe one SAE"),
     ],
@@ -133,6 +135,38 @@ def test_json_without_a_field(folder):
     (folder / "sae.json").write_text(json.dumps(config))
     with pytest.raises(CorruptFile, match=r"do not describe one SAE.*blocks"):
         load_sae(folder)
+
+
+def test_tensors_that_are_not_finite_are_named(folder):
+    sae = an_sae(TopK(3))
+    sae.W_dec.data[7, 2] = torch.nan
+    save_sae(sae, folder, {})
+    with pytest.raises(CorruptFile, match=r"sae\.safetensors: W_dec, row 7 is not finite"):
+        load_sae(folder)
+
+
+def test_altered_tensors(folder):
+    """Two bytes of a weight, which stays a number."""
+    path = folder / "sae.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CorruptFile, match="another checksum"):
+        load_sae(folder)
+
+
+def test_a_folder_without_a_checksum_is_older(folder):
+    config = json.loads((folder / "sae.json").read_text())
+    del config["checksum"]
+    (folder / "sae.json").write_text(json.dumps(config))
+    load_sae(folder)
+
+
+def test_an_sae_says_what_it_is(folder):
+    save_sae(an_sae(TopK(3)), folder, {"run": {"spec": {"l0": 3}}, "facts": {"model": "pylm"}})
+    sae = load_sae(folder.parent)  # as a run's folder holds it
+    assert repr(sae) == "SAE(topk: width 5, 12 latents, blocks.3.hook_mlp_out, trained for L0 3)"
+    assert sae.meta["facts"] == {"model": "pylm"}
 
 
 def test_cut_json(folder):

@@ -59,10 +59,18 @@ def test_jsonl_and_parquet_rows_are_documents(tmp_path):
     pq.write_table(pa.table({"body": rows}), table)
     expected = [rows[0], *rows[2:]]
     assert texts(lines, text_column="body") == texts(table, text_column="body") == expected
-    with pytest.raises(ValueError, match=r"line 1: no text in column 'text'; its columns are body"):
+    with pytest.raises(
+        ValueError, match=r"line 1: there is no column 'text'; its columns are body"
+    ):
         texts(lines)
     with pytest.raises(ValueError, match=r"no column 'text'; its columns are body"):
         texts(table)
+    lines.write_text('{"text": 5}\n')
+    with pytest.raises(ValueError, match="line 1: column 'text' holds int, not text"):
+        texts(lines)
+    lines.write_text("[1]\n")
+    with pytest.raises(ValueError, match="line 1: it is list, not an object with a column 'text'"):
+        texts(lines)
     lines.write_text('{"text": "fine"}\n{"text": ')
     with pytest.raises(ValueError, match="line 2: not a line of UTF-8 json"):
         texts(lines)

@@ -22,6 +22,7 @@ def test_a_good_run_is_healthy_and_silent():
     [
         ({"steps": 0}, ("NoSteps", "0 steps", "raise tokens or lower batch")),
         ({"l0": 0.0}, ("NothingActive", "L0 is 0")),
+        ({"l0": 0.0, "reads_nothing": True}, ("ZeroWeights", "never initialised")),
         ({"explained_variance": 0.0}, ("NoBetterThanMean", "0.000 is not above 0")),
         ({"explained_variance": -0.25}, ("NoBetterThanMean", "-0.250", "no better than the mean")),
         ({"explained_variance": float("nan")}, ("UndefinedVariance", "constant")),
@@ -32,6 +33,12 @@ def test_problems_are_named(change, words):
     health = check(RUN, replace(GOOD, **change))
     assert not health.healthy and len(health.problems) == 1
     assert all(word in health.problems[0] for word in words), health.problems
+
+
+def test_a_penalty_that_silenced_everything_is_named():
+    fixed = replace(RUN, spec=Spec("standard", 64, 32.0, {"coefficient": 7.5}))
+    (problem,) = check(fixed, replace(GOOD, l0=0.0)).problems
+    assert problem.endswith("the penalty's coefficient 7.5 is far too strong, lower it")
 
 
 def test_all_problems_are_told_at_once():

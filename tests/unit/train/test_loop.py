@@ -100,7 +100,7 @@ def test_a_zero_initialised_sae_ends_unhealthy(variant):
     result = finished(Training([a_run(variant)], SparseSource(), build=zeroed)).results()[0]
     assert not result.health.healthy
     assert [p.split(":")[0] for p in result.health.problems] == [
-        "NothingActive",
+        "ZeroWeights",
         "NoBetterThanMean",
     ]
     assert result.measured.l0 == 0 and result.measured.dead == 1.0
@@ -118,7 +118,7 @@ def test_a_run_that_is_judged_before_its_first_step():
 def test_nan_activations_stop_the_run_and_name_it(variant):
     with pytest.raises(
         NonFiniteTraining,
-        match=rf"^{variant}, seed 3: the loss became nan at step 1; lower the learning",
+        match=rf"^{variant}, seed 3: the loss became nan at step 1; the activations themselves",
     ):
         finished(Training([a_run(variant, seed=3)], BrokenSource(0)))
 
@@ -132,6 +132,23 @@ def test_nan_activations_are_refused_by_what_is_needed_of_the_stream():
         ValueError, match=r"predictions from the activations at blocks\.0\.hook_resid_post are NaN"
     ):
         finished(Training([a_run("causal")], Broken()))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda step: step.x.mean() / 0 - step.x.mean() / 0, "the term 'wrong' came first, from"),
+        (lambda step: step.x.mean() * 3e38, "their weighted sum is not; lower the weights"),
+    ],
+)
+def test_the_term_that_is_not_finite_is_named(change, words):
+    def wrong(spec, d_in, seed, hook):
+        made = build(spec, d_in, seed, hook)
+        terms = (*made.objective.terms, Term("wrong", change, 1e6))
+        return replace(made, objective=Objective(*terms))
+
+    with pytest.raises(NonFiniteTraining, match=words):
+        finished(Training([a_run()], SparseSource(), build=wrong))
 
 
 def test_nan_later_on_and_the_place_in_the_group():

@@ -3,7 +3,7 @@ world.
 """
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import monotonic
@@ -19,6 +19,7 @@ from saelab.experiments.plan import run_from_config
 from saelab.ground.ground import kind_of, open_ground
 from saelab.runs import Run, Source, WorldSource
 from saelab.sae.io import load_sae
+from saelab.sae.module import SAE
 from saelab.store import CorruptFile, content_id, read_json, write_json
 from saelab.threads import limited
 from saelab.train import Health
@@ -47,6 +48,7 @@ def evaluate(
     out: str | os.PathLike[str] | None = None,
     listener: Listener | None = None,
     exports: Iterable[Export] = (),
+    load: Callable[[Path], SAE] = load_sae,
 ) -> Summary:
     """Evaluate a run folder, or any SAE folder, anew; write `eval/`, `health.json` and
     `summary.json`.
@@ -54,25 +56,32 @@ def evaluate(
     `evals`: by default the standard ones of its ground (`evals.standard_evals`). `source` says on
     which model and text, or which world (default: what the SAE was trained on). Without `out`,
     results of a run go into its folder, on another text into `eval-<id>` there, and those of a bare
-    SAE into `<folder>-eval`. Raises `FileNotFoundError` when there is no SAE, `ValueError` when its
+    SAE into `<folder>-eval`. `load`: `load_own_sae` for an SAE of somebody's own class, whose
+    code it runs. Raises `FileNotFoundError` when there is no SAE, `ValueError` when its
     model and text are not known or do not fit it.
     """
     started, listener = monotonic(), listener or Silent()
     target = locate(Path(folder), None if out is None else Path(out))
-    sae = load_sae(target.sae)
+    sae = load(target.sae)
     own = target.run.source if target.run else None
     source = source or _trained_on(target)
     # another text's numbers must not replace those of the run's plan
     if own not in (None, source) and out is None:
         target = locate(Path(folder), target.home / f"eval-{content_id(asdict(source), 8)}")
     kind_of(source).check(source)
+    width = kind_of(source).width(source)
+    if width != sae.d_in:
+        raise ValueError(
+            f"{target.sae} is an SAE of width {sae.d_in}, and activations of {source.where} have "
+            f"width {width}; evaluate it on the model that it was trained on"
+        )
     evals = tuple(evals) or standard_evals(source)
     check_evals(evals, source)
     with limited(kind_of(source).threads):
         ground = open_ground(source)
         listener.note(f"evaluating {target.sae} on {ground.name}: {', '.join(evals)}")
         scores = evaluate_into(target.folder, sae, prepare_bench(ground.held_out(), evals), exports)
-    variant, seed = (target.run.spec.name, target.run.seed) if target.run else (sae.act.name, 0)
+    variant, seed = (target.run.spec.name, target.run.seed) if target.run else (sae.name, 0)
     if not (target.folder / "run.json").exists():
         spec = {"variant": variant, "n_latents": sae.n_latents}
         write_json(

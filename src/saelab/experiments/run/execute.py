@@ -13,6 +13,7 @@ from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import Plan
 from saelab.experiments.run.adopt import check_reuse
 from saelab.experiments.run.caching import cached, check_folder
+from saelab.experiments.run.lock import locked
 from saelab.experiments.run.preflight import preflight, sources
 from saelab.experiments.run.task import Task, tasks_of
 from saelab.experiments.run.workers import work
@@ -42,22 +43,26 @@ def execute(
     the cores; worlds give the same numbers for any number of them. Unhealthy runs are evaluated
     where possible and marked; call `Summary.check()` to have them raise. Raises `ValueError` and
     `OSError` for what cannot work, before a model loads (where the cache is too large or of another
-    model: after); `KeyboardInterrupt` on Ctrl-C or SIGTERM, after saving.
+    model: after), or where another process works in `out`; `KeyboardInterrupt` on Ctrl-C or
+    SIGTERM, after saving.
     """
     out, listener, started = Path(out), listener or Silent(), time.monotonic()
     _check_way(build, cache, reuse, jobs)
     preflight(plan, own_build=build is not None)
-    claim(plan, out)
-    unfinished = tuple(run for run in plan.runs if not run_folder(out, run).evaluated(plan.evals))
-    if len(unfinished) < len(plan.runs):
-        done = len(plan.runs) - len(unfinished)
-        listener.note(f"{done} of {len(plan.runs)} runs are done already")
-    if unfinished:
-        whole = Task(unfinished, plan.evals, out, tuple(exports), build, cache, reuse)
-        if cache is not None:
-            _fill(whole, listener, jobs)
-        work(tasks_of(plan.runs, whole, jobs), listener, jobs)
-    return summarise(plan, out, seconds=time.monotonic() - started if unfinished else None)
+    with locked(out, listener):
+        claim(plan, out)
+        unfinished = tuple(
+            run for run in plan.runs if not run_folder(out, run).evaluated(plan.evals)
+        )
+        if len(unfinished) < len(plan.runs):
+            done = len(plan.runs) - len(unfinished)
+            listener.note(f"{done} of {len(plan.runs)} runs are done already")
+        if unfinished:
+            whole = Task(unfinished, plan.evals, out, tuple(exports), build, cache, reuse)
+            if cache is not None:
+                _fill(whole, listener, jobs)
+            work(tasks_of(plan.runs, whole, jobs), listener, jobs)
+        return summarise(plan, out, seconds=time.monotonic() - started if unfinished else None)
 
 
 def _check_way(build: Build | None, cache: Path | None, reuse: Path | None, jobs: int) -> None:

@@ -132,6 +132,6 @@ def _evaluate(task: Task, ground: Ground, listener: Listener) -> None:
     for folder, own in lacking:
         started = time.monotonic()
         asked = replace(bench, prepared={name: bench.prepared[name] for name in own})
-        evaluate_into(folder.path, folder.load(), asked, task.exports)
+        evaluate_into(folder.path, folder.load(task.build), asked, task.exports)
         if time.monotonic() - started >= SLOW:
             listener.note(f"evaluated {folder.name}")

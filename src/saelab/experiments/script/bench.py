@@ -1,9 +1,10 @@
 """The machinery behind `python experiment.py --out_dir=run_1`: a script's constants and `build` ->
 final_info.json.
 
-The script is the experiment: its text is the identity of a run. A finished folder of the same text
-is left alone, an interrupted one goes on, a failed one or one of another text is moved to
-`<out_dir>.failed-N` and started anew.
+The script is the experiment: its text, with the version of saelab, is the identity of a run. A
+finished folder of the same text is left alone, an interrupted one goes on, a failed one is moved to
+`<out_dir>.failed-N` and started anew. What another text made is never touched, unless `--replace`
+is given: then it is kept as `<out_dir>.before-N`.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,7 @@ from saelab.ground.ground import kind_of
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import content_id, read_json, write_json, write_text
 from saelab.terms.base import Variant
+from saelab.terms.own import variant_of
 from saelab.train import UnhealthyRun
 from saelab.train.loop import Build
 from saelab.types import Hook
@@ -68,12 +71,14 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
     the folder. Exits with 0 when the folder holds the finished run of this very script. Whatever
     fails is explained on standard error, last.
     """
-    out = _out_dir()
+    asked = _arguments()
+    out = asked.out_dir
     path = Path(script["__file__"]).resolve()
-    identity = content_id([path.read_text(encoding="utf-8")])
-    with Explained(path, out):
-        plan = plan_of(script)
-        build = seeded(script["build"])
+    text = path.read_text(encoding="utf-8")
+    identity = content_id([text, version("saelab")])
+    with Explained(path, out, identity):
+        plan = plan_of(script, identity)
+        build = seeded(script["build"], text)
         if _finished(out, identity):
             listener.note(f"{out} holds this very experiment, finished; it is left as it is")
             raise SystemExit(0)
@@ -81,9 +86,9 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
             kind_of(source).check(source)
             check_evals(plan.evals, source)
             dry_run(next(run for run in plan.runs if run.source == source), build)
-        _clear(out, identity)
+        _clear(out, identity, replace=asked.replace)
         write_json(out / "experiment.json", {"id": identity, "finished": False})
-        write_text(out / "experiment.py", path.read_text(encoding="utf-8"))
+        write_text(out / "experiment.py", text)
         summary = execute(plan, out, listener=listener, build=build)
         summary.check()
         info = final_info(plan, out)
@@ -93,9 +98,9 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
     return out
 
 
-def plan_of(script: Mapping[str, Any]) -> Plan:
-    """The runs that a script's constants ask for: one per layer and seed. Raises `ValueError` for
-    what makes no sense.
+def plan_of(script: Mapping[str, Any], code: str = "") -> Plan:
+    """The runs that a script's constants ask for: one per layer and seed. `code` is the identity of
+    the script that builds them. Raises `ValueError` for what makes no sense.
     """
     for name in NAMES:
         if name not in script:
@@ -132,41 +137,47 @@ def plan_of(script: Mapping[str, Any]) -> Plan:
             buffer=c["buffer_size"],
             lm_batch=c["llm_batch_size"],
         )
-        runs += [Run(spec, source, optim, seed=seed) for seed in c["seeds"]]
+        runs += [Run(spec, source, optim, seed=seed, code=code) for seed in c["seeds"]]
     plan = Plan("experiment.py", tuple(runs), evals=tuple(c["eval_types"]))
     check_plan(plan)
     return plan
 
 
-def seeded(build: Callable[..., Variant]) -> Build:
-    """A script's `build(d_in)` as the trainer calls it: equal seeds give equal initial weights."""
+def seeded(build: Callable[..., object], source: str) -> Build:
+    """A script's `build(d_in)` as the trainer calls it: equal seeds give equal initial weights.
+
+    `source`: the text of the script, kept beside an SAE of a class of its own.
+    """
 
     def seeded_build(spec: Spec, d_in: int, seed: int, hook: Hook) -> Variant:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            variant = build(d_in)
-        if not isinstance(variant, Variant):
-            raise TypeError(f"build returned {type(variant).__name__}; it must return a Variant")
+            written = build(d_in)
+        variant = variant_of(written, d_in, hook, source)
         if variant.sae.n_latents != spec.n_latents or variant.sae.d_in != d_in:
-            made = f"{variant.sae.d_in} x {variant.sae.n_latents}"
+            size = f"{variant.sae.d_in} x {variant.sae.n_latents}"
             raise ValueError(
-                f"build made an SAE of {made}, asked for is d_in x dict_size = {d_in} x "
+                f"build made an SAE of {size}, asked for is d_in x dict_size = {d_in} x "
                 f"{spec.n_latents}"
             )
-        variant.sae.hook = hook
         return variant
 
     return seeded_build
 
 
-def _out_dir() -> Path:
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train and evaluate the SAE that this file describes."
     )
     parser.add_argument(
         "--out_dir", required=True, type=Path, metavar="run_1", help="folder of the results"
     )
-    return parser.parse_args().out_dir
+    parser.add_argument(
+        "--replace",
+        action="store_true",
+        help="keep what another script made there as <out_dir>.before-N, and start anew",
+    )
+    return parser.parse_args()
 
 
 def _finished(out: Path, identity: str) -> bool:
@@ -177,9 +188,11 @@ def _finished(out: Path, identity: str) -> bool:
     return bool(record.get("finished")) and record.get("id") == identity
 
 
-def _clear(out: Path, identity: str) -> None:
-    """Move a failed or changed experiment aside; keep an interrupted one. Raises `OtherContent` for
-    a foreign folder.
+def _clear(out: Path, identity: str, *, replace: bool) -> None:
+    """Move a failed experiment aside, and keep an interrupted one of the same script.
+
+    Raises `OtherContent` for a foreign folder, and for what another script made there unless it is
+    to be replaced.
     """
     if not out.exists() or not any(out.iterdir()):
         return
@@ -189,10 +202,22 @@ def _clear(out: Path, identity: str) -> None:
             f"{out} holds files that no experiment wrote (no experiment.json); give another "
             "--out_dir"
         )
-    if read_json(path).get("id") == identity and not (out / "failed.txt").exists():
-        return
+    record = read_json(path)
+    if (out / "failed.txt").exists():
+        _set_aside(out, "failed")
+    elif record.get("id") != identity:
+        if not replace:
+            state = "a finished" if record.get("finished") else "an unfinished"
+            raise OtherContent(
+                f"{out} holds {state} experiment of another script ({out / 'experiment.py'}); give "
+                f"another --out_dir, or --replace, which keeps that one as {out.name}.before-N"
+            )
+        _set_aside(out, "before")
+
+
+def _set_aside(out: Path, why: str) -> None:
     number = 1
-    while (aside := out.with_name(f"{out.name}.failed-{number}")).exists():
+    while (aside := out.with_name(f"{out.name}.{why}-{number}")).exists():
         number += 1
     os.replace(out, aside)
 
@@ -202,8 +227,8 @@ class Explained:
     to do.
     """
 
-    def __init__(self, script: Path, out: Path):
-        self.script, self.out = script, out
+    def __init__(self, script: Path, out: Path, identity: str):
+        self.script, self.out, self.identity = script, out, identity
 
     def __enter__(self) -> "Explained":
         return self
@@ -217,12 +242,21 @@ class Explained:
             text = f"{str(error) or 'stopped'}.\nTo go on, run the same command again."
         else:
             text = explanation(error, self.script)
-            if (self.out / "experiment.json").exists():
+            if self._began():
                 write_text(self.out / "failed.txt", text)
         if not isinstance(error, ValueError | OSError | KeyboardInterrupt | UnhealthyRun):
             traceback.print_exception(error)
         sys.stderr.write(f"\n{text}\n")
         raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1)
+
+    def _began(self) -> bool:
+        """Whether the folder is that of this very experiment, unfinished: what another one left
+        there has not failed.
+        """
+        path = self.out / "experiment.json"
+        if not path.exists():
+            return False
+        return read_json(path) == {"id": self.identity, "finished": False}
 
 
 CURES = (

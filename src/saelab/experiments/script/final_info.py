@@ -3,7 +3,6 @@ know.
 """
 
 import math
-import re
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -13,8 +12,9 @@ from saelab.experiments.folders import RunFolder, complete_lines, run_folder
 from saelab.experiments.plan import Plan
 from saelab.experiments.run.preflight import sources
 from saelab.runs import Source
-from saelab.store import write_text
+from saelab.store import read_json, write_text
 from saelab.train.optim import learning_rate
+from saelab.types import Hook
 
 SHOWN = ("l0", "explained_variance", "ce_loss_score", "kl_div_score", "dead", "final_loss")
 
@@ -43,14 +43,14 @@ def final_info(plan: Plan, out: Path) -> dict[str, Any]:
 
 def _values(folder: RunFolder, evals: tuple[str, ...]) -> dict[str, float | None]:
     """The numbers of one run."""
-    run, sae, last = folder.run, folder.load(), complete_lines(folder.metrics)[-1]
-    assert sae.hook is not None  # every trained SAE has one
+    run, last = folder.run, complete_lines(folder.metrics)[-1]
+    sae = read_json(folder.sae / "sae.json")
     fixed = run.spec.settings.get("coefficient", 0.0)
     return {
         "training_steps": run.source.steps,
         "final_loss": last["loss"],
-        "layer": sae.hook.layer,
-        "dict_size": sae.n_latents,
+        "layer": Hook.from_name(sae["hook"]).layer,
+        "dict_size": sae["n_latents"],
         "learning_rate": learning_rate(run),
         "sparsity_penalty": fixed or last.get("coefficient") or 0.0,
         **{name: score.value for name, score in read_scores(folder.path, evals).items()},
@@ -70,20 +70,27 @@ def _stderr(values: list[float | None]) -> float | None:
 
 
 def write_notes(out: Path, info: dict[str, Any]) -> None:
-    """Put the section `## <out_dir>` into `notes.txt` beside the folder, in place of an earlier one
+    """Put a block on the experiment into `notes.txt` beside the folder, in place of an earlier one
     of that name.
+
+    The block stands between two marked lines; every other line is the user's and stays as it is.
     """
     path = out.parent / "notes.txt"
-    lines = [f"## {out.name}"]
+    lines = []
     for name, entry in info.items():
         means = {key: entry["means"].get(key) for key in SHOWN}
         lines.append(
             f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in means.items())
         )
-    section = "\n".join(lines) + "\n"
+    first, last = (f"## {out.name} (written by saelab)", f"## end of {out.name}")
+    block = "\n".join([first, *lines, last, ""])
     old = path.read_text(encoding="utf-8") if path.exists() else ""
-    others = re.sub(rf"(?ms)^## {re.escape(out.name)}\n.*?(?=^## |\Z)", "", old).rstrip("\n")
-    write_text(path, f"{others}\n\n{section}" if others else section)
+    start = old.find(first + "\n")
+    end = old.find(last + "\n", start)
+    if start >= 0 and end >= 0:
+        write_text(path, old[:start] + block + old[end + len(last) + 1 :])
+    else:
+        write_text(path, f"{old.rstrip()}\n\n{block}" if old.strip() else block)
 
 
 def _short(value: float | None) -> str:
