@@ -22,7 +22,7 @@ def show(
 
     Args:
         what: variants, evals, worlds or settings
-        name: of the evaluation whose scores, or of the variant or part whose settings, are explained
+        name: of an evaluation, to have its scores explained, or of a variant or part with settings
     """
     kinds: Mapping[str, Callable[[str], str]] = {
         "variants": _variants,
