@@ -157,9 +157,11 @@ def show_summary(console: Console, summary: Summary) -> None:
     console.print(_table_of_means(summary) if in_world else _table_of_runs(summary))
     if summary.contrasts:
         console.print(_table_of_contrasts(summary))
+        seeds, rates = len(summary.facts["seeds"]), summary.facts["learning_rates"]
         text = (
-            "Verdicts are corrected for the number of contrasts (Holm, 5 %); detectable: the true "
-            "difference that so few seeds show in 4 of 5 cases."
+            f"Verdicts over {seeds} seeds, learning rates {rates}; corrected for the number of "
+            "contrasts (Holm, 5 %); detectable: the true difference that so few seeds show in 4 "
+            "of 5 cases."
         )
         console.print(text, style="dim")
     for check in summary.facts.get("sanity", ()):

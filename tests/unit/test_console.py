@@ -85,7 +85,8 @@ def test_summary_tables():
     contrast |= {"n": 2, "p": None, "detectable": 0.031}
     contrast |= {"verdict": "not comparable", "reason": "mean L0 differs"}
     health = {"topk-s0": Health(False, ("NothingActive: none",), ("30% of the latents are dead",))}
-    summary = Summary(Path("out"), (row,), (contrast,), (), {}, health)
+    facts = {"seeds": [0, 1, 2], "learning_rates": "derived, not tuned"}
+    summary = Summary(Path("out"), (row,), (contrast,), (), facts, health)
     out = io.StringIO()
     console.show_summary(Console(file=out, width=120), summary)
     text = out.getvalue()
@@ -94,6 +95,7 @@ def test_summary_tables():
     )
     assert "gated against topk" in text and "not comparable (mean L0 differs)" in text
     assert "0.031" in text and "Holm" in text
+    assert "Verdicts over 3 seeds, learning rates derived, not tuned" in text
     assert "warning: topk-s0: 30% of the latents are dead" in text
     with pytest.raises(
         UnhealthyRun, match=r"1 of 1 runs is unhealthy. topk-s0: NothingActive: none"

@@ -104,7 +104,10 @@ def _verdicts(results: Results) -> str:
     )
     if results.in_world:
         where = f"world {html.fact(facts.get('world'))}"
-    lead = html.tag("p", f"Compared: {variants}; {count} on {where}, at L0 {sparsity}.", "lead")
+    rates = facts.get("learning_rates")  # older folders do not say
+    tuned = f"; learning rates {html.fact(rates)}" if rates else ""
+    text = f"Compared: {variants}; {count} on {where}, at L0 {sparsity}{tuned}."
+    lead = html.tag("p", text, "lead")
     unhealthy = sum(bool(run.problems) for run in results.runs)
     if unhealthy:
         left_out = "not in the means and the frontier, but in every table"

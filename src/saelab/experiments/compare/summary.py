@@ -70,6 +70,7 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
         **merged(facts),
         "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],
         "seeds": sorted({run.seed for run in plan.runs}),
+        "learning_rates": _rates(plan),
         "seconds": None if seconds is None else round(seconds, 1),
         "peak_rss_mb": round(peak_rss() / 1e6),
         "versions": versions(),
@@ -87,6 +88,14 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
     return write_summary(
         Summary(Path(out), tuple(rows), tuple(contrasts), tuple(together), record, healths)
     )
+
+
+def _rates(plan: Plan) -> str:
+    """Where the learning rates come from: a comparison of rows that were not tuned says so."""
+    given = [run.optim.lr is not None for run in plan.runs]
+    if all(given):
+        return "given for every row"
+    return "given for some rows, derived for the others" if any(given) else "derived, not tuned"
 
 
 def _defined(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> bool:
