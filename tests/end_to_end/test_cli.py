@@ -459,6 +459,15 @@ def test_help_names_everything(capsys):
     assert all(name in text for name in (*BASES, *PARTS, *ROWS))
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_flag_is_explained(command):
+    """In the docstring of its command, or where its type is named."""
+    function = COMMANDS[command]
+    for name, kind in function.__annotations__.items():
+        own = any(getattr(item, "help", None) for item in getattr(kind, "__metadata__", ()))
+        assert own or name == "return" or f"\n        {name}: " in function.__doc__, name
+
+
 def test_train_takes_a_base_with_its_parts(monkeypatch):
     plans = []
 

@@ -45,5 +45,6 @@ def over_seeds(
     at = sorted({a for line in defined for a, _ in line})
     if not at:
         return [], [], [], []
-    values = np.array([np.interp(at, *zip(*line, strict=True)) for line in defined if line])
+    columns = [zip(*line, strict=True) for line in defined if line]
+    values = np.array([np.interp(at, list(x), list(y)) for x, y in columns])
     return at, values.mean(0).tolist(), values.min(0).tolist(), values.max(0).tolist()
