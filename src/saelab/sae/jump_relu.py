@@ -61,7 +61,6 @@ class JumpReLU(Activation):
         self.width = width
 
     def forward(self, pre: Tensor) -> Tensor:
-        """Codes."""
         threshold = self.threshold.clamp_min(0)
         return cast(Tensor, _JumpReLU.apply(pre, threshold, self.width))
 
@@ -72,12 +71,10 @@ class JumpReLU(Activation):
         return cast(Tensor, _Heaviside.apply(pre, self.threshold.clamp_min(0), self.width)).sum(-1)
 
     def start_above_(self, level: float, b_enc: Tensor) -> None:
-        """By the thresholds."""
         del b_enc
         self.threshold.fill_(level)
 
     def per_latent(self) -> list[tuple[Tensor, float | None]]:
-        """Thresholds; a resampled latent gets an ordinary one."""
         return [(self.threshold, None)]
 
     @torch.no_grad()
@@ -107,5 +104,4 @@ class JumpReLU(Activation):
             self.threshold.copy_(base * (low * high) ** 0.5)
 
     def config(self) -> dict[str, float]:
-        """The bandwidth."""
         return {"width": self.width}

@@ -28,9 +28,8 @@ def p_norm(p: Number) -> TermFunction:
 
     def term(step: Step) -> Tensor:
         scaled = step.z * step.sae.W_dec.norm(dim=1)
-        powered = (
-            ((scaled + 1e-4) ** value_at(p, step.progress) * (step.z.detach() > 0)).sum(-1).mean()
-        )
+        powers = (scaled + 1e-4) ** value_at(p, step.progress) * (step.z.detach() > 0)
+        powered = powers.sum(-1).mean()
         ratio = scaled.detach().sum(-1).mean() / powered.detach().clamp_min(1e-12)
         return ratio * powered
 
