@@ -57,17 +57,12 @@ def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
 
 def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
     """Label, direction and meaning of a score: of the first of `evals`, then of all, that has it.
-
-    `<key>_batch` is explained by `<key>`; what nobody explains is called by its own name.
+    What nobody explains is called by its own name.
     """
     for name in (*evals, *EVALS):
         for metric in EVALS[name].metrics:
             if metric.key == key:
                 return metric
-    if key.endswith(BATCH):
-        own = metric_of(key.removesuffix(BATCH), evals)
-        meaning = f"{own.meaning.rstrip('.')}; codes under batch selection, not the threshold."
-        return Metric(key, f"{own.label} (batch)", own.better, meaning if own.meaning else "")
     return Metric(key, key.replace("_", " "), "neither", "")
 
 
@@ -75,12 +70,12 @@ def headlines(keys: Collection[str]) -> list[Metric]:
     """The metrics among `keys` that stand in short tables, in their order, an evaluation after the
     other.
     """
-    found: dict[str, Metric] = {}
+    chosen: dict[str, Metric] = {}
     for evaluation in EVALS.values():
         for metric in sorted(evaluation.metrics, key=lambda metric: metric.headline):
             if metric.headline and metric.key in keys:
-                found.setdefault(metric.key, metric)
-    return list(found.values())
+                chosen.setdefault(metric.key, metric)
+    return list(chosen.values())
 
 
 def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:

@@ -28,9 +28,7 @@ DEAD_AFTER = 10_000_000
 
 @dataclass(frozen=True)
 class Record:
-    """Health record of one run at one step. `explained_variance` is against the stream's mean;
-    `dead` is a share.
-    """
+    """Health record of one run at one step."""
 
     run: int
     step: int
@@ -38,8 +36,8 @@ class Record:
     loss: float
     losses: dict[str, float]
     l0: float
-    explained_variance: float
-    dead: float
+    explained_variance: float  # against the stream's mean
+    dead: float  # share of latents
     lr: float
     coefficient: float | None
 
@@ -89,17 +87,12 @@ class Member:
         seen = self._forward(views, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):
-            text = (
-                f"{self._name}: the loss became {loss.item()} at step {step + 1}; lower the "
-                "learning rate"
-            )
-            raise NonFiniteTraining(text, self.index)
+            raise self._broken(f"the loss became {loss.item()} at step {step + 1}")
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
-        lr = learning_rate(self.run) * lr_factor(
-            optim, step, steps, self.variant.restart, self.variant.restart_rate
-        )
+        restart = self.variant.restart, self.variant.restart_rate
+        lr = learning_rate(self.run) * lr_factor(optim, step, steps, *restart)
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()
@@ -114,9 +107,9 @@ class Member:
                     self.quiet, seen = self.quiet[order], seen.reordered(order)
         return self._record(seen, step + 1, loss.item(), losses, lr) if record else None
 
-    @property
-    def _name(self) -> str:
-        return f"{self.run.spec.name}, seed {self.run.seed}"
+    def _broken(self, what: str) -> NonFiniteTraining:
+        name = f"{self.run.spec.name}, seed {self.run.seed}"
+        return NonFiniteTraining(f"{name}: {what}; lower the learning rate", self.index)
 
     def _forward(self, views: Views, progress: float) -> Step:
         sae = self.sae
@@ -128,10 +121,9 @@ class Member:
             name: views.main if name == "main" else views.sides[kind]
             for name, kind in self.variant.batches.items()
         }
-        more = {"scale": self.scale, "lm": self.lm, "stats": self.stats}
-        return Step(
-            sae, batches, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more
-        )
+        randomness, more = self.generator, (self.scale, self.lm, self.stats)
+        x_hat = x_hat.to(x.dtype)
+        return Step(sae, batches, x, pre, z, x_hat, self.dead, progress, randomness, *more)
 
     @torch.no_grad()
     def _count(self, seen: Step) -> None:
@@ -143,11 +135,7 @@ class Member:
     ) -> Record:
         for name, tensor in [*self.sae.named_parameters(), *self.objective.named_parameters()]:
             if not torch.isfinite(tensor).all():
-                text = (
-                    f"{self._name}: {name} is no longer finite at step {step}; lower the learning "
-                    "rate"
-                )
-                raise NonFiniteTraining(text, self.index)
+                raise self._broken(f"{name} is no longer finite at step {step}")
         error = (seen.x - seen.x_hat).square().sum()
         return Record(
             run=self.index,
@@ -171,16 +159,17 @@ class Member:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of `state`."""
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): t
-                for name, t in tensors.items()
-                if name.startswith(prefix)
-            }
-
-        self.sae.load_state_dict(under("sae."))
-        self.objective.load_state_dict(under("objective."))
-        load_optimizer(self.optimizer, under("adam."))
+        self.sae.load_state_dict(under("sae.", tensors))
+        self.objective.load_state_dict(under("objective.", tensors))
+        load_optimizer(self.optimizer, under("adam.", tensors))
         self.quiet = tensors["quiet"].to(self.mean.device)
         self.generator.set_state(tensors["generator"].cpu())
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

@@ -21,7 +21,6 @@ class Folded:
 
     @property
     def directions(self) -> Tensor:
-        """Unit decoder rows `[L, D]`."""
         return self.inner.directions / self.norms.unsqueeze(1)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -29,7 +28,7 @@ class Folded:
         return self.inner.encode(x) * self.norms
 
     def decode(self, z: Tensor) -> Tensor:
-        """Folded codes `[..., L]` -> the inner dictionary's reconstruction `[..., D]`."""
+        """Folded codes `[..., L]` -> the same reconstruction `[..., D]`."""
         return self.inner.decode(z / self.norms)
 
 
@@ -40,7 +39,5 @@ def decoder_norms(dictionary: Dictionary) -> Tensor:
 
 
 def fold_decoder_norms(dictionary: Dictionary) -> Folded:
-    """The same dictionary with unit directions; do this before anything that depends on the scale
-    of the codes.
-    """
+    """The same dictionary with unit directions, for what depends on the scale of the codes."""
     return Folded(dictionary, decoder_norms(dictionary), dictionary.hook)

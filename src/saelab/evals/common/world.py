@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from saelab.evals.common.reading import check_latents
 from saelab.evals.common.selected import batch_selected
@@ -18,6 +18,7 @@ BATCH = "_batch"  # ends the key of a metric whose codes are those of batch sele
 
 Missing = Callable[[Source | WorldSource], list[str]]
 Measure = Callable[[Dictionary, Any], Result]
+P = TypeVar("P")
 
 
 def world_score(value: float, n: int, otherwise: str = "") -> Score:
@@ -59,6 +60,14 @@ def world_of(held: HeldOut) -> World:
     """The world that held-out data are of; `only_on_worlds` has refused what is none."""
     assert held.world is not None, f"{held.source} is no world"
     return held.world
+
+
+def process_of(held: HeldOut, kind: type[P], lack: str) -> P:
+    """The process of such a world. Raises `TypeError` with what another one lacks."""
+    world = world_of(held)
+    if not isinstance(world.process, kind):
+        raise TypeError(f"world {world.name!r} {lack}")
+    return world.process
 
 
 def with_batch_readings(metrics: Sequence[Metric]) -> tuple[Metric, ...]:

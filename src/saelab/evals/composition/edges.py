@@ -30,8 +30,8 @@ def f1(graph: Tensor, truth: Tensor, n_true: int) -> float:
     """F1 of a graph's edges: `truth [L, L]` has the true edges both ends of which have a latent, of
     `n_true` that there are.
     """
-    hits, found = int((graph & truth).sum()), int(graph.sum())
-    return 2 * hits / (found + n_true) if hits else 0.0
+    hits, n_edges = int((graph & truth).sum()), int(graph.sum())
+    return 2 * hits / (n_edges + n_true) if hits else 0.0
 
 
 def lifts(firing: Tensor) -> Tensor:
@@ -87,9 +87,9 @@ def lasso_edges(z: Tensor, first: range) -> Tensor:
     W = argmin over W >= 0 of mean |z_first / sd - W (z_rest / rms)|^2 / 2 + .002 |W|_1, in the
     codes' units again, cut as `tree_edges` cuts.
     """
-    inside = torch.zeros(z.shape[1], dtype=torch.bool)
-    inside[first.start : first.stop] = True
-    parents, children = inside.nonzero().flatten(), (~inside).nonzero().flatten()
+    latents = torch.arange(z.shape[1])
+    inside = (latents >= first.start) & (latents < first.stop)
+    parents, children = latents[inside], latents[~inside]
     coarse, fine = z[:, parents], z[:, children]
     sd, rms = positive(coarse.std(0)), positive(fine.square().mean(0).sqrt())
     weights = nonnegative_lasso(fine / rms, coarse / sd)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from saelab import numbers
 from saelab.evals.common.matching import match
 from saelab.evals.common.world import (
     in_both_readings,
@@ -66,7 +67,7 @@ def kl(log_p: Tensor, logits: Tensor) -> float:
     """KL(p || q), nats, mean over positions; p as log-probabilities `[N, V]`, q as logits `[N,
     V]`.
     """
-    return float((log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1).mean())
+    return float(numbers.kl(log_p, logits.log_softmax(-1)).mean())
 
 
 @torch.no_grad()

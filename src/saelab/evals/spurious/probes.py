@@ -73,9 +73,8 @@ def mlp_probe(x: Tensor, y: Tensor, *, seed: int = 0) -> Callable[[Tensor], Tens
     generator = torch.Generator().manual_seed(seed)
 
     def logits(x: Tensor) -> Tensor:
-        return (
-            (_standard(x, mean, scale).float() @ first + first_bias).relu() @ second
-        ) + second_bias
+        hidden = (_standard(x, mean, scale).float() @ first + first_bias).relu()
+        return hidden @ second + second_bias
 
     first = torch.randn(x.shape[1], MLP_HIDDEN, generator=generator) / x.shape[1] ** 0.5
     second = torch.randn(MLP_HIDDEN, generator=generator) / MLP_HIDDEN**0.5
