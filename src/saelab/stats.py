@@ -152,9 +152,7 @@ def paired_p(differences: Sequence[float]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given (Holm 1979): family-wise error at most
-    the level.
-    """
+    """Holm's adjusted p-values, in the order given (Holm 1979), for the family-wise error."""
     if any(not 0 <= p <= 1 for p in p_values):
         raise ValueError(f"p-values are {list(p_values)}; each must lie in [0, 1]")
     adjusted, largest = [0.0] * len(p_values), 0.0

@@ -225,9 +225,7 @@ class LanguageModel(Protocol):
         """Width D of the activations there."""
 
     def capture(self, tokens: "Tensor") -> "tuple[Tensor, Any]":
-        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state; stops at
-        the hook.
-        """
+        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state."""
 
     def resume(self, x: "Tensor", state: Any, since: int = 0) -> "Tensor":
         """Activations `[B, T, D]` at the hook -> logits `[B, T - since, V]` of positions `since`
@@ -235,9 +233,7 @@ class LanguageModel(Protocol):
         """
 
     def loss(self, logits: "Tensor", tokens: "Tensor") -> "Tensor":
-        """Next-token cross-entropy `[B, T-1]`, nats; entry t is the loss of predicting token t
-        + 1.
-        """
+        """Next-token cross-entropy `[B, T-1]`, nats; entry t is of predicting token t + 1."""
 
 
 @runtime_checkable

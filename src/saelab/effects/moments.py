@@ -52,9 +52,7 @@ class Fisher:
         return float(quadratic(self.sample, self.factors, cluster)) / len(self.sample)
 
     def rotated(self, seed: int) -> "Fisher":
-        """The same metric seen through one random rotation: the null that knows no direction but
-        keeps the spectrum.
-        """
+        """The metric through one random rotation: a null that keeps the spectrum, no direction."""
         d = len(self.mean)
         q, r = torch.linalg.qr(
             torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -68,9 +66,7 @@ class Fisher:
         return replace(self, factors=identity.expand(len(self.factors), -1, -1))
 
     def tensors(self, source: ActivationSource) -> Mapping[str, Tensor]:
-        """What a loss term on `source` needs. Raises `ValueError` for a metric of another hook or
-        width.
-        """
+        """What a loss term on `source` needs. Raises `ValueError` for another hook or width."""
         if (self.hook, len(self.mean)) != (source.hook, source.d_in):
             raise ValueError(
                 f"the Fisher metric belongs to {self.hook.name}, width {len(self.mean)}, and "
@@ -146,9 +142,7 @@ def fisher(
 def mean_ablation(
     lm: LanguageModel, windows: Iterable[Windows], mean: Tensor, *, rows: int
 ) -> float:
-    """KL(clean || every kept activation replaced by `mean [D]`), nats per kept position, over
-    `rows` of them.
-    """
+    """KL(clean || `mean [D]` at every kept position), nats a kept position, over `rows` of them."""
     total, n = 0.0, 0
     with torch.no_grad():
         for part in _pieces(windows):

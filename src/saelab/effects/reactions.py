@@ -52,9 +52,7 @@ def check_model(lm: object) -> None:
 
 
 def captured_text(lm: LanguageModel, windows: Sequence[Windows]) -> Text:
-    """The kept positions of captured windows, in order; windows are captured again when they are
-    changed.
-    """
+    """The kept positions of captured windows; they are captured again when they are changed."""
     check_model(lm)
     tokens = torch.cat([w.tokens for w in windows])  # [W, T]
     window, position = torch.cat([w.keep.cpu() for w in windows]).nonzero(as_tuple=True)

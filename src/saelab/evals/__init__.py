@@ -1,6 +1,4 @@
-"""Evaluations: (dictionary, data) -> `Result`. `EVALS` is the table; a new evaluation is one line
-in it.
-"""
+"""Evaluations: (dictionary, data) -> `Result`. A new one is one line in the table `EVALS`."""
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
@@ -67,9 +65,7 @@ def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
 
 
 def headlines(keys: Collection[str]) -> list[Metric]:
-    """The metrics among `keys` that stand in short tables, in their order, an evaluation after the
-    other.
-    """
+    """The metrics among `keys` that stand in short tables, in order, by evaluation."""
     chosen: dict[str, Metric] = {}
     for evaluation in EVALS.values():
         for metric in sorted(evaluation.metrics, key=lambda metric: metric.headline):
@@ -79,9 +75,7 @@ def headlines(keys: Collection[str]) -> list[Metric]:
 
 
 def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:
-    """Raise `ValueError` for an unknown evaluation or an unmet precondition, before anything loads
-    or trains.
-    """
+    """Raise `ValueError` for an unknown evaluation or an unmet precondition, before any work."""
     for name in names:
         if name not in EVALS:
             near = difflib.get_close_matches(name, EVALS, n=1, cutoff=0.4)

@@ -55,9 +55,7 @@ class Activation(nn.Module, ABC):
         return pre
 
     def count(self, pre: Tensor) -> Tensor:
-        """Number of active latents of each position `[...]`; without a gradient unless said
-        otherwise.
-        """
+        """Active latents of each position `[...]`; without a gradient unless said otherwise."""
         return (self(pre) > 0).sum(-1).to(pre.dtype)
 
     def start_above_(self, level: float, b_enc: Tensor) -> None:
@@ -73,9 +71,7 @@ class Activation(nn.Module, ABC):
         return []
 
     def priced(self, n_latents: int) -> "Activation | None":
-        """The same selection, in which latents pay a price before they are ranked; None where
-        nothing is ranked.
-        """
+        """The same selection with a price paid before ranking; None where nothing is ranked."""
         del n_latents
         return None
 

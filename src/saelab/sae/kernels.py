@@ -1,6 +1,4 @@
-"""Fast paths of an SAE on CPU: selection without sorting, and products that only see the active
-latents.
-"""
+"""Fast paths of an SAE on CPU: selection without sorting, products that see active latents only."""
 
 from typing import cast
 
@@ -33,9 +31,7 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
 
 
 def halfway(values: Tensor, k: int) -> Tensor:
-    """The number that k entries of `values` lie above: halfway between the k-th largest and the
-    next one.
-    """
+    """The number halfway between the k-th largest entry of `values` and the next one."""
     return (kth_largest(values, k) + kth_largest(values, k + 1)) / 2
 
 
@@ -78,9 +74,7 @@ class _Entries:
         return torch.from_numpy(sums.astype(self.values.dtype))
 
     def sampled(self, left: Tensor, right: Tensor) -> Tensor:
-        """(left @ right.T) where the matrix is not zero, 0 elsewhere: `[N, D]`, `[L, D]` -> `[N,
-        L]`.
-        """
+        """(left @ right.T) where the matrix is not 0, else 0: `[N, D]`, `[L, D]` -> `[N, L]`."""
         rows, columns = torch.from_numpy(self.rows), torch.from_numpy(self.columns)
         dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             left.contiguous(),

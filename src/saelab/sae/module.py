@@ -175,9 +175,7 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def project_gradient_(self) -> None:
-        """Remove from the decoder's gradient what only changes the norm of its rows (Bricken et al.
-        2023).
-        """
+        """Keep of the decoder's gradient what turns its rows (Bricken et al. 2023)."""
         if self.W_dec.grad is not None:
             along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
             self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)

@@ -1,6 +1,4 @@
-"""What a loss term sees (`Step`), what it is (`Term`), and how terms, events and batches make a
-`Variant`.
-"""
+"""What a loss term sees (`Step`), what it is (`Term`), and what makes a `Variant`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace

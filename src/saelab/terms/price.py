@@ -82,23 +82,17 @@ class Price(nn.Module):
 
     @property
     def surcharge(self) -> Tensor:
-        """(1 - NCES) / 2 of each latent `[L]`, in [0, 1]; the mean of the measured ones for those
-        that are not.
-        """
+        """(1 - NCES) / 2 of each latent `[L]`, in [0, 1]; where not measured, the others' mean."""
         due = (1 - self.nces) / 2
         return due.where(due.isfinite(), due.nanmean().nan_to_num(0.5))
 
     def on(self, penalty: TermFunction) -> TermFunction:
-        """A penalty that is linear in the codes, each latent's share of it times 1 + strength *
-        surcharge.
-        """
+        """A penalty linear in the codes, a latent's share of it times 1 + strength * surcharge."""
         return lambda step: penalty(replace(step, z=step.z * (1 + self.strength * self.surcharge)))
 
     @torch.no_grad()
     def measure(self, sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-        """Change some latents of this batch, and move prices. Returns the order of the latents
-        `[L]`, as it was.
-        """
+        """Change some latents of this batch, and move prices. Returns the old order `[L]`."""
         del optimizer
         step = step.on_windows()
         if step.lm is None:
@@ -125,9 +119,7 @@ class Price(nn.Module):
         return torch.arange(sae.n_latents, device=sae.W_dec.device)
 
     def _choose(self, sae: SAE, step: Step, codes: Codes) -> Tensor:
-        """Latents `[m]` that are active in this batch, ascending. An intervention on any other
-        changes nothing.
-        """
+        """Latents `[m]` active in this batch, ascending; to change any other changes nothing."""
         assert step.lm is not None
         x, state = step.lm.capture(step.windows.tokens)
         # [N, D]

@@ -1,6 +1,4 @@
-"""Sparsity penalties: mean over positions of a sum over latents. Steered to an L0 by
-`terms.base.Steered`.
-"""
+"""Sparsity penalties: mean over positions of a sum over latents. `Steered` weighs them to an L0."""
 
 from torch import Tensor
 
@@ -37,9 +35,7 @@ def p_norm(p: Number) -> TermFunction:
 
 
 def gate_l1(step: Step) -> Tensor:
-    """sum_j relu(gate_j) ||W_dec_j||: the Gated SAE's penalty. Rajamanoharan et al. 2024,
-    2404.16014, equation 8.
-    """
+    """sum_j relu(gate_j) ||W_dec_j||, of Gated SAEs. Rajamanoharan et al. 2024, 2404.16014, (8)."""
     return (step.sae.act.gate(step.pre).relu() * step.sae.W_dec.norm(dim=1)).sum(-1).mean()
 
 

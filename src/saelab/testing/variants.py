@@ -219,9 +219,7 @@ def check_weightless_term(subject: Subject) -> None:
 
 
 def check_l0(subject: Subject) -> None:
-    """The L0 asked for is reached within 5 %, measured at inference on activations not seen
-    before.
-    """
+    """The L0 asked for is reached within 5 %, at inference on activations not seen before."""
     asked = (3.0, 6.0)
     training = subject.training(*(subject.run(600, l0=l0) for l0 in asked))
     list(training)

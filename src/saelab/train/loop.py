@@ -1,6 +1,4 @@
-"""The one training loop: a generator that moves many runs in lock-step over one stream of
-activations.
-"""
+"""The one training loop: a generator that moves runs in lock-step over a stream of activations."""
 
 import copy
 from collections import ChainMap

@@ -1,6 +1,4 @@
-"""One SAE in training: its weights, optimizer, counters and randomness, and what a step does to
-them.
-"""
+"""One SAE in training: weights, optimizer, counters, randomness, and what a step does to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -43,9 +41,7 @@ class Record:
 
 
 class Member:
-    """One run of a lock-step group. fp32 master weights; autocast only where `Optim.amp` asks for
-    it.
-    """
+    """One run of a lock-step group. fp32 weights; autocast only where `Optim.amp` asks for it."""
 
     def __init__(
         self,

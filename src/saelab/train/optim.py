@@ -1,6 +1,4 @@
-"""Adam as the trainer uses it: one group per owner, warm-up, linear decay, gradients clipped per
-group.
-"""
+"""Adam as the trainer uses it: a group per owner, warm-up, linear decay, gradients clipped."""
 
 import math
 

@@ -25,9 +25,7 @@ def described(name: str) -> Mapping[str, Setting]:
 
 
 def settings_of(variant: str) -> dict[str, float]:
-    """The numbers that a base or a row can be tuned by, with their defaults. Raises `ValueError`
-    for an unknown one.
-    """
+    """Defaults of the numbers a base or row can be tuned by. Raises `ValueError` if unknown."""
     _check_variant(variant)
     return {name: setting.default for name, setting in described(variant).items()}
 

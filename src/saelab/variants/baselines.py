@@ -42,9 +42,7 @@ def _sparse_loss(
     initial: float = 0.05,
     start: float = START_L0,
 ) -> Term:
-    """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0) from `start`
-    times that.
-    """
+    """The penalty with the coefficient given, or (0) steered to `l0` from `start` times that."""
     if coefficient > 0:
         return Term("sparsity", penalty, linear(0.0, coefficient, until=warmup))
     steered = Steered(l0, initial=initial, warmup=warmup, start=start)

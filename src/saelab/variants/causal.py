@@ -62,9 +62,7 @@ def with_samples(
     ramp: Ramp = 0.2,
     rows: Rows = 100_000,
 ) -> Variant:
-    """A control: one gradient for every position in every step, through the model, in place of a
-    mean metric.
-    """
+    """A control: a gradient for every position in every step, in place of a mean metric."""
     if weight == 0:
         return base
     need = fisher_need(rows=round(rows))

@@ -1,6 +1,4 @@
-"""A dictionary whose codes are selected over the batch it is given, as in training, instead of by
-its threshold.
-"""
+"""A dictionary whose codes are selected over the batch, as in training, not by its threshold."""
 
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable

@@ -99,9 +99,7 @@ def lasso_edges(z: Tensor, first: range) -> Tensor:
 def nonnegative_lasso(
     inputs: Tensor, targets: Tensor, *, penalty: float = PENALTY, steps: int = 300
 ) -> Tensor:
-    """Non-negative weights `[P, C]` of targets `[N, P]` on inputs `[N, C]`, by proximal gradient
-    steps (ISTA).
-    """
+    """Weights >= 0 `[P, C]` of targets `[N, P]` on inputs `[N, C]`, by proximal gradient (ISTA)."""
     gram, cross = inputs.T @ inputs / len(inputs), targets.T @ inputs / len(inputs)
     rate = 1 / torch.linalg.eigvalsh(gram)[-1].clamp_min(1e-9)
     weights = torch.zeros_like(cross)

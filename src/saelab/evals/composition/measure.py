@@ -45,9 +45,7 @@ class CompositionData:
 
 
 def prepare(held: HeldOut) -> CompositionData:
-    """Draws the held-out activations and the labelled ones. Raises `TypeError` for a world without
-    a tree.
-    """
+    """Draw held-out and labelled activations. Raises `TypeError` for a world without a tree."""
     world = world_of(held)
     lack = f"is a {type(world.process).__name__} and has no tree; composition reads the s2 worlds"
     process = process_of(held, TreeProcess, f"{lack} (TreeProcess)")
@@ -74,9 +72,7 @@ def tree_target(
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: CompositionData) -> Result:
-    """Scores any SAE; what needs blocks, a tree or promotions is undefined where the dictionary has
-    none.
-    """
+    """Score any SAE; what needs blocks, a tree or promotions is undefined where it has none."""
     z = dictionary.encode(data.x)  # [N, L]
     firing, process = z > 0, data.process
     matched = match(dictionary.directions, process.features)
@@ -96,9 +92,7 @@ def measure(dictionary: Dictionary, data: CompositionData) -> Result:
 
 
 def true_graph(matched: Matched, process: TreeProcess, n_latents: int) -> Tensor:
-    """The true edges `[L, L]` between matched latents; an edge without a latent at both ends is
-    left out.
-    """
+    """The true edges `[L, L]` between matched latents, without those that lack one at an end."""
     graph = torch.zeros(n_latents, n_latents, dtype=torch.bool)
     for parent in range(process.n_parents):
         family = matched.latent[list(process.children(parent))]

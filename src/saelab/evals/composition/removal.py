@@ -1,6 +1,4 @@
-"""Can one tree of features be removed, knowing a few activations that it is in, and nothing else
-with it?
-"""
+"""Can one tree of features be removed alone, by a few activations that it is in?"""
 
 import math
 from collections.abc import Sequence

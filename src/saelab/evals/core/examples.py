@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.common.fold import Folded, fold_decoder_norms
+from saelab.evals.common.fold import decoder_norms
 from saelab.evals.core.data import CoreData, codes
 from saelab.types import Dictionary, Windows
 
@@ -73,30 +73,32 @@ def latent_examples(
             f"n_latents is {n_latents} and n_contexts {n_contexts}; give at least 1 of each"
         )
     with torch.no_grad():
-        folded = fold_decoder_norms(dictionary)
-        fired, mass = _firings(folded, data)
+        norms = decoder_norms(dictionary)
+        fired, mass = _firings(dictionary, data)
         density = fired / len(data.clean_ce)
         candidates = _candidates(density, mass)  # [C]
         if not len(candidates):
             return []
         unembed = data.lm.unembed().detach().float().cpu()  # [D, V]
-        # [C, V]
-        effect = folded.directions[candidates.to(folded.directions.device)].float().cpu() @ unembed
+        directions = dictionary.directions / norms.unsqueeze(1)  # unit rows
+        effect = directions[candidates.to(norms.device)].float().cpu() @ unembed  # [C, V]
         effect -= effect.mean(1, keepdim=True)
         chosen = _choose(effect, (mass / fired)[candidates], n_latents)
-        z = _selected(folded, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
+        z = _selected(dictionary, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
         return [
             _page(data, z[..., place], effect[i], int(candidates[i]), why, n_contexts)
             for place, (i, why) in enumerate(chosen)
         ]
 
 
-def _firings(folded: Folded, data: CoreData) -> tuple[Tensor, Tensor]:
+def _firings(dictionary: Dictionary, data: CoreData) -> tuple[Tensor, Tensor]:
     """Tokens on which each latent fires and its summed activation, `[L]` each."""
-    fired = torch.zeros(len(folded.directions), dtype=torch.double)
+    norms = decoder_norms(dictionary)
+    fired = torch.zeros(len(norms), dtype=torch.double)
     mass = torch.zeros_like(fired)
     for windows, _ in data.batches:
-        for _, z in codes(folded, windows):
+        for _, z in codes(dictionary, windows):
+            z = z * norms
             fired += (z > 0).sum(0).cpu()
             mass += z.sum(0).cpu()
     return fired, mass
@@ -126,16 +128,17 @@ def _choose(effect: Tensor, mean_activation: Tensor, n_latents: int) -> list[tup
     return list(chosen.items())
 
 
-def _selected(folded: Folded, data: CoreData, latents: Tensor) -> Tensor:
+def _selected(dictionary: Dictionary, data: CoreData, latents: Tensor) -> Tensor:
     """Codes of a few latents at every token `[W, T, n]`, 0 where masked."""
-    parts = []
+    norms, batches = decoder_norms(dictionary), []
+    latents = latents.to(norms.device)
     for windows, _ in data.batches:
         z = torch.zeros(*windows.keep.shape, len(latents))
-        rows = [z[:, latents.to(z.device)].float().cpu() for _, z in codes(folded, windows)]
+        rows = [(z * norms)[:, latents].float().cpu() for _, z in codes(dictionary, windows)]
         if rows:
             z[windows.keep.cpu()] = torch.cat(rows)
-        parts.append(z)
-    return torch.cat(parts)
+        batches.append(z)
+    return torch.cat(batches)
 
 
 def _page(
@@ -178,11 +181,11 @@ def _context(data: CoreData, z: Tensor, window: int) -> Context:
     """The tokens around the strongest one of a window, with their activations; `z [T]`."""
     windows, row = _locate(data, window)
     peak = int(z.argmax())
-    part = slice(max(0, peak - BEFORE), peak + AFTER + 1)
+    around = slice(max(0, peak - BEFORE), peak + AFTER + 1)
     return Context(
-        tokens=data.lm.decode(windows.tokens[row, part].tolist()),
-        activations=[_round(a) for a in z[part].tolist()],
-        peak=peak - part.start,
+        tokens=data.lm.decode(windows.tokens[row, around].tolist()),
+        activations=[_round(a) for a in z[around].tolist()],
+        peak=peak - around.start,
         doc=int(windows.doc[row, peak]),
         window=window,
     )

@@ -23,9 +23,7 @@ NEVER_FIRED = (
 
 @dataclass(frozen=True)
 class LatentProfile:
-    """One number per latent `[L]`; NaN where undefined, None where the dictionary has no encoder
-    matrix.
-    """
+    """One number per latent `[L]`; NaN where undefined, None of what there is no encoder for."""
 
     density: Tensor  # share of the evaluated tokens on which the latent fired
     mean_activation: Tensor  # over the tokens on which it fired, decoder norm folded in
@@ -96,9 +94,7 @@ class Firings:
         )
 
     def frequent(self, share: float) -> Score:
-        """Share of latents with density over `share`, with its interval over groups of
-        documents.
-        """
+        """Share of latents with density over `share`, its interval over groups of documents."""
         sums = torch.cat([self.tokens.unsqueeze(1), self.fired], 1)  # [G, 1 + L]
         resampling = Resampling(sums, n_boot=N_BOOT)
         return resampling.score(lambda s: (s[:, 1:] > share * s[:, :1]).double().mean(1))
@@ -121,18 +117,14 @@ def latent_scores(firings: Firings, profile: LatentProfile) -> dict[str, Score]:
 
 
 def normalized_frequent(density: Tensor, share: float) -> Score:
-    """SAEBench's share of all firings that latents with density over `share` make; 0 when nothing
-    fires.
-    """
+    """SAEBench's share of all firings made by latents with density over `share`, else 0."""
     total = float(density.sum())
     value = float(density[density > share].sum()) / total if total > 0 else 0.0
     return Score(value, reason="no interval: reported as SAEBench does")
 
 
 def max_cosine(rows: Tensor) -> Tensor:
-    """The largest cosine of each row of `[L, D]` with any other row, `[L]`; -inf when there is only
-    one.
-    """
+    """The largest cosine of each row of `[L, D]` with another one, `[L]`; -inf if there is none."""
     unit = torch.nn.functional.normalize(rows.float(), dim=1)
     best = []
     for start in range(0, len(unit), 1024):

@@ -1,6 +1,4 @@
-"""What the language model loses when activations at the hook are changed: CE and KL per evaluated
-token.
-"""
+"""What a model loses when activations at the hook are changed: CE and KL per evaluated token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -59,9 +57,7 @@ def ablations(
 
 
 def effect(lm: LanguageModel, windows: Windows, clean: Tensor, changed: Tensor) -> Effect:
-    """Effect of one LM batch from logits `[B, T, V]`, a window at a time so that temporaries stay
-    small.
-    """
+    """Effect of one LM batch from logits `[B, T, V]`, by the window to keep temporaries small."""
     pairs = [_kl(p.float(), q.float()) for p, q in zip(clean, changed, strict=True)]
     divergence, shipped = (
         torch.stack(rows)[windows.keep].cpu() for rows in zip(*pairs, strict=True)

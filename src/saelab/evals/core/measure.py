@@ -89,9 +89,7 @@ def _shipped(
 def _reconstruct(
     dictionary: Dictionary, data: CoreData, firings: Firings
 ) -> tuple[dict[str, Tensor], Effect]:
-    """Columns `[N]` of what codes and reconstruction say by themselves, and the effect of the
-    reconstruction.
-    """
+    """Columns `[N]` of what codes and reconstruction say, and the effect of the reconstruction."""
     rows, effects, at = [], [], 0
     norms = decoder_norms(dictionary)
     for windows, state in data.batches:

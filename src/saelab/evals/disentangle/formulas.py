@@ -31,9 +31,7 @@ VOTES, VOTE_ITEMS, ALIVE = 300, 64, 0.02
 
 @dataclass(frozen=True)
 class Items:
-    """Items with known values, and the random choices of the scores: made once, equal for every
-    SAE.
-    """
+    """Items with known values, and the scores' random choices: made once, equal for every SAE."""
 
     values: Tensor  # [N, C] values, V = absent
     targets: Tensor  # [N, Y] 1 where the item has the value
@@ -103,9 +101,7 @@ def correlation_ceiling(chance: float) -> float:
 
 
 def bins(codes: Tensor, edges_from: Tensor) -> Tensor:
-    """Bin `[N, L]` of every code: 0 is zero, 1 to 4 the quarters of the non-zero codes of
-    `edges_from [M, L]`.
-    """
+    """Bin `[N, L]` of every code: 0 if zero, 1 to 4 by quarters of non-zero `edges_from [M, L]`."""
     active = edges_from != 0
     count = active.sum(0)  # [L]
     ordered = edges_from.masked_fill(~active, math.inf).sort(0).values

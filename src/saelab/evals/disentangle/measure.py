@@ -86,9 +86,7 @@ def measure(dictionary: Dictionary, data: DisentangleData) -> Result:
 
 
 def _pooled(dictionary: Dictionary, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes averaged over each sequence of `x [N, T, D]`, `[N, L]`, and which latents are live,
-    `[L]`.
-    """
+    """Mean codes `[N, L]` of each sequence of `x [N, T, D]`, and which latents are live, `[L]`."""
     codes, active = [], torch.zeros(len(dictionary.directions))
     for part in x.split(CHUNK):
         z = dictionary.encode(part.flatten(0, 1))  # [n * T, L]

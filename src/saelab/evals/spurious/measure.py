@@ -153,9 +153,7 @@ def _bank(dictionary: Dictionary, codes: Tensor, data: SpuriousData) -> Tensor:
 
 
 def _removal(x: Tensor, data: SpuriousData) -> dict[str, Score]:
-    """SCR of the test activations after a removal, `[N, D]`, without and with the threshold
-    re-fitted.
-    """
+    """SCR of test activations `[N, D]` after a removal, without and with a re-fitted threshold."""
     reached = _accuracies(data.biased(x), data.test.task)
 
     def won_back(threshold: int) -> Score:

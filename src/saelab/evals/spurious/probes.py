@@ -66,9 +66,7 @@ def linear_probe(x: Tensor, y: Tensor) -> LinearProbe:
 
 
 def mlp_probe(x: Tensor, y: Tensor, *, seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """One hidden layer of 32 ReLUs, 250 steps of AdamW: `x [N, C]`, labels `y [N]` -> a function to
-    logits `[N]`.
-    """
+    """A function to logits: 32 hidden ReLUs, 250 steps of AdamW on `x [N, C]`, labels `y [N]`."""
     mean, scale = _moments(x)
     generator = torch.Generator().manual_seed(seed)
 
@@ -100,9 +98,7 @@ def accuracy(logits: Tensor, y: Tensor) -> float:
 
 
 def best_accuracy(logits: Tensor, y: Tensor) -> float:
-    """Accuracy at the best threshold: `logits [N]`, labels `y [N]`. Equal logits stay on one
-    side.
-    """
+    """Accuracy of `logits [N]` at the best threshold; equal logits stay on one side of it."""
     order = logits.argsort()
     logits, y = logits[order], (y[order] > 0).long()
     zero = y.new_zeros(1)

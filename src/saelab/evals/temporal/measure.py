@@ -143,18 +143,14 @@ def recall(types: Types, group: range) -> float:
 
 
 def purity(types: Types, latents: Tensor, groups: Mapping[str, range], n: int) -> Score:
-    """slow / (slow + fast) among `latents`, in [0, 1], on n tokens; undefined where they stand for
-    neither.
-    """
+    """slow / (slow + fast) among `latents`, in [0, 1]; undefined where they stand for neither."""
     slow, fast = (len(_standing_for(types, latents, groups[name])) for name in ("slow", "fast"))
     share = slow / (slow + fast) if slow + fast else math.nan
     return world_score(share, n, "none of these latents stands for a slow or a fast feature")
 
 
 def counts(types: Types, latents: Tensor, groups: Mapping[str, range]) -> dict[str, int]:
-    """How many of `latents` stand for a slow or fast feature, for the position, for nothing, and
-    are dead.
-    """
+    """How many of `latents` stand for slow or fast features, the position, nothing, or are dead."""
     direction, alive = types.direction[latents], types.alive[latents]
     n_features = sum(len(group) for group in groups.values())
     by_group = {name: int(_within(direction, group).sum()) for name, group in groups.items()}
