@@ -225,7 +225,7 @@ class LanguageModel(Protocol):
         """Width D of the activations there."""
 
     def capture(self, tokens: "Tensor") -> "tuple[Tensor, Any]":
-        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state."""
+        """Token ids `[B, T]` -> activations `[B, T, D]` at the hook, and a state; stops there."""
 
     def resume(self, x: "Tensor", state: Any, since: int = 0) -> "Tensor":
         """Activations `[B, T, D]` at the hook -> logits `[B, T - since, V]` of positions `since`

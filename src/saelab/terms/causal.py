@@ -99,7 +99,7 @@ def metric(need: str, *, shuffle: bool) -> TermFunction:
     return term
 
 
-def sampled(need: str, *, labels: Labels) -> TermFunction:
+def sampled(need: str) -> TermFunction:
     """mean of (g . e)^2 / E[(g . (x - mean))^2] with one fresh g for every position, through the
     model in every step.
 
@@ -110,7 +110,7 @@ def sampled(need: str, *, labels: Labels) -> TermFunction:
     def term(step: Step) -> Tensor:
         lm, step = _with_model(step)
         windows = step.windows
-        g = score(lm, windows, _on(step.generator, windows.x.device), labels)  # [B, T, D]
+        g = score(lm, windows, _on(step.generator, windows.x.device))  # [B, T, D]
         g = g[windows.keep].to(step.x)  # [N, D]
         e = (step.x - step.x_hat) / step.scale
         return (g * e).sum(1).square().mean() / step.stats[f"{need}.own"]

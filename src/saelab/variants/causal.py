@@ -66,8 +66,7 @@ def with_samples(
     if weight == 0:
         return base
     need = fisher_need(rows=round(rows))
-    fn = sampled(need.name, labels="model")
-    term = Term("metric", fn, linear(0.0, weight, until=ramp))
+    term = Term("metric", sampled(need.name), linear(0.0, weight, until=ramp))
     return _joined(_reading_model(base), term, need)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 # chooses it
 EDGE = 0.05
 RARE = 1e-4  # a latent that fires less often has no parent
-PENALTY = 2e-3  # l1 of the read-out, on codes of unit scale
+PENALTY, STEPS = 2e-3, 300  # l1 of the read-out, on codes of unit scale; of its solution
 THRESHOLDS = tuple(i / 100 for i in range(10, 100, 5))  # of lift
 
 
@@ -96,15 +96,13 @@ def lasso_edges(z: Tensor, first: range) -> Tensor:
     return placed(weights * sd.unsqueeze(1) / rms, parents, children, z.shape[1])
 
 
-def nonnegative_lasso(
-    inputs: Tensor, targets: Tensor, *, penalty: float = PENALTY, steps: int = 300
-) -> Tensor:
+def nonnegative_lasso(inputs: Tensor, targets: Tensor) -> Tensor:
     """Weights >= 0 `[P, C]` of targets `[N, P]` on inputs `[N, C]`, by proximal gradient (ISTA)."""
     gram, cross = inputs.T @ inputs / len(inputs), targets.T @ inputs / len(inputs)
     rate = 1 / torch.linalg.eigvalsh(gram)[-1].clamp_min(1e-9)
     weights = torch.zeros_like(cross)
-    for _ in range(steps):
-        weights = (weights - rate * (weights @ gram - cross + penalty)).relu()
+    for _ in range(STEPS):
+        weights = (weights - rate * (weights @ gram - cross + PENALTY)).relu()
     return weights
 
 

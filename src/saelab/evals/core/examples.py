@@ -24,6 +24,7 @@ from saelab.types import Dictionary, Windows
 
 DENSITIES = (1e-4, 0.2)
 CANDIDATES = 512
+LATENTS_SHOWN, CONTEXTS_SHOWN = 24, 8  # contexts of each
 BEFORE, AFTER = 32, 15  # tokens shown around the peak
 N_TOKENS = 10  # promoted and suppressed tokens shown
 N_BINS = 20
@@ -56,22 +57,12 @@ class LatentExample:
     contexts: list[Context]  # from different windows, strongest first
 
 
-def latent_examples(
-    dictionary: Dictionary,
-    data: CoreData,
-    *,
-    n_latents: int = 24,
-    n_contexts: int = 8,
-) -> list[LatentExample]:
-    """Pages for the `n_latents` most interesting latents (rule: see the module), fewer when fewer
+def latent_examples(dictionary: Dictionary, data: CoreData) -> list[LatentExample]:
+    """Pages for the `LATENTS_SHOWN` most interesting latents (rule: see the module), fewer when fewer
     qualify.
 
     Deterministic; plain values throughout, so `dataclasses.asdict` gives json.
     """
-    if n_latents < 1 or n_contexts < 1:
-        raise ValueError(
-            f"n_latents is {n_latents} and n_contexts {n_contexts}; give at least 1 of each"
-        )
     with torch.no_grad():
         norms = decoder_norms(dictionary)
         fired, mass = _firings(dictionary, data)
@@ -83,10 +74,10 @@ def latent_examples(
         directions = dictionary.directions / norms.unsqueeze(1)  # unit rows
         effect = directions[candidates.to(norms.device)].float().cpu() @ unembed  # [C, V]
         effect -= effect.mean(1, keepdim=True)
-        chosen = _choose(effect, (mass / fired)[candidates], n_latents)
+        chosen = _choose(effect, (mass / fired)[candidates])
         z = _selected(dictionary, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
         return [
-            _page(data, z[..., place], effect[i], int(candidates[i]), why, n_contexts)
+            _page(data, z[..., place], effect[i], int(candidates[i]), why)
             for place, (i, why) in enumerate(chosen)
         ]
 
@@ -112,7 +103,7 @@ def _candidates(density: Tensor, mass: Tensor) -> Tensor:
     return allowed[strongest].sort().values
 
 
-def _choose(effect: Tensor, mean_activation: Tensor, n_latents: int) -> list[tuple[int, str]]:
+def _choose(effect: Tensor, mean_activation: Tensor) -> list[tuple[int, str]]:
     """Which candidates (their place) and why, alternating between the two rankings."""
     spread = effect.std(1, correction=0)  # [C]
     kurtosis = (effect**4).mean(1) / spread.clamp_min(1e-12) ** 4
@@ -121,7 +112,7 @@ def _choose(effect: Tensor, mean_activation: Tensor, n_latents: int) -> list[tup
         for name, by in (("effect", mean_activation * spread), ("specificity", kurtosis))
     ]
     chosen: dict[int, str] = {}
-    while len(chosen) < min(n_latents, len(effect)):
+    while len(chosen) < min(LATENTS_SHOWN, len(effect)):
         ranking = rankings[len(chosen) % 2]
         i, name = next(item for item in ranking if item[0] not in chosen)
         chosen[i] = name
@@ -141,19 +132,12 @@ def _selected(dictionary: Dictionary, data: CoreData, latents: Tensor) -> Tensor
     return torch.cat(batches)
 
 
-def _page(
-    data: CoreData,
-    z: Tensor,
-    effect: Tensor,
-    index: int,
-    chosen_for: str,
-    n_contexts: int,
-) -> LatentExample:
+def _page(data: CoreData, z: Tensor, effect: Tensor, index: int, chosen_for: str) -> LatentExample:
     """The page of one latent from its codes `[W, T]` and its logit effect `[V]`."""
     active = z[z > 0]
     top = float(active.max())
     histogram = torch.histc(active, N_BINS, 0.0, top)
-    peaks = z.amax(1).argsort(descending=True, stable=True)[:n_contexts]
+    peaks = z.amax(1).argsort(descending=True, stable=True)[:CONTEXTS_SHOWN]
     order = effect.argsort(descending=True, stable=True)
     return LatentExample(
         index=index,
