@@ -58,8 +58,7 @@ class LatentExample:
 
 
 def latent_examples(dictionary: Dictionary, data: CoreData) -> list[LatentExample]:
-    """Pages for the `LATENTS_SHOWN` most interesting latents (rule: see the module), fewer when fewer
-    qualify.
+    """Pages for the most interesting latents (rule: see the module), fewer when fewer qualify.
 
     Deterministic; plain values throughout, so `dataclasses.asdict` gives json.
     """

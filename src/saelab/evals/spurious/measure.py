@@ -95,16 +95,11 @@ def prepare(held: HeldOut) -> SpuriousData:
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: SpuriousData) -> Result:
-    """Seven numbers of one dictionary.
+    """Seven numbers of one dictionary; `METRICS` says what each means.
 
-    `scr`, `scr_threshold`: the share of the biased probe's loss that ablating the bank wins back, 1
-    at best, negative where it does harm; the second with the probe's threshold re-fitted, so that a
-    mere shift does not count: gate on it. `leak_linear`, `leak_mlp`: accuracy of a fresh probe of s
-    on R, four equal cells, .5 is chance. Low alone is no success: R may have lost T as well.
-    `task_accuracy`: of a probe of T on R, divided by the same on x. `worst_group`: accuracy in the
-    worst of the four cells of a probe of T on R trained on natural data. `spurious_cos`: |cos| of
-    the latent nearest to the task's direction with the spurious direction, minus |cos| of the two
-    true directions.
+    Gate on `scr_threshold`: to `scr` a mere shift counts. A low leak alone is no success: R may have
+    lost T as well. Probes of the leaks and of `task_accuracy` are trained on four equal cells, that
+    of `worst_group` on natural data.
     """
     codes = dictionary.encode(data.train.x)  # [N, L]
     bank = _bank(dictionary, codes, data)  # [L] bool

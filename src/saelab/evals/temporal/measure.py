@@ -78,18 +78,12 @@ def prepare(held: HeldOut) -> TemporalData:
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: TemporalData) -> Result:
-    """Scores of one dictionary.
+    """Scores of one dictionary; `METRICS` says what each means.
 
-    `slow_recall`, `fast_recall`: share of the features that a live latent finds (|cosine| > .8), in
-    the whole dictionary. `purity`: slow / (slow + fast) latents of the slow block; `purity_sorted`:
-    of as many latents as there are slow features, the most persistent ones, after those of the
-    position (> 25 % of variance) and dead ones are moved last. `occupancy`: share of the slow
-    features that a latent of the slow block stands for. `position_features_in_slow_block`: position
-    signals with linear R^2 > .5 from the block's codes. `hidden_correlation`: mean correlation of
-    the codes of matched live slow latents (|cosine| > .5) with the hidden state;
-    `hidden_correlation_smoothed`: of their best exponential average over the 16 latest positions.
-    `mcc_slow`, `mcc_fast`: mean |cosine| of the features in the one-to-one matching, 0 for a
-    feature without a latent.
+    `purity_sorted` is of as many latents as there are slow features, the most persistent ones, after
+    those of the position (> 25 % of variance) and dead ones are moved last. `hidden_correlation` is
+    of matched live slow latents (|cosine| > .5), smoothed over the 16 latest positions. `mcc_slow`,
+    `mcc_fast`: 0 for a feature without a latent in the one-to-one matching.
     """
     process = data.process
     z = dictionary.encode(data.x).float()  # [S, T, L]
