@@ -97,9 +97,9 @@ def prepare(held: HeldOut) -> SpuriousData:
 def measure(dictionary: Dictionary, data: SpuriousData) -> Result:
     """Seven numbers of one dictionary; `METRICS` says what each means.
 
-    Gate on `scr_threshold`: to `scr` a mere shift counts. A low leak alone is no success: R may have
-    lost T as well. Probes of the leaks and of `task_accuracy` are trained on four equal cells, that
-    of `worst_group` on natural data.
+    Gate on `scr_threshold`: in `scr` a mere shift counts. A low leak alone is no success: R may
+    have lost T as well. Probes of the leaks and of `task_accuracy` are trained on four equal cells,
+    that of `worst_group` on natural data.
     """
     codes = dictionary.encode(data.train.x)  # [N, L]
     bank = _bank(dictionary, codes, data)  # [L] bool

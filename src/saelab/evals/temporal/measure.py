@@ -80,10 +80,10 @@ def prepare(held: HeldOut) -> TemporalData:
 def measure(dictionary: Dictionary, data: TemporalData) -> Result:
     """Scores of one dictionary; `METRICS` says what each means.
 
-    `purity_sorted` is of as many latents as there are slow features, the most persistent ones, after
-    those of the position (> 25 % of variance) and dead ones are moved last. `hidden_correlation` is
-    of matched live slow latents (|cosine| > .5), smoothed over the 16 latest positions. `mcc_slow`,
-    `mcc_fast`: 0 for a feature without a latent in the one-to-one matching.
+    `purity_sorted` is of as many latents as there are slow features, the most persistent ones,
+    after those of the position (> 25 % of variance) and dead ones are moved last.
+    `hidden_correlation` is of matched live slow latents (|cosine| > .5), smoothed over the 16
+    latest positions. `mcc_slow`, `mcc_fast`: 0 for a feature that is matched with no latent.
     """
     process = data.process
     z = dictionary.encode(data.x).float()  # [S, T, L]
