@@ -11,7 +11,7 @@ from torch import Tensor
 from saelab.ground.held_out import HeldOut
 from saelab.runs import Source
 from saelab.testing.fakes import FakeModel
-from saelab.types import Hook, Windows
+from saelab.types import Hook, Structure, Windows
 
 D, V, BOS = 6, 11, 0
 
@@ -82,6 +82,10 @@ class ToyDictionary:
         self.W_enc, self.directions = W_enc, W_dec
         self.b_dec = torch.zeros(W_dec.shape[1]) if b_dec is None else b_dec
         self.threshold = threshold
+
+    @property
+    def structure(self) -> Structure:
+        return Structure(encoder=self.W_enc)
 
     def encode(self, x: Tensor) -> Tensor:
         return torch.relu(x @ self.W_enc - self.threshold)

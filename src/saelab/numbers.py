@@ -1,5 +1,5 @@
 """Kinds of number: which values a setting may have, said once for every check, `--help` and page;
-and the settings that a function lists as its keywords.
+the settings that a function lists as its keywords; and how far two predictions are apart.
 
 A setting is a keyword-only parameter annotated with its kind and one phrase of meaning,
 
@@ -13,7 +13,10 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -64,10 +67,6 @@ class Setting:
     default: float
     meaning: str  # a phrase that goes on after the name
 
-    def line(self, name: str) -> str:
-        """Name, default, range and meaning in one line, for help and docs."""
-        return f"{name}={self.default:g}  {self.meaning}; {self.kind.range}"
-
 
 def settings_in(function: Callable[..., Any]) -> Mapping[str, Setting]:
     """The settings of a function: its keyword-only parameters that say their kind."""
@@ -98,8 +97,25 @@ def check_numbers(
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:
-    """A question after the likeliest of `names` for one that was mistyped; empty where none is
-    near.
-    """
+    """A question after the likeliest of `names` for one that was mistyped; else empty."""
     close = get_close_matches(name, list(names), n=1, cutoff=0.4)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def kl(log_p: "Tensor", log_q: "Tensor") -> "Tensor":
+    """How far the predictions q are from the predictions p: KL(p || q) of log-probabilities
+    `[..., V]` -> `[...]`, nats.
+    """
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def kl_of_near(log_p: "Tensor", log_q: "Tensor") -> "Tensor":
+    """The same for predictions that hardly differ: sum p (e^r - 1 - r) with r = log q - log p.
+
+    Equal to `kl`, for both are distributions, but for its rounding error, which drowns small
+    effects: no term here is negative, and none is anything but 0 where q is p. It takes twice the
+    work, and other last digits, so that each place keeps the one it has.
+    """
+    p, ratio = log_p.exp(), log_q - log_p
+    near = p * (ratio.clamp(max=1).expm1() - ratio)
+    return near.where(ratio < 1, log_q.exp() - p * (1 + ratio)).sum(-1)

@@ -1,5 +1,5 @@
-"""Intervals and tests: bootstrap over documents, paired differences over seeds, sign-flip test,
-Holm, minimum difference.
+"""Intervals and tests: bootstrap over documents, paired differences over seeds, Holm, minimum
+difference.
 
 Every interval is at 95 %. An interval that cannot be had (one document, one seed) is None with the
 reason, never a guess.
@@ -19,8 +19,7 @@ RESAMPLED_AT_ONCE = 1 << 24  # drawn indices per chunk: 128 MB
 
 
 class Resampling:
-    """Sums per cluster, resampled once by whole clusters, so that many statistics share the
-    resamples.
+    """Sums per cluster, resampled once by whole clusters for any number of statistics.
 
     `sums [C, S]` holds S sums for each of C clusters (documents). A resample draws C clusters with
     replacement and adds their sums: multinomial weights @ sums. Percentile interval (Efron and
@@ -48,14 +47,10 @@ class Resampling:
         self.samples = torch.cat(drawn)  # [n_boot, S]
 
     def beside(self, total: Tensor, samples: Tensor) -> "Resampling":
-        """The same with further columns `[1, K]` and `[n_boot, K]`, of something resampled
-        otherwise than by cluster.
-        """
+        """The same with further columns `[1, K]` and `[n_boot, K]`, resampled in another way."""
         both = copy.copy(self)
-        both.total, both.samples = (
-            torch.cat([self.total, total], 1),
-            torch.cat([self.samples, samples], 1),
-        )
+        both.total = torch.cat([self.total, total], 1)
+        both.samples = torch.cat([self.samples, samples], 1)
         return both
 
     def score(self, fn: Callable[[Tensor], Tensor], *, undefined: str = "") -> Score:
@@ -68,42 +63,18 @@ class Resampling:
         """
         value = float(fn(self.total)[0])
         if not math.isfinite(value):
-            return Score(
-                None,
-                n=self.n,
-                reason=undefined or "the statistic is not a finite number here",
-            )
+            reason = undefined or "the statistic is not a finite number here"
+            return Score(None, n=self.n, reason=reason)
         if self.n < 2:
             return Score(value, n=self.n, reason="no interval: it takes at least 2 documents")
         values = fn(self.samples)
         values = values[values.isfinite()]
         if len(values) < LEVEL * len(self.samples):
-            return Score(
-                value,
-                n=self.n,
-                reason="no interval: undefined in over 5 % of the resamples",
-            )
-        tail = (1 - LEVEL) / 2
-        low, high = torch.quantile(
-            values, torch.tensor([tail, 1 - tail], dtype=values.dtype)
-        ).tolist()
+            reason = "no interval: undefined in over 5 % of the resamples"
+            return Score(value, n=self.n, reason=reason)
+        tails = torch.tensor([(1 - LEVEL) / 2, 1 - (1 - LEVEL) / 2], dtype=values.dtype)
+        low, high = torch.quantile(values, tails).tolist()
         return Score(value, low, high, self.n)
-
-
-def bootstrap_statistic(
-    sums: Tensor,
-    fn: Callable[[Tensor], Tensor],
-    *,
-    n_boot: int = 1000,
-    seed: int = 0,
-) -> Score:
-    """A statistic of per-document sums `[C, S]` (explained variance, CE score) with its bootstrap
-    interval.
-
-    `fn` maps sums `[R, S]` to values `[R]`. For several statistics of the same sums use
-    `Resampling` once.
-    """
-    return Resampling(sums, n_boot=n_boot, seed=seed).score(fn)
 
 
 def bootstrap_ratio(
@@ -128,16 +99,14 @@ def bootstrap_ratio(
         )
     _, index = cluster.unique(return_inverse=True)
     items = torch.stack([numerator.double(), denominator.double()], 1).cpu()  # [N, 2]
-    sums = torch.zeros(int(index.max()) + 1, 2, dtype=torch.double).index_add_(
-        0, index.cpu(), items
-    )
-    resampling = Resampling(sums, n_boot=n_boot, seed=seed)
+    sums = torch.zeros(int(index.max()) + 1, 2, dtype=torch.double)
+    resampling = Resampling(sums.index_add_(0, index.cpu(), items), n_boot=n_boot, seed=seed)
     return resampling.score(lambda s: s[:, 0] / s[:, 1], undefined="the denominator is 0")
 
 
 def mean_score(values: Sequence[float]) -> Score:
-    """Mean over seeds with a Student t interval: mean +- t(0.975, n - 1) * s / sqrt(n); one value
-    has no interval.
+    """Mean over seeds with a Student t interval, mean +- t(0.975, n - 1) * s / sqrt(n), from two
+    seeds on.
     """
     _check_finite(values, "values")
     n = len(values)
@@ -182,29 +151,8 @@ def paired_p(differences: Sequence[float]) -> float:
     return float(2 * stdtr(n - 1, -abs(mean) / deviation * math.sqrt(n)))
 
 
-def sign_flip_p(differences: Sequence[float], *, n_perm: int = 10_000, seed: int = 0) -> float:
-    """Two-sided p-value of mean 0 under random signs (Fisher's randomisation test on paired
-    differences).
-
-    All 2^n sign patterns when they are at most `n_perm`, else `n_perm` drawn ones with (count + 1)
-    / (n_perm + 1).
-    """
-    _check_finite(differences, "differences")
-    d = torch.tensor(differences, dtype=torch.double)
-    n = len(d)
-    observed = d.sum().abs() * (1 - 1e-12)  # ties count, whatever the order of the sum
-    if 2**n <= n_perm:
-        patterns = torch.arange(2**n).unsqueeze(1) >> torch.arange(n) & 1
-        return float(((patterns * 2 - 1).double() @ d).abs().ge(observed).double().mean())
-    generator = torch.Generator().manual_seed(seed)
-    signs = torch.randint(2, (n_perm, n), generator=generator, dtype=torch.int8).double() * 2 - 1
-    return (int((signs @ d).abs().ge(observed).sum()) + 1) / (n_perm + 1)
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down adjusted p-values, in the order given (Holm 1979): family-wise error at most
-    the level.
-    """
+    """Holm's adjusted p-values, in the order given (Holm 1979), for the family-wise error."""
     if any(not 0 <= p <= 1 for p in p_values):
         raise ValueError(f"p-values are {list(p_values)}; each must lie in [0, 1]")
     adjusted, largest = [0.0] * len(p_values), 0.0

@@ -85,7 +85,6 @@ class Tokens:
 
     @property
     def flat(self) -> "Tensor":
-        """The activations `[N, D]`."""
         return self.x
 
 
@@ -111,14 +110,11 @@ class Pairs:
         return torch.cat([self.first.flat, self.second.flat])
 
     def in_order(self, values: "Tensor") -> "Tensor":
-        """Values of the kept positions `[N, *]` back in their windows `[2, B, T, *]`, 0
-        elsewhere.
-        """
-        n = int(self.first.keep.sum())
-        ordered = values.new_zeros(2, *self.first.keep.shape, *values.shape[1:])
-        ordered[0] = self.first.in_order(values[:n])
-        ordered[1] = self.second.in_order(values[n:])
-        return ordered
+        """Values of the kept positions `[N, *]` back in their windows `[2, B, T, *]`, else 0."""
+        import torch  # not with the module: this one stays light
+
+        first, second = values.tensor_split([int(self.first.keep.sum())])
+        return torch.stack([self.first.in_order(first), self.second.in_order(second)])
 
 
 @dataclass(frozen=True)
@@ -131,7 +127,6 @@ class Labelled:
 
     @property
     def flat(self) -> "Tensor":
-        """The activations `[N, D]`."""
         return self.x
 
 
@@ -174,26 +169,21 @@ class ActivationSource(Protocol):
     @property
     def hook(self) -> Hook:
         """Where the model is read."""
-        ...
 
     @property
     def d_in(self) -> int:
         """Width D of the activations."""
-        ...
 
     @property
     def lm(self) -> "LanguageModel | None":
         """The model behind the stream; None where there is none, as in most worlds."""
-        ...
 
     @property
     def stats(self) -> InputStats:
         """Mean and scale of the kept activations."""
-        ...
 
     def missing(self, kind: type[Batch]) -> str:
         """Why the stream has no batches of this kind, in one sentence; empty where it has."""
-        ...
 
     def batches(
         self,
@@ -207,7 +197,6 @@ class ActivationSource(Protocol):
         batches lie between two loads of the shuffle buffer is that of `main`. Raises `ValueError`
         with the sentence of `missing`.
         """
-        ...
 
 
 def refuse_missing(source: ActivationSource, kinds: "Collection[type[Batch]]") -> None:
@@ -230,50 +219,65 @@ class LanguageModel(Protocol):
     @property
     def hook(self) -> Hook:
         """Where the model is read."""
-        ...
 
     @property
     def d_in(self) -> int:
         """Width D of the activations there."""
-        ...
 
     def capture(self, tokens: "Tensor") -> "tuple[Tensor, Any]":
-        """Token ids `[B, T]` -> activations at the hook `[B, T, D]` and an opaque state; stops at
-        the hook.
-        """
-        ...
+        """Token ids `[B, T]` -> activations `[B, T, D]` at the hook, and a state; stops there."""
 
     def resume(self, x: "Tensor", state: Any, since: int = 0) -> "Tensor":
         """Activations `[B, T, D]` at the hook -> logits `[B, T - since, V]` of positions `since`
         on; runs what is above.
         """
-        ...
 
     def loss(self, logits: "Tensor", tokens: "Tensor") -> "Tensor":
-        """Next-token cross-entropy `[B, T-1]`, nats; entry t is the loss of predicting token t
-        + 1.
-        """
-        ...
+        """Next-token cross-entropy `[B, T-1]`, nats; entry t is of predicting token t + 1."""
 
 
 @runtime_checkable
 class Dictionary(Protocol):
-    """What evaluations see of an SAE, ours or imported, in the model's own units."""
+    """What evaluations see of an SAE, ours or imported, in the model's own units. What else it
+    may know of its latents it says as `Structured`.
+    """
 
     hook: Hook | None
 
     @property
     def directions(self) -> "Tensor":
         """Decoder rows `[L, D]`."""
-        ...
 
     def encode(self, x: "Tensor") -> "Tensor":
         """Activations `[..., D]` -> non-negative codes `[..., L]`."""
-        ...
 
     def decode(self, z: "Tensor") -> "Tensor":
         """Codes `[..., L]` -> reconstruction `[..., D]`."""
-        ...
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a dictionary knows of its own latents, where it knows anything."""
+
+    blocks: Mapping[str, range] = field(default_factory=dict)  # latents that were trained apart
+    tree: "Tensor | None" = None  # [coarse, fine] weights of the first latents, on the rest
+    promotions: int | None = None  # latents that training moved into the first block
+    encoder: "Tensor | None" = None  # [D, L] what the activations are multiplied by
+    encoder_bias: "Tensor | None" = None  # [L]
+
+
+@runtime_checkable
+class Structured(Protocol):
+    """A dictionary that can say how its latents are arranged and read."""
+
+    @property
+    def structure(self) -> Structure:
+        """What it knows."""
+
+
+def structure_of(dictionary: Dictionary) -> Structure:
+    """What a dictionary knows of its own latents; nothing where it has no word for it."""
+    return dictionary.structure if isinstance(dictionary, Structured) else Structure()
 
 
 Better = Literal["higher", "lower", "neither"]

@@ -52,7 +52,7 @@ def test_an_error_says_what_the_number_means():
 def test_settings_are_read_from_the_signature():
     settings = settings_in(tuned)
     assert list(settings) == ["ramp", "rows"]
-    assert settings["ramp"].line("ramp") == "ramp=0.2  of training; from 0 to 1"
+    assert (settings["ramp"].default, settings["ramp"].meaning) == (0.2, "of training")
     assert (settings["rows"].kind, settings["rows"].default) == (Kind(1, whole=True), 9)
 
 

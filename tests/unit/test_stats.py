@@ -64,14 +64,14 @@ def test_degenerate_bootstraps_say_why():
     with pytest.raises(ValueError, match="3, 2 and 3 items"):
         stats.bootstrap_ratio(torch.ones(3), torch.ones(2), torch.ones(3))
     with pytest.raises(ValueError, match="one row of sums per cluster"):
-        stats.bootstrap_statistic(torch.ones(3), lambda s: s[:, 0])
+        stats.Resampling(torch.ones(3))
     with pytest.raises(ValueError, match="n_boot is 0"):
-        stats.bootstrap_statistic(torch.ones(3, 1), lambda s: s[:, 0], n_boot=0)
+        stats.Resampling(torch.ones(3, 1), n_boot=0)
 
 
-def test_bootstrap_statistic_of_a_variance_like_statistic():
+def test_resampling_of_a_variance_like_statistic():
     sums = torch.tensor([[1.0, 4.0], [2.0, 5.0], [1.5, 6.0]])
-    score = stats.bootstrap_statistic(sums, lambda s: 1 - s[:, 0] / s[:, 1])
+    score = stats.Resampling(sums).score(lambda s: 1 - s[:, 0] / s[:, 1])
     assert score.value == pytest.approx(1 - 4.5 / 15)
     assert 1 - 2 / 5 <= score.low < score.value < score.high <= 1 - 1 / 4
 
@@ -108,17 +108,6 @@ def test_mean_score():
     score = stats.mean_score([1.0, 3.0])
     assert score.value == 2
     assert score.high - 2 == pytest.approx(12.706204736 * math.sqrt(2) / math.sqrt(2))
-
-
-def test_sign_flip_is_exact_for_few_and_close_to_exact_for_many():
-    # only all plus or all minus reach the sum
-    assert stats.sign_flip_p([1.0, 2.0, 3.0]) == pytest.approx(2 / 8)
-    assert stats.sign_flip_p([1.0, -1.0]) == 1
-    assert stats.sign_flip_p([0.1] * 5, n_perm=32) == pytest.approx(2 / 32)
-    exact = stats.sign_flip_p([0.3, 0.8, -0.2, 0.5, 0.9, 0.1, 0.4, -0.6], n_perm=256)
-    drawn = stats.sign_flip_p([0.3, 0.8, -0.2, 0.5, 0.9, 0.1, 0.4, -0.6], n_perm=255)
-    assert drawn == pytest.approx(exact, abs=0.06)
-    assert stats.sign_flip_p([1.0] * 40, n_perm=999) == pytest.approx(1 / 1000)
 
 
 def test_holm():

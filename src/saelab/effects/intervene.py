@@ -22,7 +22,7 @@ node is that of Marks et al. 2024, 2403.19647).
 Legend: S types | K control draws | N kept positions | M pairs | V vocabulary.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,7 +32,8 @@ from torch.nn.functional import normalize
 
 from saelab.effects.gradients import label_gradient
 from saelab.effects.pairs import Codes, Pairs
-from saelab.effects.reactions import MAX_BYTES, Text, check_model, divergence, reactions
+from saelab.effects.reactions import MAX_BYTES, Text, check_model, reactions
+from saelab.numbers import kl_of_near
 from saelab.types import LanguageModel
 
 TYPES = ("zero", "mean", "resample", "noise", "steer")
@@ -46,26 +47,6 @@ RIDGE = 1e-6  # of the mean variance, added to each dimension of it
 # What is changed ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Facts:
-    """What the types need of each pair, `[M]` each."""
-
-    code: Tensor
-    mean: Tensor
-    deviation: Tensor
-    other: Tensor  # the latent's code on another position
-    noise: Tensor
-
-
-_CHANGES: Mapping[str, Callable[[_Facts], Tensor]] = {
-    "zero": lambda f: -f.code,
-    "mean": lambda f: f.mean - f.code,
-    "resample": lambda f: f.other - f.code,
-    "noise": lambda f: f.deviation * f.noise,
-    "steer": lambda f: 2 * f.deviation,
-}
-
-
 def check_types(types: Sequence[str]) -> None:
     """Raise `ValueError` for no type, an unknown one, or one given twice."""
     if not types or len({*types} & {*TYPES}) < len(types):
@@ -75,18 +56,22 @@ def check_types(types: Sequence[str]) -> None:
 
 
 def changes(types: Sequence[str], codes: Codes, pairs: Pairs, generator: torch.Generator) -> Tensor:
-    """Change of code `[S, M]` of each pair under each type. Raises `ValueError` for an unknown
-    type.
+    """How much each type of intervention changes the code of each pair, `[S, M]`.
 
-    The draws do not depend on which types are asked for.
+    Raises `ValueError` for an unknown type. The draws do not depend on which types are asked for.
     """
     check_types(types)
     shift = torch.randint(1, max(codes.n, 2), pairs.row.shape, generator=generator)
-    other = codes.at(pairs.latent, (pairs.row + shift) % codes.n)
     noise = torch.randn(pairs.row.shape, generator=generator)
-    mean, deviation = (each[pairs.latent] for each in (codes.mean, codes.deviation))
-    facts = _Facts(pairs.code, mean, deviation, other, noise)
-    return torch.stack([_CHANGES[name](facts) for name in types])
+    deviation = codes.deviation[pairs.latent]
+    by_type = {
+        "zero": -pairs.code,
+        "mean": codes.mean[pairs.latent] - pairs.code,
+        "resample": codes.at(pairs.latent, (pairs.row + shift) % codes.n) - pairs.code,
+        "noise": deviation * noise,
+        "steer": 2 * deviation,
+    }
+    return torch.stack([by_type[name] for name in types])
 
 
 def control_covariance(x: Tensor) -> Tensor:
@@ -111,9 +96,7 @@ def control_covariance(x: Tensor) -> Tensor:
 
 
 def control_directions(directions: Tensor, root: Tensor, generator: torch.Generator) -> Tensor:
-    """Unit directions `[..., D]` from N(0, root root'), each orthogonal to its unit direction
-    `[..., D]`.
-    """
+    """Unit directions from N(0, root root'), each orthogonal to one of `directions [..., D]`."""
     u = torch.randn(directions.shape, generator=generator, dtype=root.dtype) @ root.T
     u = u - (u * directions).sum(-1, keepdim=True) * directions
     return normalize(u, dim=-1)
@@ -124,12 +107,10 @@ def control_directions(directions: Tensor, root: Tensor, generator: torch.Genera
 
 @dataclass(frozen=True)
 class Effects:
-    """Effects in nats of each pair under each type, of the latent and of the mean of its control
-    draws.
-    """
+    """Effects in nats of each pair under each type."""
 
-    own: Tensor  # [S, M]
-    control: Tensor  # [S, M], NaN without control draws
+    own: Tensor  # [S, M] of the latent
+    control: Tensor  # [S, M] of the mean of its control draws, NaN without any
 
 
 @torch.no_grad()
@@ -164,12 +145,10 @@ def intervene(
         u = control_directions(d.expand(n_types, draws, *d.shape), root, generator)  # [S, K, n, D]
         along = torch.cat([d.expand(n_types, 1, *d.shape), u], 1)
         delta = (amounts[:, None, block, None] * along).flatten(0, 1)  # [S (1 + K), n, D]
-        for found in reactions(text, pairs.row[block], delta, following, max_bytes):
-            # [c, n]
-            effect = (divergence(found.clean.unsqueeze(0), found.changed).cpu() * found.inside).sum(
-                -1
-            )
-            kl.flatten(0, 1)[found.changes.unsqueeze(1), block[found.pairs]] = effect
+        for reaction in reactions(text, pairs.row[block], delta, following, max_bytes):
+            effect = kl_of_near(reaction.clean.unsqueeze(0), reaction.changed).cpu()  # [c, n, q]
+            where = reaction.changes.unsqueeze(1), block[reaction.pairs]
+            kl.flatten(0, 1)[where] = (effect * reaction.inside).sum(-1)
     return Effects(kl[:, 0], kl[:, 1:].mean(1))
 
 

@@ -10,13 +10,14 @@ of M
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from saelab.effects.gradients import label_gradient, precise
-from saelab.numbers import Kind
+from saelab.numbers import Kind, kl
 from saelab.types import ActivationSource, Hook, LanguageModel, Windows
 
 # drawn from the model's own distribution, or the tokens that follow in the text
@@ -51,9 +52,7 @@ class Fisher:
         return float(quadratic(self.sample, self.factors, cluster)) / len(self.sample)
 
     def rotated(self, seed: int) -> "Fisher":
-        """The same metric seen through one random rotation: the null that knows no direction but
-        keeps the spectrum.
-        """
+        """The metric through one random rotation: a null that keeps the spectrum, no direction."""
         d = len(self.mean)
         q, r = torch.linalg.qr(
             torch.randn(d, d, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
@@ -63,24 +62,20 @@ class Fisher:
 
     def isotropic(self) -> "Fisher":
         """The metric without any direction: the identity for every cluster."""
-        return replace(
-            self,
-            factors=torch.eye(len(self.mean)).to(self.factors).expand(len(self.factors), -1, -1),
-        )
+        identity = torch.eye(len(self.mean)).to(self.factors)
+        return replace(self, factors=identity.expand(len(self.factors), -1, -1))
 
     def tensors(self, source: ActivationSource) -> Mapping[str, Tensor]:
-        """What a loss term on `source` needs. Raises `ValueError` for a metric of another hook or
-        width.
-        """
+        """What a loss term on `source` needs. Raises `ValueError` for another hook or width."""
         if (self.hook, len(self.mean)) != (source.hook, source.d_in):
             raise ValueError(
                 f"the Fisher metric belongs to {self.hook.name}, width {len(self.mean)}, and "
                 "these activations to "
                 f"{source.hook.name}, width {source.d_in}; harvest it at their hook"
             )
-        scalars = {"spread": torch.tensor(self.spread), "own": torch.tensor(self.own)}
+        scalars = {"spread": self.spread, "own": self.own}
         return {"factors": self.factors, "centroids": self.centroids} | {
-            k: v.to(self.mean) for k, v in scalars.items()
+            name: self.mean.new_tensor(value) for name, value in scalars.items()
         }
 
 
@@ -107,10 +102,15 @@ def fisher(
     Raises `ValueError` for a model without a gradient at its hook, for quantised weights, for
     windows that were not read at the model's hook, and for too few positions.
     """
-    _check(lm, rows, clusters, rank)
+    for name, value, least in (("rows", rows, 1), ("clusters", clusters, 1), ("rank", rank, 0)):
+        Kind(least).check(name, value)
+    if rank > lm.d_in:
+        raise ValueError(f"rank is {rank}; activations have {lm.d_in} dimensions (0: all of them)")
+    _refuse_quantised(lm)
     scores = _scores(lm, windows, rows, torch.Generator(mean.device).manual_seed(seed), labels)
     head = _head(scores)
-    x, g = (torch.cat(part) for part in zip(*head, strict=True))
+    x = torch.cat([x for x, _ in head])
+    g = torch.cat([g for _, g in head])
     if len(x) < clusters:
         raise ValueError(
             f"{clusters} clusters of {len(x)} activations; give at least as many rows as clusters"
@@ -122,13 +122,13 @@ def fisher(
     )
     sums = torch.zeros(clusters, len(basis), len(basis), dtype=torch.float64, device=g.device)
     counts, own = torch.zeros(clusters, dtype=torch.float64, device=g.device), 0.0
-    for x_part, g_part in _chain((x, g), scores):
-        own += float(((x_part - mean) * g_part).sum(1).double().square().sum())
-        cluster = nearest(x_part, centroids)
+    for x_piece, g_piece in chain([(x, g)], scores):
+        own += float(((x_piece - mean) * g_piece).sum(1).double().square().sum())
+        cluster = nearest(x_piece, centroids)
         counts += cluster.bincount(minlength=clusters)
         for c in cluster.unique().tolist():
-            part = g_part[cluster == c].double() @ basis.T  # [n, R]
-            sums[c].addmm_(part.T, part)
+            rotated = g_piece[cluster == c].double() @ basis.T  # [n, R]
+            sums[c].addmm_(rotated.T, rotated)
     tokens = int(counts.sum())
     if not sums.any():
         raise ValueError(
@@ -142,17 +142,14 @@ def fisher(
 def mean_ablation(
     lm: LanguageModel, windows: Iterable[Windows], mean: Tensor, *, rows: int
 ) -> float:
-    """KL(clean || every kept activation replaced by `mean [D]`), nats per kept position, over
-    `rows` of them.
-    """
+    """KL(clean || `mean [D]` at every kept position), nats a kept position, over `rows` of them."""
     total, n = 0.0, 0
     with torch.no_grad():
         for part in _pieces(windows):
             x, state = lm.capture(part.tokens)
             changed = torch.where(part.keep.unsqueeze(2), mean.to(x), x)
-            total += float(
-                kl(lm.resume(x, state), lm.resume(changed, state))[part.keep].double().sum()
-            )
+            divergence = kl_of_logits(lm.resume(x, state), lm.resume(changed, state))
+            total += float(divergence[part.keep].double().sum())
             n += int(part.keep.sum())
             if n >= rows:
                 break
@@ -164,10 +161,9 @@ def mean_ablation(
     return total / n
 
 
-def kl(clean: Tensor, changed: Tensor) -> Tensor:
+def kl_of_logits(clean: Tensor, changed: Tensor) -> Tensor:
     """KL(clean || changed) of logits `[..., V]` -> `[...]`, nats, in float32 or better."""
-    p, q = (precise(logits).log_softmax(-1) for logits in (clean, changed))
-    return (p.exp() * (p - q)).sum(-1)
+    return kl(precise(clean).log_softmax(-1), precise(changed).log_softmax(-1))
 
 
 def score(
@@ -220,11 +216,7 @@ def quadratic(e: Tensor, factors: Tensor, cluster: Tensor) -> Tensor:
     ).sum()
 
 
-def _check(lm: LanguageModel, rows: int, clusters: int, rank: int) -> None:
-    for name, value, least in (("rows", rows, 1), ("clusters", clusters, 1), ("rank", rank, 0)):
-        Kind(least).check(name, value)
-    if rank > lm.d_in:
-        raise ValueError(f"rank is {rank}; activations have {lm.d_in} dimensions (0: all of them)")
+def _refuse_quantised(lm: LanguageModel) -> None:
     if getattr(getattr(lm, "model", None), "is_quantized", False):
         raise ValueError(
             "the model's weights are quantised, and gradients through them are not its own; load "
@@ -274,13 +266,6 @@ def _head(scores: Iterator[tuple[Tensor, Tensor]]) -> list[tuple[Tensor, Tensor]
     return head
 
 
-def _chain(
-    first: tuple[Tensor, Tensor], rest: Iterator[tuple[Tensor, Tensor]]
-) -> Iterator[tuple[Tensor, Tensor]]:
-    yield first
-    yield from rest
-
-
 def _k_means(x: Tensor, clusters: int, seed: int) -> Tensor:
     """Centroids `[C, D]`."""
     if clusters == 1:
@@ -288,8 +273,7 @@ def _k_means(x: Tensor, clusters: int, seed: int) -> Tensor:
     from sklearn.cluster import KMeans
 
     means: Any = KMeans(clusters, n_init=3, random_state=seed)  # pyright: ignore[reportArgumentType]
-    found = means.fit(x.cpu().numpy())
-    return torch.from_numpy(found.cluster_centers_).to(x)
+    return torch.from_numpy(means.fit(x.cpu().numpy()).cluster_centers_).to(x)
 
 
 def _leading(g: Tensor, rank: int) -> Tensor:
@@ -309,9 +293,8 @@ def _shrunk(sums: Tensor, counts: Tensor) -> tuple[Tensor, str]:
         whole = (n * whole + r * identity) / (n + r)
         note = (
             f"the Fisher metric comes from {n} positions in {r} dimensions and is shrunk towards "
-            "a multiple of the identity "
+            f"a multiple of the identity with weight {r / (n + r):.2f}; raise rows"
         )
-        note += f"with weight {r / (n + r):.2f}; raise rows"
     if len(sums) == 1:
         return whole.unsqueeze(0), note
     return (sums + r * whole) / (counts + r).view(-1, 1, 1), note

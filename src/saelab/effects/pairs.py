@@ -46,9 +46,7 @@ class Codes:
 
     @property
     def deviation(self) -> Tensor:
-        """Standard deviation of each latent's code where it is active `[L]`, 0 for fewer than two
-        positions.
-        """
+        """Standard deviation of each latent's active codes `[L]`, 0 for fewer than two."""
         apart = self.value.double() - self.mean_active.double()[self.latent]
         return (self._sums(apart**2) / (self.count - 1).clamp(min=1)).sqrt().float()
 
@@ -99,9 +97,7 @@ def sparse_codes(parts: Iterable[Tensor], n_latents: int) -> Codes:
 
 @dataclass(frozen=True)
 class Pairs:
-    """One intervention each: a latent, a position and the latent's code there; sorted by latent,
-    then position.
-    """
+    """Interventions: a latent, a position and the code there; sorted by latent, then position."""
 
     latent: Tensor  # [M]
     row: Tensor  # [M]

@@ -28,9 +28,7 @@ SMALLEST = -100.0  # log-probability under which a token counts as impossible
 
 @dataclass(frozen=True)
 class Text:
-    """A text as interventions see it: its kept positions, and how to read any of its windows
-    again.
-    """
+    """A text as interventions see it: its kept positions, and how any window is read again."""
 
     lm: LanguageModel
     # windows [n], length T -> x [n, T, D] and the model's state
@@ -54,9 +52,7 @@ def check_model(lm: object) -> None:
 
 
 def captured_text(lm: LanguageModel, windows: Sequence[Windows]) -> Text:
-    """The kept positions of captured windows, in order; windows are captured again when they are
-    changed.
-    """
+    """The kept positions of captured windows; they are captured again when they are changed."""
     check_model(lm)
     tokens = torch.cat([w.tokens for w in windows])  # [W, T]
     window, position = torch.cat([w.keep.cpu() for w in windows]).nonzero(as_tuple=True)
@@ -70,13 +66,9 @@ class Splits(LanguageModel, Protocol):
 
     def splits(self) -> bool:
         """Whether it does so with the numbers of its own forward."""
-        ...
 
     def tail(self, x: Tensor, state: Any, at: int) -> Callable[[Tensor], Tensor]:
-        """`resume` of windows as captured from position `at` on, for any number of versions of
-        them.
-        """
-        ...
+        """`resume` of captured windows from position `at` on, for any number of their versions."""
 
 
 @dataclass(frozen=True)
@@ -127,9 +119,9 @@ def _split(
             x, state = text.read(window[pairs], length)
             tail, x = lm.tail(x, state, at), x[:, at:]  # [n, q, D]
             for changes in torch.arange(len(delta)).split(max(1, most // len(pairs) - 1)):
-                each = x.repeat(1 + len(changes), 1, 1, 1)  # the first one is left as it is
-                each[1:, :, 0] += delta[changes.unsqueeze(1), pairs].to(x)
-                log_p = _log_p(tail(each.flatten(0, 1))).unflatten(0, each.shape[:2])
+                versions = x.repeat(1 + len(changes), 1, 1, 1)  # the first one is left as it is
+                versions[1:, :, 0] += delta[changes.unsqueeze(1), pairs].to(x)
+                log_p = _log_p(tail(versions.flatten(0, 1))).unflatten(0, versions.shape[:2])
                 yield Reaction(
                     pairs, changes, log_p[0], log_p[1:], torch.ones(x.shape[:2], dtype=torch.bool)
                 )
@@ -178,14 +170,3 @@ def _at_most(max_bytes: int, numbers: int) -> int:
 
 def _log_p(logits: Tensor) -> Tensor:
     return logits.float().log_softmax(-1).clamp(min=SMALLEST)
-
-
-def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """KL(p || q) over the last dimension, nats: sum p (e^r - 1 - r) with r = log q - log p.
-
-    The same as sum -p r, for both are distributions, but without its rounding error, which drowns
-    small effects: no term is negative, and none is anything but 0 where q is p.
-    """
-    p, ratio = log_p.exp(), log_q - log_p
-    near = p * (ratio.clamp(max=1).expm1() - ratio)
-    return near.where(ratio < 1, log_q.exp() - p * (1 + ratio)).sum(-1)

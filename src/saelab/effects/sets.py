@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.effects.reactions import MAX_BYTES, Text, divergence, reactions, vocabulary_of
+from saelab.effects.reactions import MAX_BYTES, Text, reactions, vocabulary_of
+from saelab.numbers import kl_of_near
 
 
 @dataclass(frozen=True)
@@ -37,33 +38,22 @@ def set_effects(
             f"delta is {list(delta.shape)}; give changes for {len(rows)} positions, [C, "
             f"{len(rows)}, D]"
         )
-    n_changes, n = delta.shape[:2]
-    found = SetEffects(
-        *(
-            torch.zeros(shape, dtype=torch.float32)
-            for shape in ((n,), (n_changes, n), (n_changes, n))
-        )
-    )
-    _check_members(members, vocabulary_of(text))
-    for part in reactions(text, rows, delta, 0, max_bytes):
-        clean, changed, at = (
-            part.clean[:, 0],
-            part.changed[:, :, 0],
-            (part.changes.unsqueeze(1), part.pairs),
-        )
-        found.clean[part.pairs] = clean[:, members].logsumexp(-1).cpu()
-        found.changed[at] = changed[..., members].logsumexp(-1).cpu()
-        found.kl[at] = divergence(clean.unsqueeze(0), changed).cpu()
-    return found
-
-
-def _check_members(members: Tensor, vocabulary: int) -> None:
     if len(members) == 0:
         raise ValueError(
             "the set of tokens is empty; name at least one token whose chance is asked for"
         )
+    vocabulary = vocabulary_of(text)
     wrong = members[(members < 0) | (members >= vocabulary)].tolist()
     if wrong:
         raise ValueError(
             f"token ids {wrong[:8]} do not exist; the model has tokens 0 to {vocabulary - 1}"
         )
+    clean = torch.zeros(len(rows), dtype=torch.float32)
+    changed, divergence = torch.zeros(2, *delta.shape[:2], dtype=torch.float32)
+    for reaction in reactions(text, rows, delta, 0, max_bytes):
+        log_p, log_q = reaction.clean[:, 0], reaction.changed[:, :, 0]
+        where = reaction.changes.unsqueeze(1), reaction.pairs
+        clean[reaction.pairs] = log_p[:, members].logsumexp(-1).cpu()
+        changed[where] = log_q[..., members].logsumexp(-1).cpu()
+        divergence[where] = kl_of_near(log_p.unsqueeze(0), log_q).cpu()
+    return SetEffects(clean, changed, divergence)

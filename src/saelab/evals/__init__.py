@@ -1,6 +1,4 @@
-"""Evaluations: (dictionary, data) -> `Result`. `EVALS` is the table; a new evaluation is one line
-in it.
-"""
+"""Evaluations: (dictionary, data) -> `Result`. A new one is one line in the table `EVALS`."""
 
 import difflib
 from collections.abc import Collection, Iterable, Sequence
@@ -57,36 +55,27 @@ def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
 
 def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
     """Label, direction and meaning of a score: of the first of `evals`, then of all, that has it.
-
-    `<key>_batch` is explained by `<key>`; what nobody explains is called by its own name.
+    What nobody explains is called by its own name.
     """
     for name in (*evals, *EVALS):
         for metric in EVALS[name].metrics:
             if metric.key == key:
                 return metric
-    if key.endswith(BATCH):
-        own = metric_of(key.removesuffix(BATCH), evals)
-        meaning = f"{own.meaning.rstrip('.')}; codes under batch selection, not the threshold."
-        return Metric(key, f"{own.label} (batch)", own.better, meaning if own.meaning else "")
     return Metric(key, key.replace("_", " "), "neither", "")
 
 
 def headlines(keys: Collection[str]) -> list[Metric]:
-    """The metrics among `keys` that stand in short tables, in their order, an evaluation after the
-    other.
-    """
-    found: dict[str, Metric] = {}
+    """The metrics among `keys` that stand in short tables, in order, by evaluation."""
+    chosen: dict[str, Metric] = {}
     for evaluation in EVALS.values():
         for metric in sorted(evaluation.metrics, key=lambda metric: metric.headline):
             if metric.headline and metric.key in keys:
-                found.setdefault(metric.key, metric)
-    return list(found.values())
+                chosen.setdefault(metric.key, metric)
+    return list(chosen.values())
 
 
 def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:
-    """Raise `ValueError` for an unknown evaluation or an unmet precondition, before anything loads
-    or trains.
-    """
+    """Raise `ValueError` for an unknown evaluation or an unmet precondition, before any work."""
     for name in names:
         if name not in EVALS:
             near = difflib.get_close_matches(name, EVALS, n=1, cutoff=0.4)

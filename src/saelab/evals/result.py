@@ -63,12 +63,6 @@ class Result:
         }
 
 
-def nothing_missing(source: Source | WorldSource) -> list[str]:
-    """For an evaluation that runs on every ground."""
-    del source
-    return []
-
-
 def needs_model(source: Source | WorldSource) -> list[str]:
     """For an evaluation of what dictionaries do to a language model's predictions."""
     if isinstance(source, WorldSource):

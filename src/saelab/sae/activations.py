@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
-from saelab.sae.kernels import kth_largest, support_only
+from saelab.sae.kernels import halfway, kth_largest, support_only
 from saelab.types import Number, value_at
 
 
@@ -46,14 +46,16 @@ class Activation(nn.Module, ABC):
         where that is possible.
         """
 
+    def bias(self, b_enc: Tensor) -> Tensor:
+        """What is added to a latent's product with x to give its code, `[L]`."""
+        return b_enc
+
     def gate(self, pre: Tensor) -> Tensor:
         """What decides whether a latent is active, `[..., L]`: it is where this is positive."""
         return pre
 
     def count(self, pre: Tensor) -> Tensor:
-        """Number of active latents of each position `[...]`; without a gradient unless said
-        otherwise.
-        """
+        """Active latents of each position `[...]`; without a gradient unless said otherwise."""
         return (self(pre) > 0).sum(-1).to(pre.dtype)
 
     def start_above_(self, level: float, b_enc: Tensor) -> None:
@@ -69,9 +71,7 @@ class Activation(nn.Module, ABC):
         return []
 
     def priced(self, n_latents: int) -> "Activation | None":
-        """The same selection, in which latents pay a price before they are ranked; None where
-        nothing is ranked.
-        """
+        """The same selection with a price paid before ranking; None where nothing is ranked."""
         del n_latents
         return None
 
@@ -86,19 +86,10 @@ class Activation(nn.Module, ABC):
 
 
 def threshold_at(pre: Tensor, l0: float) -> Tensor:
-    """The threshold >= 0 (scalar) above which `pre` `[N, L]` has `l0` entries a row on average:
-    halfway between two entries.
+    """The threshold (scalar) above which `pre` `[N, L]` has `l0` entries a row on average: halfway
+    between the last entry that is kept and the first one dropped.
     """
-    kept, dropped = (kth_largest(pre, count) for count in counts_at(pre, l0))
-    return ((kept + dropped) / 2).clamp_min(0)
-
-
-def counts_at(pre: Tensor, l0: float) -> tuple[int, int]:
-    """Ranks of the last entry of `pre` `[N, L]` that is kept at `l0` entries a row on average, and
-    of the first dropped.
-    """
-    count = min(pre.numel() - 1, max(1, round(l0 * pre.shape[0])))
-    return count, count + 1
+    return halfway(pre, min(pre.numel() - 1, max(1, round(l0 * pre.shape[0]))))
 
 
 class ReLU(Activation):
@@ -108,11 +99,33 @@ class ReLU(Activation):
     shrunk_by_penalty = True
 
     def forward(self, pre: Tensor) -> Tensor:
-        """Codes."""
         return support_only(pre.relu())
 
 
-class Trimmed(Activation):
+class Thresholded(Activation, ABC):
+    """An activation that keeps an entry at inference when it exceeds `threshold`, one number."""
+
+    threshold: Tensor  # in units of pre-activations
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("threshold", torch.zeros(()))
+
+    def rank(self, pre: Tensor) -> Tensor:
+        """What is compared with the threshold, `[..., L]`."""
+        return pre
+
+    def forward(self, pre: Tensor) -> Tensor:
+        return support_only(pre.relu() * (self.rank(pre) > self.threshold))
+
+    def rescale_(self, factor: float) -> None:
+        self.threshold.mul_(factor)
+
+    def calibrate_(self, pre: Tensor, l0: float) -> None:
+        self.threshold.copy_(threshold_at(pre, l0).clamp_min(0))
+
+
+class Trimmed(Thresholded):
     """Trained as ReLU; at inference an entry is kept when it exceeds `threshold`, set so that the
     mean L0 is the one asked for.
 
@@ -121,28 +134,10 @@ class Trimmed(Activation):
     """
 
     name = "trimmed"
-    threshold: Tensor
-
-    def __init__(self):
-        super().__init__()
-        self.register_buffer("threshold", torch.zeros(()))
-
-    def forward(self, pre: Tensor) -> Tensor:
-        """Codes by the threshold."""
-        return support_only(pre.relu() * (pre > self.threshold))
 
     def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
-        """max(pre, 0)."""
         del progress, among
         return support_only(pre.relu())
-
-    def rescale_(self, factor: float) -> None:
-        """The threshold is in units of pre-activations."""
-        self.threshold.mul_(factor)
-
-    def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """The threshold between the last entry kept and the first one dropped."""
-        self.threshold.copy_(threshold_at(pre, l0))
 
 
 class TopK(Activation):
@@ -157,22 +152,19 @@ class TopK(Activation):
         self.k = k
 
     def forward(self, pre: Tensor) -> Tensor:
-        """Codes with the final k."""
         return self.train_codes(pre, 1.0)
 
     def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
-        """Codes with k at `progress`."""
         del among
         k = min(pre.shape[-1], max(1, round(value_at(self.k, progress))))
         top = pre.relu().topk(k, dim=-1, sorted=False)
         return support_only(torch.zeros_like(pre).scatter(-1, top.indices, top.values))
 
     def config(self) -> dict[str, float]:
-        """`k` at the end of training."""
         return {"k": value_at(self.k, 1.0)}
 
 
-class BatchTopK(Activation):
+class BatchTopK(Thresholded):
     """The k * N largest positive entries of a batch of N rows (Bussmann et al. 2024, 2412.06410,
     section 3).
 
@@ -182,38 +174,24 @@ class BatchTopK(Activation):
 
     name = "batch_topk"
     selects_over_batch = True
-    threshold: Tensor
 
     def __init__(self, k: Number):
         super().__init__()
         self.k = k
-        self.register_buffer("threshold", torch.zeros(()))
-
-    def forward(self, pre: Tensor) -> Tensor:
-        """Codes by the threshold."""
-        return support_only(pre.relu() * (pre > self.threshold))
 
     def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
-        """Codes by selection over the batch."""
         among = pre if among is None else among
+        return support_only(pre.relu() * (pre >= kth_largest(among, self.kept(among, progress))))
+
+    def kept(self, among: Tensor, progress: float) -> int:
+        """How many entries of `among [M, L]` are kept at `progress`: k * M."""
         rows = among.numel() // among.shape[-1]
-        count = min(among.numel(), max(1, round(value_at(self.k, progress) * rows)))
-        return support_only(pre.relu() * (pre >= kth_largest(among, count)))
-
-    def rescale_(self, factor: float) -> None:
-        """The threshold is in units of pre-activations."""
-        self.threshold.mul_(factor)
-
-    def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """The threshold between the last entry kept and the first one dropped."""
-        self.threshold.copy_(threshold_at(pre, l0))
+        return min(among.numel(), max(1, round(value_at(self.k, progress) * rows)))
 
     def priced(self, n_latents: int) -> "Activation":
-        """The same k, by rank less price."""
         return Priced(self.k, n_latents)
 
     def config(self) -> dict[str, float]:
-        """`k` at the end of training."""
         return {"k": value_at(self.k, 1.0)}
 
 
@@ -232,36 +210,27 @@ class Priced(BatchTopK):
         super().__init__(k)
         self.register_buffer("price", torch.zeros(n_latents))
 
-    def forward(self, pre: Tensor) -> Tensor:
-        """Codes by the threshold of each latent."""
-        return support_only(pre.relu() * (pre - self.price > self.threshold))
+    def rank(self, pre: Tensor) -> Tensor:
+        return pre - self.price
 
     def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
-        """Codes by selection over the batch."""
         among = (pre if among is None else among).detach()
-        rows = among.numel() // among.shape[-1]
-        count = min(among.numel(), max(1, round(value_at(self.k, progress) * rows)))
-        rank = pre.detach() - self.price
-        worth = (among - self.price)[among > 0]  # what could be active, however cheap the rest is
+        count = self.kept(among, progress)
+        worth = self.rank(among)[among > 0]  # what could be active, however cheap the rest is
         least = kth_largest(worth, count) if len(worth) > count else -torch.inf
-        return support_only(pre.relu() * (rank >= least))
+        return support_only(pre.relu() * (self.rank(pre.detach()) >= least))
 
     def charge_(self, price: Tensor) -> None:
-        """Latents pay this from now on."""
         self.price.copy_(price)
 
     def rescale_(self, factor: float) -> None:
-        """Threshold and prices are in units of pre-activations."""
         super().rescale_(factor)
         self.price.mul_(factor)
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """The threshold between the last entry kept and the first one dropped, prices paid; it may
-        be negative.
-        """
-        rank = (pre - self.price).masked_fill(pre <= 0, -torch.inf)  # no price makes these active
-        kept, dropped = (kth_largest(rank, count) for count in counts_at(rank, l0))
-        self.threshold.copy_((kept + dropped) / 2)
+        """The threshold is of what is left after the prices, and may be negative."""
+        rank = self.rank(pre).masked_fill(pre <= 0, -torch.inf)  # no price makes these active
+        self.threshold.copy_(threshold_at(rank, l0))
 
 
 class Gated(Activation):
@@ -282,7 +251,6 @@ class Gated(Activation):
         self.r_mag = nn.Parameter(torch.zeros(n_latents))  # [L]
 
     def forward(self, pre: Tensor) -> Tensor:
-        """Codes."""
         return support_only((self.r_mag.exp() * pre + self.b_mag).relu() * (self.gate(pre) > 0))
 
     def gate(self, pre: Tensor) -> Tensor:
@@ -291,13 +259,15 @@ class Gated(Activation):
         """
         return pre + self.b_gate
 
+    def bias(self, b_enc: Tensor) -> Tensor:
+        del b_enc
+        return self.b_mag
+
     def start_above_(self, level: float, b_enc: Tensor) -> None:
-        """By the gates' biases."""
         del b_enc
         self.b_gate.sub_(level)
 
     def per_latent(self) -> list[tuple[Tensor, float | None]]:
-        """Both biases and the ratio of gate and magnitude."""
         return [(self.b_gate, 0.0), (self.b_mag, 0.0), (self.r_mag, 0.0)]
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
@@ -309,8 +279,7 @@ class Gated(Activation):
         with torch.no_grad():
             magnitude = self.r_mag.exp() * pre + self.b_mag
             gate = self.gate(pre).masked_fill(magnitude <= 0, -torch.inf)
-            kept, dropped = (kth_largest(gate, count) for count in counts_at(gate, l0))
-            level = (kept + dropped) / 2
+            level = threshold_at(gate, l0)
             if level.isfinite():  # else fewer entries than asked for can be active at all
                 self.b_gate.sub_(level)
 

@@ -1,6 +1,4 @@
-"""One SAE, one folder: `sae.json` (what it is) and `sae.safetensors` (its tensors). Atomic, no
-pickle.
-"""
+"""One SAE, one folder: `sae.json` (what it is), `sae.safetensors` (its tensors). No pickle."""
 
 import hashlib
 import os
@@ -40,9 +38,7 @@ ACTIVATIONS: Mapping[str, Callable[[int, Mapping[str, float]], Activation]] = {
 
 
 def save_sae(sae: SAE | OwnSAE, folder: Path, meta: Mapping[str, Any]) -> None:
-    """Write `sae` (in the model's units) under `folder`, with `meta` (run, health, versions) beside
-    it.
-    """
+    """Write `sae` (in the model's units) under `folder`, with `meta` (run, health, versions)."""
     tensors = sae.state_dict()
     config = {
         "format": FORMAT,

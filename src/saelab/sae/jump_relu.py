@@ -61,30 +61,23 @@ class JumpReLU(Activation):
         self.width = width
 
     def forward(self, pre: Tensor) -> Tensor:
-        """Codes."""
         threshold = self.threshold.clamp_min(0)
         return cast(Tensor, _JumpReLU.apply(pre, threshold, self.width))
 
     def count(self, pre: Tensor) -> Tensor:
-        """Number of active latents of each position `[...]`, differentiable in the thresholds
-        (section 4).
-        """
+        """Active latents of each position `[...]`, differentiable in the thresholds (section 4)."""
         return cast(Tensor, _Heaviside.apply(pre, self.threshold.clamp_min(0), self.width)).sum(-1)
 
     def start_above_(self, level: float, b_enc: Tensor) -> None:
-        """By the thresholds."""
         del b_enc
         self.threshold.fill_(level)
 
     def per_latent(self) -> list[tuple[Tensor, float | None]]:
-        """Thresholds; a resampled latent gets an ordinary one."""
         return [(self.threshold, None)]
 
     @torch.no_grad()
     def project_(self) -> None:
-        """Thresholds >= 0: below 0 the clamp passes no gradient, and a latent would stay there for
-        good.
-        """
+        """Thresholds >= 0: below, the clamp passes no gradient, and a latent would stay there."""
         self.threshold.clamp_(min=0)
 
     def rescale_(self, factor: float) -> None:
@@ -94,9 +87,7 @@ class JumpReLU(Activation):
         self.width *= factor
 
     def calibrate_(self, pre: Tensor, l0: float) -> None:
-        """Multiply all thresholds by one factor, found by bisection; a last correction of a few per
-        cent.
-        """
+        """All thresholds times one factor, by bisection; a last correction of a few per cent."""
         with torch.no_grad():
             base = self.threshold.clamp_min(1e-6)
             low, high = 0.25, 4.0
@@ -107,5 +98,4 @@ class JumpReLU(Activation):
             self.threshold.copy_(base * (low * high) ** 0.5)
 
     def config(self) -> dict[str, float]:
-        """The bandwidth."""
         return {"width": self.width}

@@ -1,6 +1,4 @@
-"""Fast paths of an SAE on CPU: selection without sorting, and products that only see the active
-latents.
-"""
+"""Fast paths of an SAE on CPU: selection without sorting, products that see active latents only."""
 
 from typing import cast
 
@@ -32,9 +30,14 @@ def kth_largest(values: Tensor, k: int) -> Tensor:
     return torch.kthvalue(flat, place + 1).values
 
 
-# Products with sparse codes
-# ------------------------------------------------------------------------------------------  Dense
-# is the definition. After the activation a position has some tens of active latents out of
+def halfway(values: Tensor, k: int) -> Tensor:
+    """The number halfway between the k-th largest entry of `values` and the next one."""
+    return (kth_largest(values, k) + kth_largest(values, k + 1)) / 2
+
+
+# Products with sparse codes -----------------------------------------------------------------------
+
+# Dense is the definition. After the activation a position has some tens of active latents out of
 # thousands, so on CPU the products that only see those go through the active entries. Everything
 # here is deterministic, and what is chosen depends on the numbers alone, so a resumed run takes the
 # same path.
@@ -62,9 +65,8 @@ class _Entries:
         # 16 bits: a radix sort
         short = self.columns.astype(np.uint16) if self.shape[1] <= 1 << 16 else self.columns
         order = short.argsort(kind="stable")
-        return _bags(
-            self.columns[order], self.rows[order], self.values[order], self.shape[1], dense
-        )
+        rows, values = self.rows[order], self.values[order]
+        return _bags(self.columns[order], rows, values, self.shape[1], dense)
 
     def column_sums(self) -> Tensor:
         """matrix.sum(0): `[L]`."""
@@ -72,9 +74,7 @@ class _Entries:
         return torch.from_numpy(sums.astype(self.values.dtype))
 
     def sampled(self, left: Tensor, right: Tensor) -> Tensor:
-        """(left @ right.T) where the matrix is not zero, 0 elsewhere: `[N, D]`, `[L, D]` -> `[N,
-        L]`.
-        """
+        """(left @ right.T) where the matrix is not 0, else 0: `[N, D]`, `[L, D]` -> `[N, L]`."""
         rows, columns = torch.from_numpy(self.rows), torch.from_numpy(self.columns)
         dots = torch.ops.aten._embedding_bag_per_sample_weights_backward(
             left.contiguous(),
@@ -106,9 +106,7 @@ def _bags(
 
 
 def _entries(matrix: Tensor, width: int) -> _Entries | None:
-    """The entries of `matrix [N, L]`, or None when a dense product with `[L, width]` is faster:
-    small, or not sparse.
-    """
+    """The entries of `matrix [N, L]`; None when a dense product with `[L, width]` is faster."""
     if matrix.numel() * width < SMALL:
         return None
     numbers = matrix.detach().numpy()
@@ -122,14 +120,10 @@ def _eligible(*tensors: Tensor) -> bool:
     """Whether the sparse path knows what to do with these; on other devices and under autocast the
     definition runs.
     """
-    plain = all(
-        t.device.type == "cpu" and t.dtype == tensors[0].dtype and t.numel() > 0 for t in tensors
-    )
-    return (
-        plain
-        and tensors[0].dtype in (torch.float32, torch.float64)
-        and not torch.is_autocast_enabled("cpu")
-    )
+    dtype = tensors[0].dtype
+    plain = all(t.device.type == "cpu" and t.dtype == dtype and t.numel() > 0 for t in tensors)
+    known = dtype in (torch.float32, torch.float64)
+    return plain and known and not torch.is_autocast_enabled("cpu")
 
 
 def support_only(z: Tensor) -> Tensor:
@@ -164,9 +158,8 @@ class _Decode(torch.autograd.Function):
         again = torch.is_grad_enabled()  # a second derivative is wanted: the definition has one
         to_z = to_weight = None
         if ctx.needs_input_grad[0]:
-            to_z = (
-                ctx.entries.sampled(grad, weight) if ctx.support and not again else grad @ weight.T
-            )
+            sampled = ctx.support and not again
+            to_z = ctx.entries.sampled(grad, weight) if sampled else grad @ weight.T
         if ctx.needs_input_grad[1]:
             to_weight = z.T @ grad if again else ctx.entries.transposed_times(grad)
         return to_z, to_weight, None, None

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from saelab.numbers import Kind
 from saelab.sae import kernels
 from saelab.sae.activations import Activation
-from saelab.types import Hook
+from saelab.types import Hook, Structure
 
 
 class SAE(nn.Module):
@@ -76,18 +76,21 @@ class SAE(nn.Module):
 
     @property
     def d_in(self) -> int:
-        """Width D of the activations."""
         return self.W_dec.shape[1]
 
     @property
     def n_latents(self) -> int:
-        """Number L of latents."""
         return self.W_dec.shape[0]
 
     @property
     def directions(self) -> Tensor:
-        """Decoder rows `[L, D]`."""
         return self.W_dec
+
+    @property
+    def structure(self) -> Structure:
+        """Its blocks and its encoder."""
+        bias = self.act.bias(self.b_enc)
+        return Structure(self.blocks, encoder=self.W_enc, encoder_bias=bias)
 
     def pre(self, x: Tensor) -> Tensor:
         """Pre-activations `[..., L]`. The decoder bias is folded into the encoder's, so nothing is
@@ -151,11 +154,10 @@ class SAE(nn.Module):
         """What a range of latents, of step 1, adds to the reconstruction of codes `[..., L]`:
         `[..., D]`, without `b_dec`.
         """
-        part = slice(latents.start, latents.stop)
-        return kernels.decode(z[..., part], self.W_dec[part], kernels.is_support_only(z))
+        these = slice(latents.start, latents.stop)
+        return kernels.decode(z[..., these], self.W_dec[these], kernels.is_support_only(z))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Reconstruction of x."""
         return self.decode(self.encode(x))
 
     @torch.no_grad()
@@ -172,10 +174,7 @@ class SAE(nn.Module):
             z = self.act(pre)
             scores, count = self._scores(x, z)[z > 0], max(1, round(l0 * len(x)))
             if count < len(scores):
-                self.drop_below.copy_(
-                    (kernels.kth_largest(scores, count) + kernels.kth_largest(scores, count + 1))
-                    / 2
-                )
+                self.drop_below.copy_(kernels.halfway(scores, count))
 
     @property
     def name(self) -> str:
@@ -195,9 +194,7 @@ class SAE(nn.Module):
 
     @torch.no_grad()
     def project_gradient_(self) -> None:
-        """Remove from the decoder's gradient what only changes the norm of its rows (Bricken et al.
-        2023).
-        """
+        """Keep of the decoder's gradient what turns its rows (Bricken et al. 2023)."""
         if self.W_dec.grad is not None:
             along = (self.W_dec.grad * self.W_dec).sum(1, keepdim=True)
             self.W_dec.grad.addcmul_(along, self.W_dec, value=-1)
@@ -220,11 +217,7 @@ class SAE(nn.Module):
             self.drop_below.div_(scale)
 
     def _refined(
-        self,
-        x: Tensor,
-        first: Activation,
-        progress: float | None,
-        among: Tensor | None = None,
+        self, x: Tensor, first: Activation, progress: float | None, among: Tensor | None
     ) -> Tensor:
         """x + eta (x - decode(z_0)): its pre-activations are pre(x) + eta (x - decode(z_0)) @
         W_enc.
@@ -244,7 +237,5 @@ class SAE(nn.Module):
         return alone + kernels.products_on_support(x - self.decode(z), self.W_dec, z)
 
 
-def _select(
-    act: Activation, pre: Tensor, progress: float | None, among: Tensor | None = None
-) -> Tensor:
+def _select(act: Activation, pre: Tensor, progress: float | None, among: Tensor | None) -> Tensor:
     return act(pre) if progress is None else act.train_codes(pre, progress, among)

@@ -1,6 +1,4 @@
-"""What a loss term sees (`Step`), what it is (`Term`), and how terms, events and batches make a
-`Variant`.
-"""
+"""What a loss term sees (`Step`), what it is (`Term`), and what makes a `Variant`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -51,7 +49,6 @@ class Step:
 
     @property
     def batch(self) -> Batch:
-        """The batch whose activations are `x`."""
         return self.batches["main"]
 
     def reordered(self, order: Tensor) -> "Step":
@@ -90,8 +87,7 @@ class Step:
 
     @cached_property
     def _sides(self) -> dict[str, "Step"]:
-        """The sides that were asked for so far."""
-        return {}
+        return {}  # those that were asked for so far
 
     def on_windows(self, share: float = 1.0) -> "Step":
         """The step on windows, for terms that run the model: itself, or the same SAE on the batch
@@ -108,11 +104,8 @@ class Step:
             return self
         rows = windows.keep.any(1).nonzero().squeeze(1).cpu()  # the others have nothing to code
         if share < 1:
-            rows = rows[
-                torch.randperm(len(rows), generator=self.generator)[
-                    : max(1, round(share * len(rows)))
-                ]
-            ]
+            n = max(1, round(share * len(rows)))
+            rows = rows[torch.randperm(len(rows), generator=self.generator)[:n]]
         return self._on(windows.rows(rows), None)
 
     def _on(self, batch: Batch, among: "Step | None") -> "Step":
@@ -143,60 +136,13 @@ TermFunction = Callable[[Step], Tensor]
 LossFunction = Callable[[Step], Tensor | tuple[Tensor, Mapping[str, Tensor]]]
 
 
-@dataclass(frozen=True)
-class Term:
-    """A named part of the loss. `weight` may follow a schedule; 0 means not computed. `fn` may be
-    an `nn.Module`.
-    """
-
-    name: str
-    fn: LossFunction
-    weight: Number = 1.0
-
-
-class Objective(nn.Module):
-    """The sum of weighted terms. A term that is a module trains along and is saved with the
-    rest.
-    """
-
-    def __init__(self, *terms: Term):
-        super().__init__()
-        names = [term.name for term in terms]
-        if len(set(names)) < len(names):
-            raise ValueError(f"terms need different names, given {', '.join(names)}")
-        self.terms = terms
-        self.parts = nn.ModuleList(term.fn for term in terms if isinstance(term.fn, nn.Module))
-
-    def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
-        """Total loss (scalar) and the value of each computed term before its weight."""
-        total, values = torch.zeros((), device=step.x.device), {}
-        for term in self.terms:
-            weight = value_at(term.weight, step.progress)
-            if weight != 0:
-                value = term.fn(step)
-                if isinstance(value, tuple):
-                    value, pieces = value
-                    values |= {
-                        key: torch.as_tensor(piece).detach() for key, piece in pieces.items()
-                    }
-                total = total + weight * value
-                values[term.name] = value.detach()
-        return total, values
-
-    @property
-    def coefficient(self) -> float | None:
-        """The steered sparsity coefficient, if a term has one."""
-        found = [float(part.coefficient) for part in self.parts if isinstance(part, Steered)]
-        return found[0] if found else None
-
-
 # of the logarithm of a steered coefficient: an L0 out of reach ends as a warning, not as an
 # infinite loss
 LARGEST = 20.0
 
 
 class Steered(nn.Module):
-    """A sparsity penalty whose coefficient is steered so that the mean L0 becomes `l0`.
+    """The coefficient of a sparsity penalty, steered so that the mean L0 becomes `l0`.
 
     A proportional-integral controller on e = log(L0 / target) moves the logarithm of the
     coefficient by `gain * e` per step. Between 0 and `warmup` of training the target falls
@@ -209,7 +155,6 @@ class Steered(nn.Module):
 
     def __init__(
         self,
-        penalty: TermFunction,
         l0: float,
         *,
         initial: float,
@@ -218,31 +163,75 @@ class Steered(nn.Module):
         start: float = 4.0,
     ):
         super().__init__()
-        self.penalty, self.l0, self.gain, self.warmup, self.start = penalty, l0, gain, warmup, start
+        self.l0, self.gain, self.warmup, self.start = l0, gain, warmup, start
         self.register_buffer("log_coefficient", torch.tensor(initial, dtype=torch.float64).log())
         # error of the step before
         self.register_buffer("last", torch.zeros((), dtype=torch.float64))
 
     @property
     def coefficient(self) -> Tensor:
-        """The coefficient now."""
         return self.log_coefficient.exp()
 
-    def forward(self, step: Step) -> Tensor:
-        """coefficient * penalty; then the coefficient moves."""
-        value = self.coefficient.to(step.x.dtype) * self.penalty(step)
-        self._steer(
-            float((step.z.detach() > 0).sum()) / (step.z.numel() / step.z.shape[-1]), step.progress
-        )
-        return value
-
-    def _steer(self, l0: float, progress: float) -> None:
-        rest = max(0.0, 1 - progress / self.warmup) if self.warmup else 0.0
+    def forward(self, penalty: Tensor, step: Step) -> Tensor:
+        """coefficient * the penalty of a step; then the coefficient moves."""
+        value = self.coefficient.to(step.x.dtype) * penalty
+        l0 = float((step.z.detach() > 0).sum()) / (step.z.numel() / step.z.shape[-1])
+        rest = max(0.0, 1 - step.progress / self.warmup) if self.warmup else 0.0
         target = torch.tensor(self.l0 * self.start**rest, dtype=torch.float64)
         error = (torch.tensor(max(l0, 1e-3), dtype=torch.float64) / target).log().clamp(-1, 1)
         move = self.gain * error + 5 * self.gain * (error - self.last)
         self.log_coefficient.add_(move).clamp_(-LARGEST, LARGEST)
         self.last.copy_(error)
+        return value
+
+
+@dataclass(frozen=True)
+class Term:
+    """A named part of the loss. `weight` may follow a schedule; 0 means not computed. `fn` may be
+    an `nn.Module`. `steered`: its coefficient, where that is steered to an L0.
+    """
+
+    name: str
+    fn: LossFunction
+    weight: Number = 1.0
+    steered: Steered | None = None
+
+    def value(self, step: Step) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """The term before its weight, a scalar, and what it is made of, for the log."""
+        result = self.fn(step)
+        value, pieces = result if isinstance(result, tuple) else (result, {})
+        return value if self.steered is None else self.steered(value, step), pieces
+
+
+class Objective(nn.Module):
+    """The loss: a sum of weighted terms. A term that is a module trains along and is saved too."""
+
+    def __init__(self, *terms: Term):
+        super().__init__()
+        names = [term.name for term in terms]
+        if len(set(names)) < len(names):
+            raise ValueError(f"terms need different names, given {', '.join(names)}")
+        self.terms = terms
+        functions = [fn for term in terms for fn in (term.fn, term.steered)]
+        self.parts = nn.ModuleList(fn for fn in functions if isinstance(fn, nn.Module))
+
+    def forward(self, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
+        """Total loss (scalar) and the value of each computed term before its weight."""
+        total, values = torch.zeros((), device=step.x.device), {}
+        for term in self.terms:
+            weight = value_at(term.weight, step.progress)
+            if weight != 0:
+                value, pieces = term.value(step)
+                values |= {name: torch.as_tensor(piece).detach() for name, piece in pieces.items()}
+                total = total + weight * value
+                values[term.name] = value.detach()
+        return total, values
+
+    @property
+    def coefficient(self) -> float | None:
+        """The steered sparsity coefficient, if a term has one."""
+        steered = [float(term.steered.coefficient) for term in self.terms if term.steered]
+        return steered[0] if steered else None
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from saelab.effects.gradients import differentiable
 from saelab.effects.moments import (
     Labels,
     fisher,
+    kl_of_logits,
     mean_ablation,
     nearest,
     quadratic,
     score,
 )
-from saelab.effects.moments import kl as kl_of
 from saelab.numbers import Kind
 from saelab.terms.base import Need, Step, TermFunction
 from saelab.types import ActivationSource, Cursor, LanguageModel, Windows
@@ -47,22 +47,14 @@ def fisher_need(
 
     def compute(source: ActivationSource) -> Mapping[str, Tensor]:
         lm, mean = _model(source), source.stats.mean
-        found = fisher(
-            lm,
-            _windows(source),
-            mean,
-            rows=rows,
-            seed=seed,
-            clusters=clusters,
-            rank=rank,
-            labels=labels,
-        )
-        log.info("Fisher metric at %s from %s positions", lm.hook.name, f"{found.tokens:,}")
-        if found.note:
-            log.warning(found.note)
+        numbers = {"rows": rows, "seed": seed, "clusters": clusters, "rank": rank}
+        metric = fisher(lm, _windows(source), mean, **numbers, labels=labels)
+        log.info("Fisher metric at %s from %s positions", lm.hook.name, f"{metric.tokens:,}")
+        if metric.note:
+            log.warning(metric.note)
         if null != "none":
-            found = found.rotated(seed) if null == "rotated" else found.isotropic()
-        return found.tensors(source)
+            metric = metric.rotated(seed) if null == "rotated" else metric.isotropic()
+        return metric.tensors(source)
 
     return Need(
         f"fisher rows={rows} clusters={clusters} rank={rank} {labels} {null} seed={seed}",
@@ -76,9 +68,8 @@ def ablation_need(*, rows: int = 8_192) -> Need:
 
     def compute(source: ActivationSource) -> Mapping[str, Tensor]:
         mean = source.stats.mean
-        return {
-            "kl": mean.new_tensor(mean_ablation(_model(source), _windows(source), mean, rows=rows))
-        }
+        divergence = mean_ablation(_model(source), _windows(source), mean, rows=rows)
+        return {"kl": mean.new_tensor(divergence)}
 
     return Need(f"mean ablation rows={rows}", compute, lm=True)
 
@@ -100,17 +91,15 @@ def metric(need: str, *, shuffle: bool) -> TermFunction:
             )
         cluster = nearest(step.x / step.scale, step.stats[f"{need}.centroids"])
         if shuffle:
-            cluster = cluster[
-                torch.randperm(len(cluster), generator=step.generator).to(cluster.device)
-            ]
-        return quadratic((step.x - step.x_hat) / step.scale, factors, cluster) / (
-            len(step.x) * spread
-        )
+            order = torch.randperm(len(cluster), generator=step.generator)
+            cluster = cluster[order.to(cluster.device)]
+        error = quadratic((step.x - step.x_hat) / step.scale, factors, cluster)
+        return error / (len(step.x) * spread)
 
     return term
 
 
-def sampled(need: str, *, labels: Labels) -> TermFunction:
+def sampled(need: str) -> TermFunction:
     """mean of (g . e)^2 / E[(g . (x - mean))^2] with one fresh g for every position, through the
     model in every step.
 
@@ -119,11 +108,10 @@ def sampled(need: str, *, labels: Labels) -> TermFunction:
     """
 
     def term(step: Step) -> Tensor:
-        lm, windows, step = _spliced(step)
-        # [N, D]
-        g = score(lm, windows, _on(step.generator, windows.x.device), labels)[windows.keep].to(
-            step.x
-        )
+        lm, step = _with_model(step)
+        windows = step.windows
+        g = score(lm, windows, _on(step.generator, windows.x.device))  # [B, T, D]
+        g = g[windows.keep].to(step.x)  # [N, D]
         e = (step.x - step.x_hat) / step.scale
         return (g * e).sum(1).square().mean() / step.stats[f"{need}.own"]
 
@@ -142,7 +130,8 @@ def kl(need: str, *, share: float = 1.0) -> TermFunction:
     Kind(0, 1, above=True).check("the share of windows with exact KL", share)
 
     def term(step: Step) -> Tensor:
-        lm, windows, step = _spliced(step, share)
+        lm, step = _with_model(step, share)
+        windows = step.windows
         x_hat = step.in_windows(step.x_hat / step.scale).to(windows.x)  # [B, T, D]
         _, state = lm.capture(windows.tokens)
         with torch.no_grad():
@@ -150,17 +139,17 @@ def kl(need: str, *, share: float = 1.0) -> TermFunction:
         changed = lm.resume(torch.where(windows.keep.unsqueeze(2), x_hat, windows.x), state)
         if x_hat.requires_grad:
             changed = differentiable(lm, changed)
-        return kl_of(clean, changed)[windows.keep].mean() / step.stats[f"{need}.kl"]
+        return kl_of_logits(clean, changed)[windows.keep].mean() / step.stats[f"{need}.kl"]
 
     return term
 
 
-def _spliced(step: Step, share: float = 1.0) -> tuple[LanguageModel, Windows, Step]:
-    """The model, windows, and the step on them."""
-    found = step.on_windows(share)
-    if found.lm is None:
+def _with_model(step: Step, share: float = 1.0) -> tuple[LanguageModel, Step]:
+    """The model, and the step on windows that it can read."""
+    on_windows = step.on_windows(share)
+    if on_windows.lm is None:
         raise TypeError("this term runs the model; its variant must say lm=True")
-    return found.lm, found.windows, found
+    return on_windows.lm, on_windows
 
 
 def _on(generator: torch.Generator, device: torch.device) -> torch.Generator:

@@ -9,6 +9,11 @@ from saelab.sae.module import SAE
 from saelab.terms.base import Step
 
 
+def evenly(n: int) -> tuple[float, ...]:
+    """`n` fractions of training that lie evenly, for an `Event`: none at its start or end."""
+    return tuple((i + 1) / (n + 1) for i in range(n))
+
+
 def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None]:
     """Lower all biases (JumpReLU: raise all thresholds) by one number so that training starts from
     a mean L0 of `l0`.
@@ -20,11 +25,8 @@ def start_sparse(l0: float) -> Callable[[SAE, torch.optim.Optimizer, Step], None
     @torch.no_grad()
     def event(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
         del optimizer
-        level = max(
-            0.0,
-            float(kth_largest(step.pre, max(1, min(step.pre.numel(), round(l0 * len(step.pre)))))),
-        )
-        sae.act.start_above_(level, sae.b_enc)
+        k = max(1, min(step.pre.numel(), round(l0 * len(step.pre))))
+        sae.act.start_above_(max(0.0, float(kth_largest(step.pre, k))), sae.b_enc)
 
     return event
 
@@ -45,10 +47,9 @@ def resample(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> None:
     weight = error.square().sum(-1).square() + 1e-12
     # else no input twice: two latents with equal weights would stay equal for good
     twice = len(dead) > len(error)
-    rows = torch.multinomial(
-        weight.cpu(), len(dead), replacement=twice, generator=step.generator
-    ).to(error.device)
-    direction = error[rows] / error[rows].norm(dim=1, keepdim=True).clamp_min(1e-12)
+    rows = torch.multinomial(weight.cpu(), len(dead), twice, generator=step.generator)
+    drawn = error[rows.to(error.device)]
+    direction = drawn / drawn.norm(dim=1, keepdim=True).clamp_min(1e-12)
     sae.W_dec[dead] = direction
     sae.W_enc[:, dead] = direction.T * (0.2 * sae.W_enc[:, alive].norm(dim=0).mean())
     for vector, start in _per_latent(sae):
@@ -75,12 +76,8 @@ def _parameters(sae: SAE) -> list[tuple[torch.Tensor, int]]:
 
 def _moments(optimizer: torch.optim.Optimizer, parameter: torch.Tensor) -> list[torch.Tensor]:
     """What the optimizer remembers of each entry of a parameter."""
-    state = optimizer.state.get(parameter, {}).values()
-    return [
-        moment
-        for moment in state
-        if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape
-    ]
+    tensors = [t for t in optimizer.state.get(parameter, {}).values() if torch.is_tensor(t)]
+    return [moment for moment in tensors if moment.shape == parameter.shape]
 
 
 def _per_latent(sae: SAE) -> list[tuple[torch.Tensor, float | None]]:

@@ -1,6 +1,4 @@
-"""Latents kept in the order of how often they fire, most frequent first: the prefixes of Matryoshka
-levels.
-"""
+"""Latents in the order of how often they fire, the first most: prefixes of Matryoshka levels."""
 
 import torch
 from torch import Tensor, nn

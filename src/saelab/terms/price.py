@@ -11,7 +11,7 @@ points: rewarding effect by gradient would turn rows into directions that the mo
 Legend: S types | L latents | m measured ones | N kept positions | D width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -82,23 +82,17 @@ class Price(nn.Module):
 
     @property
     def surcharge(self) -> Tensor:
-        """(1 - NCES) / 2 of each latent `[L]`, in [0, 1]; the mean of the measured ones for those
-        that are not.
-        """
+        """(1 - NCES) / 2 of each latent `[L]`, in [0, 1]; where not measured, the others' mean."""
         due = (1 - self.nces) / 2
         return due.where(due.isfinite(), due.nanmean().nan_to_num(0.5))
 
     def on(self, penalty: TermFunction) -> TermFunction:
-        """A penalty that is linear in the codes, each latent's share of it times 1 + strength *
-        surcharge.
-        """
+        """A penalty linear in the codes, a latent's share of it times 1 + strength * surcharge."""
         return lambda step: penalty(replace(step, z=step.z * (1 + self.strength * self.surcharge)))
 
     @torch.no_grad()
     def measure(self, sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-        """Change some latents of this batch, and move prices. Returns the order of the latents
-        `[L]`, as it was.
-        """
+        """Change some latents of this batch, and move prices. Returns the old order `[L]`."""
         del optimizer
         step = step.on_windows()
         if step.lm is None:
@@ -109,21 +103,23 @@ class Price(nn.Module):
         if len(chosen):
             directions = (sae.W_dec / sae.W_dec.norm(dim=1, keepdim=True).clamp_min(1e-12)).cpu()
             covariance = control_covariance(step.batch.flat.float().cpu())
-            for types, draw in self._kinds():
-                pairs = draw(codes, chosen, self.contexts, step.generator)
-                amounts = changes(types, codes, pairs, step.generator)
-                seed = int(torch.randint(2**62, (1,), generator=step.generator))
-                found = intervene(text, directions, pairs, amounts, covariance, draws=1, seed=seed)
-                self._remember(types, pairs, found)
+            for draw, silent in ((active_pairs, False), (silent_pairs, True)):
+                types = [name for name in self.mix if (name in ON_SILENT) == silent]
+                if types:
+                    pairs = draw(codes, chosen, self.contexts, step.generator)
+                    amounts = changes(types, codes, pairs, step.generator)
+                    seed = int(torch.randint(2**62, (1,), generator=step.generator))
+                    effects = intervene(
+                        text, directions, pairs, amounts, covariance, draws=1, seed=seed
+                    )
+                    self._remember(types, pairs, effects)
         active = step.z[step.z > 0]
         unit = active.mean() if len(active) else active.new_zeros(())
         sae.act.charge_(self.strength * unit * self.surcharge)
         return torch.arange(sae.n_latents, device=sae.W_dec.device)
 
     def _choose(self, sae: SAE, step: Step, codes: Codes) -> Tensor:
-        """Latents `[m]` that are active in this batch, ascending. An intervention on any other
-        changes nothing.
-        """
+        """Latents `[m]` active in this batch, ascending; to change any other changes nothing."""
         assert step.lm is not None
         x, state = step.lm.capture(step.windows.tokens)
         # [N, D]
@@ -136,28 +132,13 @@ class Price(nn.Module):
         drawn = rest[torch.randperm(len(rest), generator=step.generator)[: self.m - n_top]]
         return torch.cat([order[:n_top], drawn]).sort().values
 
-    def _kinds(self) -> list[tuple[list[str], Callable[..., Pairs]]]:
-        """The types that act where a latent is active, those that act where it is silent, and how
-        positions are drawn.
-        """
-        kinds = [
-            ([name for name in self.mix if (name in ON_SILENT) == silent], silent)
-            for silent in (False, True)
-        ]
-        return [
-            (types, silent_pairs if silent else active_pairs) for types, silent in kinds if types
-        ]
-
-    def _remember(self, types: list[str], pairs: Pairs, found: Effects) -> None:
+    def _remember(self, types: list[str], pairs: Pairs, effects: Effects) -> None:
         """Move the running means of the latents that were changed."""
-        n_latents = self.effect.shape[1]
         measured, count = pairs.latent.unique(return_counts=True)
-        for name, own, control in zip(types, found.own, found.control, strict=True):
+        for name, own, control in zip(types, effects.own, effects.control, strict=True):
             row = list(self.mix).index(name)
             for total, values in ((self.effect, own), (self.control, control)):
-                mean = (
-                    values.new_zeros(n_latents).index_add_(0, pairs.latent, values)[measured]
-                    / count
-                )
+                sums = values.new_zeros(total.shape[1]).index_add_(0, pairs.latent, values)
+                mean = sums[measured] / count
                 at = measured.to(total.device)
                 total[row, at] = (1 - MEMORY) * total[row, at] + MEMORY * mean.to(total)

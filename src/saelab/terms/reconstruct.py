@@ -45,22 +45,15 @@ def prefix_mse(
     """
 
     def term(step: Step) -> Tensor:
-        before, start, total, weights = (
-            step.sae.b_dec.expand_as(step.x),
-            0,
-            step.x.new_zeros(()),
-            0.0,
-        )
+        total, weights = step.x.new_zeros(()), 0.0
+        before, start = step.sae.b_dec.expand_as(step.x), 0
         for i, width in enumerate(widths):
-            part = step.sae.decode_part(step.z, range(start, width))
-            x_hat = before + part
+            added = step.sae.decode_part(step.z, range(start, width))
+            x_hat = before + added
             weight = inner_weight if i + 1 < len(widths) else 1.0
             total = total + weight * tilted_mean((step.x - x_hat).square().sum(-1), tilt)
-            before, start, weights = (
-                before + part.detach() if detach else x_hat,
-                width,
-                weights + weight,
-            )
+            weights += weight
+            before, start = before + added.detach() if detach else x_hat, width
         return total / weights
 
     return term

@@ -1,6 +1,4 @@
-"""Sparsity penalties: mean over positions of a sum over latents. Steered to an L0 by
-`terms.base.Steered`.
-"""
+"""Sparsity penalties: mean over positions of a sum over latents. `Steered` weighs them to an L0."""
 
 from torch import Tensor
 
@@ -28,9 +26,8 @@ def p_norm(p: Number) -> TermFunction:
 
     def term(step: Step) -> Tensor:
         scaled = step.z * step.sae.W_dec.norm(dim=1)
-        powered = (
-            ((scaled + 1e-4) ** value_at(p, step.progress) * (step.z.detach() > 0)).sum(-1).mean()
-        )
+        powers = (scaled + 1e-4) ** value_at(p, step.progress) * (step.z.detach() > 0)
+        powered = powers.sum(-1).mean()
         ratio = scaled.detach().sum(-1).mean() / powered.detach().clamp_min(1e-12)
         return ratio * powered
 
@@ -38,9 +35,7 @@ def p_norm(p: Number) -> TermFunction:
 
 
 def gate_l1(step: Step) -> Tensor:
-    """sum_j relu(gate_j) ||W_dec_j||: the Gated SAE's penalty. Rajamanoharan et al. 2024,
-    2404.16014, equation 8.
-    """
+    """sum_j relu(gate_j) ||W_dec_j||, of Gated SAEs. Rajamanoharan et al. 2024, 2404.16014, (8)."""
     return (step.sae.act.gate(step.pre).relu() * step.sae.W_dec.norm(dim=1)).sum(-1).mean()
 
 

@@ -21,7 +21,7 @@ from saelab.evals import BATCH
 from saelab.evals.result import Evaluation, Result, Table
 from saelab.figures import figure_from_json, figure_to_json, from_plain
 from saelab.store import plain
-from saelab.types import Hook, Score
+from saelab.types import Hook, Score, Structure
 
 N_LATENTS = 24
 
@@ -34,12 +34,14 @@ class Linear:
     directions: Tensor  # [L, D], W_dec
     hook: Hook | None = None
 
+    @property
+    def structure(self) -> Structure:
+        return Structure(encoder=self.W_enc)
+
     def encode(self, x: Tensor) -> Tensor:
-        """Activations `[..., D]` -> codes `[..., L]`."""
         return torch.relu(x.float() @ self.W_enc)
 
     def decode(self, z: Tensor) -> Tensor:
-        """Codes `[..., L]` -> reconstruction `[..., D]`."""
         return z.float() @ self.directions
 
 
@@ -66,9 +68,7 @@ class Subject:
 def evaluation_checks(
     evaluation: Evaluation, data: Any, *, d_in: int
 ) -> Iterator[tuple[str, Callable[[], None]]]:
-    """Pairs of a check's name and the check, which raises `AssertionError` when the evaluation
-    fails it.
-    """
+    """Checks by name; one raises `AssertionError` when the evaluation fails it."""
     for check in CHECKS:
         name = check.__name__.removeprefix("check_")
         yield name, partial(check, Subject(evaluation, data, d_in))

@@ -1,6 +1,4 @@
-"""A stream of activations and a language model that cost nothing, for checks that must not take
-minutes.
-"""
+"""A stream of activations and a language model that cost nothing, for checks that must be fast."""
 
 from collections.abc import Callable, Collection, Iterator
 

@@ -1,6 +1,4 @@
-"""The health gate: a run that did not really train stops with a named error instead of ending as a
-number.
-"""
+"""The health gate: a run that did not really train stops with a named error, not as a number."""
 
 import math
 from collections.abc import Mapping
@@ -33,9 +31,7 @@ class NonFiniteTraining(UnhealthyRun):
 
 @dataclass(frozen=True)
 class Measured:
-    """What the gate looks at, measured after training with inference codes on the training
-    stream.
-    """
+    """What the gate looks at, by inference codes on the stream that follows training."""
 
     steps: int
     l0: float

@@ -1,8 +1,7 @@
-"""The one training loop: a generator that moves many runs in lock-step over one stream of
-activations.
-"""
+"""The one training loop: a generator that moves runs in lock-step over a stream of activations."""
 
 import copy
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +12,7 @@ from saelab.runs import Run, Spec
 from saelab.sae.module import SAE
 from saelab.terms.base import Need, Variant
 from saelab.train.health import Health, Measured, check
-from saelab.train.member import Member, Record
+from saelab.train.member import Member, Record, under
 from saelab.types import ActivationSource, Batch, Cursor, Hook, Tokens, Windows
 from saelab.variants import build as build_variant
 
@@ -115,7 +114,7 @@ class Training:
         """
         needs = {need.name: need for member in self.members for need in member.variant.needs}
         device = self.source.stats.mean.device
-        found = {
+        met = {
             name: {
                 f"{name}.{key}": tensor.to(device).clone()
                 for key, tensor in self.meet(need, self.source).items()
@@ -123,11 +122,7 @@ class Training:
             for name, need in needs.items()
         }
         for member in self.members:
-            member.stats = {
-                key: tensor
-                for need in member.variant.needs
-                for key, tensor in found[need.name].items()
-            }
+            member.stats = dict(ChainMap(*(met[need.name] for need in member.variant.needs)))
 
     def state(self) -> dict[str, Tensor]:
         """A copy of weights, optimizer, steered coefficients, counters, randomness and the data
@@ -145,14 +140,7 @@ class Training:
         """Go on from `state`. Raises `ValueError` when it belongs to other runs."""
         try:
             for m in self.members:
-                prefix = f"{m.index}."
-                m.load(
-                    {
-                        name.removeprefix(prefix): t.clone()
-                        for name, t in tensors.items()
-                        if name.startswith(prefix)
-                    }
-                )
+                m.load(under(f"{m.index}.", {name: t.clone() for name, t in tensors.items()}))
             self.step, *place = (int(i) for i in tensors["place"])
         except (KeyError, RuntimeError) as error:
             raise ValueError(

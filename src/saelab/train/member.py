@@ -1,6 +1,4 @@
-"""One SAE in training: its weights, optimizer, counters and randomness, and what a step does to
-them.
-"""
+"""One SAE in training: weights, optimizer, counters, randomness, and what a step does to them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -28,9 +26,7 @@ DEAD_AFTER = 10_000_000
 
 @dataclass(frozen=True)
 class Record:
-    """Health record of one run at one step. `explained_variance` is against the stream's mean;
-    `dead` is a share.
-    """
+    """Health record of one run at one step."""
 
     run: int
     step: int
@@ -38,16 +34,14 @@ class Record:
     loss: float
     losses: dict[str, float]
     l0: float
-    explained_variance: float
-    dead: float
+    explained_variance: float  # against the stream's mean
+    dead: float  # share of latents
     lr: float
     coefficient: float | None
 
 
 class Member:
-    """One run of a lock-step group. fp32 master weights; autocast only where `Optim.amp` asks for
-    it.
-    """
+    """One run of a lock-step group. fp32 weights; autocast only where `Optim.amp` asks for it."""
 
     def __init__(
         self,
@@ -88,14 +82,13 @@ class Member:
         seen = self._forward(views, step / steps)
         loss, losses = self.objective(seen)
         if not torch.isfinite(loss):
-            text = f"{self._name}: the loss became {loss.item()} at step {step + 1}"
-            raise NonFiniteTraining(f"{text}; {self._origin(seen, losses)}", self.index)
+            what = f"the loss became {loss.item()} at step {step + 1}"
+            raise self._broken(what, self._origin(seen, losses))
         loss.backward()
         self.sae.project_gradient_()
         optim = self.run.optim
-        lr = learning_rate(self.run) * lr_factor(
-            optim, step, steps, self.variant.restart, self.variant.restart_rate
-        )
+        restart = self.variant.restart, self.variant.restart_rate
+        lr = learning_rate(self.run) * lr_factor(optim, step, steps, *restart)
         take_step(self.optimizer, lr, optim.clip)
         self.optimizer.zero_grad(set_to_none=True)
         self.sae.project_()
@@ -109,9 +102,9 @@ class Member:
                     self.quiet, seen = self.quiet[order], seen.reordered(order)
         return self._record(seen, step + 1, loss.item(), losses, lr) if record else None
 
-    @property
-    def _name(self) -> str:
-        return f"{self.run.spec.name}, seed {self.run.seed}"
+    def _broken(self, what: str, why: str = "lower the learning rate") -> NonFiniteTraining:
+        name = f"{self.run.spec.name}, seed {self.run.seed}"
+        return NonFiniteTraining(f"{name}: {what}; {why}", self.index)
 
     def _forward(self, views: Views, progress: float) -> Step:
         sae = self.sae
@@ -123,10 +116,9 @@ class Member:
             name: views.main if name == "main" else views.sides[kind]
             for name, kind in self.variant.batches.items()
         }
-        more = {"scale": self.scale, "lm": self.lm, "stats": self.stats}
-        return Step(
-            sae, batches, x, pre, z, x_hat.to(x.dtype), self.dead, progress, self.generator, **more
-        )
+        randomness, more = self.generator, (self.scale, self.lm, self.stats)
+        x_hat = x_hat.to(x.dtype)
+        return Step(sae, batches, x, pre, z, x_hat, self.dead, progress, randomness, *more)
 
     def _origin(self, seen: Step, losses: Mapping[str, Tensor]) -> str:
         """What was not finite first, in the order in which a step computes it, and what to do."""
@@ -161,11 +153,7 @@ class Member:
     ) -> Record:
         for name, tensor in [*self.sae.named_parameters(), *self.objective.named_parameters()]:
             if not torch.isfinite(tensor).all():
-                text = (
-                    f"{self._name}: {name} is no longer finite at step {step}; lower the learning "
-                    "rate"
-                )
-                raise NonFiniteTraining(text, self.index)
+                raise self._broken(f"{name} is no longer finite at step {step}")
         error = (seen.x - seen.x_hat).square().sum()
         return Record(
             run=self.index,
@@ -189,16 +177,17 @@ class Member:
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Inverse of `state`."""
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): t
-                for name, t in tensors.items()
-                if name.startswith(prefix)
-            }
-
-        self.sae.load_state_dict(under("sae."))
-        self.objective.load_state_dict(under("objective."))
-        load_optimizer(self.optimizer, under("adam."))
+        self.sae.load_state_dict(under("sae.", tensors))
+        self.objective.load_state_dict(under("objective.", tensors))
+        load_optimizer(self.optimizer, under("adam.", tensors))
         self.quiet = tensors["quiet"].to(self.mean.device)
         self.generator.set_state(tensors["generator"].cpu())
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names start with `prefix`, without it."""
+    return {
+        name.removeprefix(prefix): tensor
+        for name, tensor in tensors.items()
+        if name.startswith(prefix)
+    }

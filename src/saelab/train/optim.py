@@ -1,6 +1,4 @@
-"""Adam as the trainer uses it: one group per owner, warm-up, linear decay, gradients clipped per
-group.
-"""
+"""Adam as the trainer uses it: a group per owner, warm-up, linear decay, gradients clipped."""
 
 import math
 
@@ -86,10 +84,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor])
     for name, tensor in tensors.items():
         index, key = name.split(".")
         parameter = parameters[int(index)]
-        moment = (
-            torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
-        )
-        rows.setdefault(int(index), {})[key] = moment
-    optimizer.load_state_dict(
-        {"state": rows, "param_groups": optimizer.state_dict()["param_groups"]}
-    )
+        if tensor.shape == parameter.shape:
+            tensor = torch.empty_like(parameter).copy_(tensor)
+        rows.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict(optimizer.state_dict() | {"state": rows})

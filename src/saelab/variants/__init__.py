@@ -25,9 +25,7 @@ def described(name: str) -> Mapping[str, Setting]:
 
 
 def settings_of(variant: str) -> dict[str, float]:
-    """The numbers that a base or a row can be tuned by, with their defaults. Raises `ValueError`
-    for an unknown one.
-    """
+    """Defaults of the numbers a base or row can be tuned by. Raises `ValueError` if unknown."""
     _check_variant(variant)
     return {name: setting.default for name, setting in described(variant).items()}
 
@@ -150,13 +148,6 @@ def listing() -> str:
         "\n".join([f"{title}:", *(f"  {name:18} {said}" for name, said in lines.items())])
         for title, lines in groups.items()
     )
-
-
-def settings_text(name: str) -> str:
-    """The settings of a base, a part or a row, a line each: default, meaning and range. Raises
-    `ValueError` for an unknown name.
-    """
-    return "\n".join(f"  {setting.line(key)}" for key, setting in described(name).items())
 
 
 def _numbers(piece: str, text: str) -> tuple[str, dict[str, float]]:

@@ -6,7 +6,8 @@ returns a `Variant`. Where sparsity is a penalty, its coefficient is steered so 
 one asked for: an untuned L1 baseline would make any comparison worthless.
 """
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 from saelab.numbers import Count, Kind, NonNegative, Positive, Share, Times
 from saelab.sae.activations import BatchTopK, Gated, ReLU, TopK, Trimmed
@@ -41,16 +42,30 @@ def _sparse_loss(
     initial: float = 0.05,
     start: float = START_L0,
 ) -> Term:
-    """The penalty with the coefficient given (> 0), or steered to `l0` (coefficient 0) from `start`
-    times that.
-    """
+    """The penalty with the coefficient given, or (0) steered to `l0` from `start` times that."""
     if coefficient > 0:
         return Term("sparsity", penalty, linear(0.0, coefficient, until=warmup))
-    return Term("sparsity", Steered(penalty, l0, initial=initial, warmup=warmup, start=start))
+    steered = Steered(l0, initial=initial, warmup=warmup, start=start)
+    return Term("sparsity", penalty, steered=steered)
 
 
-def _events(l0: float) -> tuple[Event, ...]:
-    return Event((0.0,), start_sparse(START_L0 * l0)), Event(RESAMPLE_AT, resample)
+def _penalised(sae: SAE, l0: float, *terms: Term, calibrate: float | None = None) -> Variant:
+    """A variant whose codes cost something; it starts sparse, and dead latents are resampled."""
+    events = Event((0.0,), start_sparse(START_L0 * l0)), Event(RESAMPLE_AT, resample)
+    return Variant(sae, Objective(Term("mse", mse), *terms), events=events, calibrate=calibrate)
+
+
+def selecting(sae: SAE, error: TermFunction, aux: float, **settings: Any) -> Variant:
+    """A variant whose activation selects a number of latents: AuxK revives those that are not."""
+    return Variant(
+        sae, Objective(Term("mse", error), Term("aux", aux_k(sae.d_in // 2), aux)), **settings
+    )
+
+
+def level_blocks(widths: Sequence[int]) -> dict[str, range]:
+    """What each of the nested levels of these widths adds to the one before, by name."""
+    pairs = zip((0, *widths[:-1]), widths, strict=True)
+    return {f"level_{i}": range(start, stop) for i, (start, stop) in enumerate(pairs)}
 
 
 def _annealed(k: float, anneal: float) -> Number:
@@ -67,11 +82,8 @@ def standard(
     L = ||x - x_hat||^2 + c * sum_j z_j ||W_dec_j||. `coefficient` > 0 fixes c and leaves the L0 to
     it.
     """
-    return Variant(
-        SAE(d_in, n_latents, ReLU()),
-        Objective(Term("mse", mse), _sparse_loss(l1, l0, coefficient, warmup)),
-        events=_events(l0),
-    )
+    sae = SAE(d_in, n_latents, ReLU())
+    return _penalised(sae, l0, _sparse_loss(l1, l0, coefficient, warmup))
 
 
 def standard_trimmed(
@@ -86,15 +98,9 @@ def standard_trimmed(
     at equal sparsity.
     """
     excess = min(excess, 0.9 * n_latents / l0)
-    return Variant(
-        SAE(d_in, n_latents, Trimmed()),
-        Objective(
-            Term("mse", mse),
-            _sparse_loss(l1, excess * l0, 0.0, warmup, start=max(1.0, START_L0 / excess)),
-        ),
-        events=_events(l0),
-        calibrate=l0,
-    )
+    start = max(1.0, START_L0 / excess)
+    penalty = _sparse_loss(l1, excess * l0, 0.0, warmup, start=start)
+    return _penalised(SAE(d_in, n_latents, Trimmed()), l0, penalty, calibrate=l0)
 
 
 def p_anneal(
@@ -110,11 +116,8 @@ def p_anneal(
     al. 2024, 2408.00113).
     """
     penalty = p_norm(linear(1.0, p_end, since=warmup, until=0.9))
-    return Variant(
-        SAE(d_in, n_latents, ReLU()),
-        Objective(Term("mse", mse), _sparse_loss(penalty, l0, coefficient, warmup)),
-        events=_events(l0),
-    )
+    sae = SAE(d_in, n_latents, ReLU())
+    return _penalised(sae, l0, _sparse_loss(penalty, l0, coefficient, warmup))
 
 
 def gated(
@@ -125,14 +128,11 @@ def gated(
 
     L = ||x - x_hat||^2 + c * sum_j relu(gate_j) + ||x - x_hat_frozen(relu(gate))||^2.
     """
-    return Variant(
+    return _penalised(
         SAE(d_in, n_latents, Gated(n_latents)),
-        Objective(
-            Term("mse", mse),
-            _sparse_loss(gate_l1, l0, coefficient, warmup),
-            Term("gate_mse", gate_mse),
-        ),
-        events=_events(l0),
+        l0,
+        _sparse_loss(gate_l1, l0, coefficient, warmup),
+        Term("gate_mse", gate_mse),
         calibrate=None if coefficient > 0 else l0,
     )
 
@@ -152,22 +152,16 @@ def jump_relu(
     is about .2. The paper's .001 is for 4 billion tokens: in a short run hardly any pre-activation
     falls into so narrow a band.
     """
-    return Variant(
-        SAE(d_in, n_latents, JumpReLU(n_latents, width=width)),
-        Objective(Term("mse", mse), _sparse_loss(jump_l0, l0, coefficient, warmup, initial=0.001)),
-        events=_events(l0),
-        calibrate=None if coefficient > 0 else l0,
-    )
+    sae = SAE(d_in, n_latents, JumpReLU(n_latents, width=width))
+    penalty = _sparse_loss(jump_l0, l0, coefficient, warmup, initial=0.001)
+    return _penalised(sae, l0, penalty, calibrate=None if coefficient > 0 else l0)
 
 
 def topk(
     d_in: int, n_latents: int, *, l0: float, aux: Aux = 1 / 32, anneal: Anneal = 1.0
 ) -> Variant:
     """The k largest of each position, with AuxK for dead latents (Gao et al. 2024, 2406.04093)."""
-    return Variant(
-        SAE(d_in, n_latents, TopK(_annealed(l0, anneal))),
-        Objective(Term("mse", mse), Term("aux", aux_k(d_in // 2), aux)),
-    )
+    return selecting(SAE(d_in, n_latents, TopK(_annealed(l0, anneal))), mse, aux)
 
 
 def batch_topk(
@@ -184,11 +178,8 @@ def batch_topk(
 
     `refine` above 0: x is read a second time after a LISTA step of that size (`frontier`).
     """
-    return Variant(
-        SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal)), refine=refine),
-        Objective(Term("mse", mse), Term("aux", aux_k(d_in // 2), aux)),
-        calibrate=l0,
-    )
+    sae = SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal)), refine=refine)
+    return selecting(sae, mse, aux, calibrate=l0)
 
 
 def frozen(
@@ -225,12 +216,6 @@ def matryoshka(
     widths = tuple(max(1, n_latents >> i) for i in reversed(range(round(levels))))
     if inner > 0:
         widths = (round(inner), n_latents)
-    starts = (0, *widths[:-1])
-    blocks = {
-        f"level_{i}": range(a, b) for i, (a, b) in enumerate(zip(starts, widths, strict=True))
-    }
-    return Variant(
-        SAE(d_in, n_latents, BatchTopK(_annealed(l0, anneal)), blocks=blocks),
-        Objective(Term("mse", prefix_mse(widths)), Term("aux", aux_k(d_in // 2), aux)),
-        calibrate=l0,
-    )
+    act = BatchTopK(_annealed(l0, anneal))
+    sae = SAE(d_in, n_latents, act, blocks=level_blocks(widths))
+    return selecting(sae, prefix_mse(widths), aux, calibrate=l0)

@@ -6,16 +6,16 @@ model reads, not on what has variance. Loss: that of the base plus weight * e' M
 price on latents without effect. Data: activations with the model behind them.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Annotated, Literal, cast
 
 from saelab.numbers import Count, Kind, NonNegative, Share, Times
-from saelab.terms.base import Event, Need, Objective, Steered, Term, TermFunction, Variant
+from saelab.terms.base import Event, Need, Objective, Term, TermFunction, Variant
 from saelab.terms.causal import ablation_need, fisher_need, kl, metric, sampled
+from saelab.terms.events import evenly
 from saelab.terms.price import Price
 from saelab.terms.schedules import linear
-from saelab.types import Batch, Windows
+from saelab.types import Windows
 
 Ramp = Annotated[Share, "of training, in which the weight rises from 0"]
 Rows = Annotated[Count, "activations that the metric comes from"]
@@ -62,15 +62,12 @@ def with_samples(
     ramp: Ramp = 0.2,
     rows: Rows = 100_000,
 ) -> Variant:
-    """A control: one gradient for every position in every step, through the model, in place of a
-    mean metric.
-    """
+    """A control: a gradient for every position in every step, in place of a mean metric."""
     if weight == 0:
         return base
     need = fisher_need(rows=round(rows))
-    fn = sampled(need.name, labels="model")
-    joined = _joined(base, Term("metric", fn, linear(0.0, weight, until=ramp)), need)
-    return replace(joined, batches=_with_windows(base), lm=True)
+    term = Term("metric", sampled(need.name), linear(0.0, weight, until=ramp))
+    return _joined(_reading_model(base), term, need)
 
 
 def with_kl(
@@ -87,8 +84,7 @@ def with_kl(
         return base
     need = ablation_need()
     fn = kl(need.name, share=windows)
-    joined = _joined(base, Term("kl", fn, linear(0.0, weight, until=ramp)), need)
-    return replace(joined, batches=_with_windows(base), lm=True)
+    return _joined(_reading_model(base), Term("kl", fn, linear(0.0, weight, until=ramp)), need)
 
 
 def with_kl_finetune(
@@ -108,8 +104,8 @@ def with_kl_finetune(
         return base
     need = ablation_need()
     rising = linear(0.0, weight, since=1 - share, until=1 - 0.8 * share)
-    joined = _joined(base, Term("kl", kl(need.name, share=windows), rising), need)
-    late = replace(joined, batches=_with_windows(base), lm=True)
+    term = Term("kl", kl(need.name, share=windows), rising)
+    late = _joined(_reading_model(base), term, need)
     return replace(late, restart=share, restart_rate=restart) if restart else late
 
 
@@ -136,40 +132,36 @@ def with_price(
     """
     if weight == 0:
         return base
-    sae, terms = base.sae, list(base.objective.terms)
+    sae, terms = base.sae, base.objective.terms
     mix = {"zero": zero, "mean": mean, "resample": resample, "noise": noise, "steer": steer}
     price = Price(sae.n_latents, mix, strength=weight, m=round(latents), contexts=POSITIONS)
     act = sae.act.priced(sae.n_latents)
-    penalised = [i for i, term in enumerate(terms) if term.name == "sparsity"]
     if act is not None:
         sae.act = act
         # the first reading charges nothing
         sae.first = None if sae.first is None else sae.act.priced(sae.n_latents)
-    elif sae.act.shrunk_by_penalty and penalised:
-        fn = terms[penalised[0]].fn
-        if isinstance(fn, Steered):
-            fn.penalty = price.on(fn.penalty)
-        else:
-            terms[penalised[0]] = replace(terms[penalised[0]], fn=price.on(cast(TermFunction, fn)))
+    elif sae.act.shrunk_by_penalty and any(term.name == "sparsity" for term in terms):
+        terms = [
+            replace(term, fn=price.on(cast(TermFunction, term.fn)))
+            if term.name == "sparsity"
+            else term
+            for term in terms
+        ]
     else:
         raise ValueError(
             f"a price acts on BatchTopK, or on ReLU with a penalty; not on {sae.act.name}"
         )
-    n = round(updates)
-    event = Event(tuple((i + 1) / (n + 1) for i in range(n)), price.measure)
     objective = Objective(*terms, Term("nces", price, weight))
-    events = (*base.events, event)
-    batches = _with_windows(base)
-    return replace(base, objective=objective, events=events, batches=batches, lm=True)
+    events = (*base.events, Event(evenly(round(updates)), price.measure))
+    return replace(_reading_model(base), objective=objective, events=events)
 
 
 def _joined(base: Variant, term: Term, need: Need) -> Variant:
     """The base with one more term and what it needs of the stream."""
-    return replace(
-        base, objective=Objective(*base.objective.terms, term), needs=(*base.needs, need)
-    )
+    objective = Objective(*base.objective.terms, term)
+    return replace(base, objective=objective, needs=(*base.needs, need))
 
 
-def _with_windows(base: Variant) -> Mapping[str, type[Batch]]:
-    """What the base reads, and windows beside it, on which terms run the model."""
-    return {**base.batches, "windows": Windows}
+def _reading_model(base: Variant) -> Variant:
+    """The base with windows beside what it reads, on which its terms run the model."""
+    return replace(base, batches={**base.batches, "windows": Windows}, lm=True)

@@ -11,12 +11,12 @@ from typing import Annotated
 from saelab.numbers import Count, Kind, NonNegative, Share, Switch, Times
 from saelab.sae.activations import BatchTopK
 from saelab.sae.module import SAE
-from saelab.terms.base import Event, Objective, Term, Variant
-from saelab.terms.events import resample
+from saelab.terms.base import Event, Variant
+from saelab.terms.events import evenly, resample
 from saelab.terms.frequency import ByFrequency
-from saelab.terms.reconstruct import aux_k, prefix_mse
+from saelab.terms.reconstruct import prefix_mse
 from saelab.terms.schedules import linear
-from saelab.variants.baselines import Aux, Refine
+from saelab.variants.baselines import Aux, Refine, level_blocks, selecting
 
 PUBLISHED = (128, 32, 8, 4, 2, 1)  # the dictionary's width over that of each level
 NARROWEST = 8  # latents below which a level is dropped
@@ -67,27 +67,16 @@ def frontier(
     `matryoshka`.
     """
     widths = level_widths(n_latents, depth)
-    blocks = {
-        f"level_{i}": range(a, b)
-        for i, (a, b) in enumerate(zip((0, *widths[:-1]), widths, strict=True))
-    }
     k = min(l0 / (1 - leave_one_out), 0.9 * n_latents) if leave_one_out > 0 else l0
     act = BatchTopK(k if k_start == 1 else linear(k_start * k, k, until=k_until))
-    sae = SAE(d_in, n_latents, act, blocks=blocks, refine=refine, leave_one_out=leave_one_out)
+    extras = {"refine": refine, "leave_one_out": leave_one_out}
+    sae = SAE(d_in, n_latents, act, blocks=level_blocks(widths), **extras)
     error = prefix_mse(widths, detach=detach, inner_weight=inner_weight, tilt=tilt)
     events = []
     if resamples >= 1:
-        events.append(
-            Event(tuple(RESAMPLE_EVERY * (i + 1) for i in range(round(resamples))), resample)
-        )
+        at = tuple(RESAMPLE_EVERY * (i + 1) for i in range(round(resamples)))
+        events.append(Event(at, resample))
     if sorts >= 1:
         error = ByFrequency(error, n_latents)
-        events.append(
-            Event(tuple((i + 1) / (round(sorts) + 1) for i in range(round(sorts))), error.sort)
-        )
-    return Variant(
-        sae,
-        Objective(Term("mse", error), Term("aux", aux_k(d_in // 2), aux)),
-        events=tuple(events),
-        calibrate=l0,
-    )
+        events.append(Event(evenly(round(sorts)), error.sort))
+    return selecting(sae, error, aux, events=tuple(events), calibrate=l0)

@@ -25,8 +25,9 @@ from saelab.effects.pairs import (
     silent_pairs,
     sparse_codes,
 )
-from saelab.effects.reactions import Text, captured_text, divergence
+from saelab.effects.reactions import Text, captured_text
 from saelab.lm.model import wrap
+from saelab.numbers import kl_of_near
 from saelab.testing.fakes import FakeModel
 from saelab.types import Hook, LanguageModel, Windows
 from toy_lm import BOS, D, ToyLM, V
@@ -177,11 +178,11 @@ def test_small_effects_are_not_rounding():
     exact = float((p.exp() * (p - q)).sum())
     assert 1e-12 < exact < 1e-10
     p, q = p.float(), q.float()
-    assert float(divergence(p, q)) == pytest.approx(exact, rel=0.05)
+    assert float(kl_of_near(p, q)) == pytest.approx(exact, rel=0.05)
     assert abs(float((p.exp() * (p - q)).sum()) - exact) > 5 * exact
     far = torch.tensor([0.0, -100.0]).log_softmax(-1)
-    assert float(divergence(far, far.flip(0))) == pytest.approx(100, rel=1e-4)
-    assert float(divergence(p, p)) == 0
+    assert float(kl_of_near(far, far.flip(0))) == pytest.approx(100, rel=1e-4)
+    assert float(kl_of_near(p, p)) == 0
 
 
 # Changes ------------------------------------------------------------------------------------------
@@ -358,7 +359,7 @@ def test_the_gradient_of_the_divergence_itself_is_zero():
     x, state = lm.capture(torch.arange(9).unsqueeze(0))
     clean = lm.resume(x, state).log_softmax(-1)
     moved = x.clone().requires_grad_()
-    divergence(clean, lm.resume(moved, state).log_softmax(-1)).sum().backward()
+    kl_of_near(clean, lm.resume(moved, state).log_softmax(-1)).sum().backward()
     assert moved.grad is not None and moved.grad.abs().max() < 1e-5
     assert sampled_gradients(lm, x, state, seeded()).abs().max() > 0.1
 

@@ -6,7 +6,15 @@ import pytest
 import torch
 
 from helpers import tiny_model
-from saelab.effects.moments import Fisher, fisher, kl, mean_ablation, nearest, quadratic, score
+from saelab.effects.moments import (
+    Fisher,
+    fisher,
+    kl_of_logits,
+    mean_ablation,
+    nearest,
+    quadratic,
+    score,
+)
 from saelab.lm.model import wrap
 from saelab.testing.fakes import FakeModel
 from saelab.types import Hook, Windows
@@ -67,7 +75,7 @@ def test_half_the_quadratic_form_is_the_kl():
     lm = Softmax()
     x, small = lm.table[0], 0.02 * torch.tensor([1.0, -2.0, 0.5])
     expected = 0.5 * small @ lm.metric(x) @ small
-    assert float(kl(lm.read(x, 0), lm.read(x + small, 0))) == pytest.approx(
+    assert float(kl_of_logits(lm.read(x, 0), lm.read(x + small, 0))) == pytest.approx(
         float(expected), rel=0.05
     )
 
@@ -182,7 +190,7 @@ def test_mean_ablation_costs_what_it_costs():
     lm = Softmax()
     mean = lm.table.mean(0)
     one = text(lm, 5, 4)
-    expected = kl(lm.read(lm.table, 0), lm.read(mean.expand(4, 3), 0)).mean()
+    expected = kl_of_logits(lm.read(lm.table, 0), lm.read(mean.expand(4, 3), 0)).mean()
     assert mean_ablation(lm, [one], mean, rows=10) == pytest.approx(float(expected), rel=1e-5)
     with pytest.raises(
         ValueError, match=r"do not change when the activations at .* are replaced by their mean"

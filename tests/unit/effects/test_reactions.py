@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from helpers import byte_tokenizer, tiny_model
-from saelab.effects.reactions import Text, divergence, reactions
+from saelab.effects.reactions import Text, reactions
 from saelab.effects.sets import set_effects
 from saelab.lm.model import HFModel, wrap
+from saelab.numbers import kl_of_near
 
 TOKENS = torch.randint(2, 258, (5, 24), generator=torch.Generator().manual_seed(1))
 PLACES = torch.randint(0, 5 * 24, (17,), generator=torch.Generator().manual_seed(2))
@@ -24,7 +25,7 @@ def divergences(text: Text, following: int, max_bytes: int) -> torch.Tensor:
     kl = torch.full((3, len(PLACES)), float("nan"))
     for found in reactions(text, PLACES, delta, following, max_bytes):
         assert found.changed.shape[:2] == (len(found.changes), len(found.pairs))
-        each = divergence(found.clean.unsqueeze(0), found.changed) * found.inside
+        each = kl_of_near(found.clean.unsqueeze(0), found.changed) * found.inside
         at = found.changes.unsqueeze(1), found.pairs
         assert kl[at].isnan().all(), "given twice"
         kl[at] = each.sum(-1)

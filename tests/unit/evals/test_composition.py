@@ -14,7 +14,7 @@ from saelab.evals.composition.measure import measure, prepare
 from saelab.evals.composition.removal import enriched
 from saelab.synth.world import World
 from saelab.synth.worlds.s2_tree import tree
-from saelab.types import Hook
+from saelab.types import Hook, Structure
 
 P, C, F, D = 4, 2, 16, 32  # features: parents 0-3, children 4-11, distractors 12-15
 
@@ -27,7 +27,12 @@ class Table:
     directions: Tensor  # [L, D]
     blocks: dict[str, range] = field(default_factory=dict)
     tree: Tensor | None = None
+    promotions: int | None = None
     hook: Hook | None = None
+
+    @property
+    def structure(self) -> Structure:
+        return Structure(self.blocks, self.tree, self.promotions)
 
     def encode(self, x: Tensor) -> Tensor:
         assert len(x) == len(self.codes)
@@ -240,8 +245,7 @@ def test_what_a_dictionary_lacks_is_undefined(oracle, data):
         "placement": "the dictionary has fewer than two blocks",
         "edge_f1_lasso": "the dictionary has fewer than two blocks",
     }
-    counted = Table(oracle.codes, oracle.directions)
-    counted.promotions = 3  # type: ignore[attr-defined]
+    counted = Table(oracle.codes, oracle.directions, promotions=3)
     assert values(counted, data)["promotions"] == 3
 
 

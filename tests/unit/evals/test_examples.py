@@ -4,6 +4,7 @@ from dataclasses import asdict
 import pytest
 import torch
 
+from saelab.evals.core import examples
 from saelab.evals.core.data import prepare
 from saelab.evals.core.examples import latent_examples
 from toy_lm import D, ToyDictionary, ToyLM, V, held, windows, zero
@@ -24,9 +25,11 @@ def sparse_dictionary() -> ToyDictionary:
     return ToyDictionary(rows.T, rows * torch.linspace(0.5, 2, V).unsqueeze(1), threshold=2.2)
 
 
-def test_pages_say_what_the_dictionary_does(data):
+def test_pages_say_what_the_dictionary_does(data, monkeypatch):
+    monkeypatch.setattr(examples, "LATENTS_SHOWN", 6)
+    monkeypatch.setattr(examples, "CONTEXTS_SHOWN", 3)
     dictionary = sparse_dictionary()
-    pages = latent_examples(dictionary, data, n_latents=6, n_contexts=3)
+    pages = latent_examples(dictionary, data)
     assert 3 <= len(pages) <= 6
     assert len({page.index for page in pages}) == len(pages)
     assert [page.chosen_for for page in pages[:4]] == ["effect", "specificity"] * 2
@@ -47,7 +50,7 @@ def test_pages_say_what_the_dictionary_does(data):
 
 
 def test_contexts_are_the_text_of_the_window(data):
-    page = latent_examples(sparse_dictionary(), data, n_latents=1)[0]
+    page = latent_examples(sparse_dictionary(), data)[0]
     tokens = torch.cat([w.tokens for w, _ in data.batches])
     doc = torch.cat([w.doc for w, _ in data.batches])
     for context in page.contexts:
@@ -57,7 +60,7 @@ def test_contexts_are_the_text_of_the_window(data):
 
 
 def test_logit_effect_is_the_centred_projection(data):
-    page = latent_examples(sparse_dictionary(), data, n_latents=1)[0]
+    page = latent_examples(sparse_dictionary(), data)[0]
     direction = sparse_dictionary().directions[page.index]
     effect = direction / direction.norm() @ LM.out
     effect -= effect.mean()
@@ -70,7 +73,7 @@ def test_logit_effect_is_the_centred_projection(data):
 
 
 def test_pages_are_json_and_deterministic(data):
-    first, second = (latent_examples(sparse_dictionary(), data, n_latents=4) for _ in range(2))
+    first, second = (latent_examples(sparse_dictionary(), data) for _ in range(2))
     assert first == second
     assert len(json.dumps([asdict(page) for page in first], allow_nan=False)) > 1000
 
@@ -79,5 +82,3 @@ def test_dead_and_dense_latents_have_no_page(data):
     assert latent_examples(zero(), data) == []
     dense = ToyDictionary(torch.zeros(D, 3), torch.ones(3, D), threshold=-1)  # fires everywhere
     assert latent_examples(dense, data) == []
-    with pytest.raises(ValueError, match="n_latents is 0"):
-        latent_examples(zero(), data, n_latents=0)

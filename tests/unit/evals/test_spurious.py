@@ -9,7 +9,7 @@ from saelab.evals.spurious.measure import measure, prepare
 from saelab.evals.spurious.probes import accuracy, best_accuracy, leace, linear_probe, mlp_probe
 from saelab.synth.world import World
 from saelab.synth.worlds.s5_spurious import build
-from saelab.types import Dictionary
+from saelab.types import Dictionary, Structure
 
 D, F = 16, 10
 NAMES = {
@@ -32,7 +32,7 @@ class Fixed:
     def __init__(self, features, directions, mix, bank=None):
         self.inverse, self.directions, self.mix = torch.linalg.pinv(features), directions, mix
         if bank is not None:
-            self.blocks = {"bank": bank}
+            self.structure = Structure({"bank": bank})
 
     def encode(self, x):
         codes = x @ self.inverse

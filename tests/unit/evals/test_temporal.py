@@ -17,7 +17,7 @@ from saelab.evals.temporal.codes import (
 from saelab.evals.temporal.measure import TemporalData, measure, prepare
 from saelab.synth.world import Sample, World
 from saelab.synth.worlds.s3_persistence import ENTRIES
-from saelab.types import Hook
+from saelab.types import Hook, Structure
 
 # correlation of a code h e (1 + .1 n) with h: p q (1 - p) / sqrt((1.01 p q - p^2 q^2) p (1 - p))
 PLAIN = 0.7614
@@ -34,6 +34,10 @@ class Fake:
     dead: Tensor | None = None  # [L] bool
     blocks: Mapping[str, range] = field(default_factory=dict)
     hook: Hook | None = None
+
+    @property
+    def structure(self) -> Structure:
+        return Structure(self.blocks)
 
     def encode(self, x: Tensor) -> Tensor:
         along = x @ (self.directions / self.directions.norm(dim=1, keepdim=True).clamp_min(1e-9)).T

@@ -11,7 +11,7 @@ from torch import Tensor
 from in_world import as_held_out
 from saelab.evals import metric_of
 from saelab.evals.truth import measure as truth
-from saelab.evals.truth.measure import TruthData, measure, prepare
+from saelab.evals.truth.measure import Totals, TruthData, measure, prepare
 from saelab.synth.directions import orthonormal
 from saelab.synth.world import Sample, World
 
@@ -111,16 +111,16 @@ def test_order_and_sign_of_latents_do_not_matter(features, data):
     assert values(LeastSquares(features[order]), data) == pytest.approx(
         values(LeastSquares(features), data)
     )
-    flipped = truth.truth_scores(
-        features,
-        data.active,
-        data.x,
-        z=data.active.float(),
-        x_hat=torch.zeros_like(data.x),
-        directions=-features,
-    )
+    flipped = scores_of(data, -features, data.active.float(), torch.zeros_like(data.x))
     close(flipped["mcc"].value, 1)
     close(flipped["f1"].value, 1)
+
+
+def scores_of(data, directions, z, x_hat):
+    """Scores of codes and reconstructions that are given."""
+    totals = Totals(directions, data.features)
+    totals.add(data.active, data.x, z, x_hat)
+    return totals.scores()
 
 
 def test_permuted_codes_are_at_chance(features, data):
@@ -128,9 +128,7 @@ def test_permuted_codes_are_at_chance(features, data):
     are the rate.
     """
     z = data.active.roll(1, 1).float()
-    scores = truth.truth_scores(
-        features, data.active, data.x, z=z, x_hat=z @ features, directions=features
-    )
+    scores = scores_of(data, features, z, z @ features)
     close(scores["mcc"].value, 1)  # of directions alone
     for name in ("precision", "recall", "f1"):
         assert scores[name].value == pytest.approx(RATE, abs=0.02)
@@ -182,9 +180,7 @@ def test_a_detector_that_fires_too_often_has_a_closed_form(features, data):
     """
     z = torch.zeros(len(data.x), 2)
     z[:, 0], z[:, 1] = 1, data.active[:, 0].float()
-    scores = truth.truth_scores(
-        features, data.active, data.x, z=z, x_hat=torch.zeros_like(data.x), directions=features[:2]
-    )
+    scores = scores_of(data, features[:2], z, torch.zeros_like(data.x))
     rate = data.active.double().mean(0)
     both = (data.active[:, 0] & data.active[:, 1]).double().mean()
     close(scores["precision"].value, (rate[0] + both / rate[0]) / 2)

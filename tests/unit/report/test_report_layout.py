@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from saelab.evals.core.examples import Context, LatentExample
-from saelab.evals.core.profile import LatentProfile
+from saelab.evals.core.latents import LatentProfile
 from saelab.evals.result import Result
 from saelab.report import write_report
 from saelab.runs import Run, Source, Spec

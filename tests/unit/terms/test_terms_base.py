@@ -34,6 +34,11 @@ def step_with(l0: float, progress: float = 1.0, value: float = 1.0) -> Step:
     )
 
 
+def steer(steered: Steered, step: Step) -> None:
+    """Let a coefficient move after a step."""
+    steered(step.z.sum(), step)
+
+
 class Half(nn.Module):
     """A term that trains along."""
 
@@ -84,21 +89,23 @@ def test_terms_need_different_names():
 
 
 def test_coefficient_is_that_of_the_steered_term():
-    steered = Steered(lambda s: s.z.sum(), 4, initial=0.05)
-    assert Objective(Term("sparsity", steered)).coefficient == pytest.approx(0.05)
+    term = Term("sparsity", lambda s: s.z.sum(), steered=Steered(4, initial=0.05))
+    assert Objective(term).coefficient == pytest.approx(0.05)
+    assert set(Objective(term).state_dict()) == {"parts.0.log_coefficient", "parts.0.last"}
     assert Objective(Term("half", Half())).coefficient is None
 
 
 def test_steered_is_the_coefficient_times_the_penalty_of_that_step():
-    steered = Steered(lambda s: s.z.sum(), 4, initial=0.05)
-    assert steered(step_with(4)).item() == pytest.approx(0.05 * 4 * N)
+    steered = Steered(4, initial=0.05)
+    term = Term("sparsity", lambda s: s.z.sum(), steered=steered)
+    assert term.value(step_with(4)).item() == pytest.approx(0.05 * 4 * N)
     assert steered.log_coefficient.requires_grad is False
 
 
 @pytest.mark.parametrize(("l0", "sign"), [(8, 1), (2, -1), (4, 0), (0, -1), (40, 1)])
 def test_steered_moves_towards_the_target(l0, sign):
-    steered = Steered(lambda s: s.z.sum(), 4, initial=0.05)
-    steered(step_with(l0))
+    steered = Steered(4, initial=0.05)
+    steer(steered, step_with(l0))
     moved = math.log(steered.coefficient.item() / 0.05)
     assert (abs(moved) < 1e-9) if sign == 0 else (moved * sign > 0.05)
     assert abs(moved) <= 0.6 + 1e-9  # (1 + 5) * gain * an error of at most 1
@@ -106,31 +113,31 @@ def test_steered_moves_towards_the_target(l0, sign):
 
 def test_steered_target_falls_from_start_times_l0_during_the_warm_up():
     for progress, target in ((0.0, 16.0), (0.25, 8.0), (0.5, 4.0), (1.0, 4.0)):
-        steered = Steered(lambda s: s.z.sum(), 4, initial=0.05, warmup=0.5, start=4.0)
-        steered(step_with(target, progress))
+        steered = Steered(4, initial=0.05, warmup=0.5, start=4.0)
+        steer(steered, step_with(target, progress))
         assert steered.coefficient.item() == pytest.approx(0.05, rel=1e-6), progress
-    steered = Steered(lambda s: s.z.sum(), 4, initial=0.05, warmup=0.0, start=4.0)
-    steered(step_with(4, 0.0))
+    steered = Steered(4, initial=0.05, warmup=0.0, start=4.0)
+    steer(steered, step_with(4, 0.0))
     assert steered.coefficient.item() == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("initial", [0.001, 0.05, 5.0])
 def test_steered_hits_the_target_on_a_toy_plant(initial):
     """The plant: L0 = 10 / sqrt(coefficient), answering with a lag, as an SAE does."""
-    steered, l0 = Steered(lambda s: s.z.sum(), 8, initial=initial, warmup=0.3, start=3.0), 30.0
+    steered, l0 = Steered(8, initial=initial, warmup=0.3, start=3.0), 30.0
     for i in range(600):
-        steered(step_with(min(l0, L), i / 600))
+        steer(steered, step_with(min(l0, L), i / 600))
         l0 += 0.1 * (10 / math.sqrt(steered.coefficient.item()) - l0)
     assert l0 == pytest.approx(8, rel=0.01)
     assert steered.coefficient.item() == pytest.approx((10 / 8) ** 2, rel=0.05)
 
 
 def test_steered_resumes_from_its_state():
-    one, other = (Steered(lambda s: s.z.sum(), 8, initial=initial) for initial in (0.05, 3.0))
-    one(step_with(20))
+    one, other = (Steered(8, initial=initial) for initial in (0.05, 3.0))
+    steer(one, step_with(20))
     other.load_state_dict(one.state_dict())
-    one(step_with(12))
-    other(step_with(12))
+    steer(one, step_with(12))
+    steer(other, step_with(12))
     assert one.coefficient.item() == other.coefficient.item() and one.last.item() == pytest.approx(
         math.log(12 / 8)
     )

@@ -23,7 +23,6 @@ from saelab.variants import (
     listing,
     parse_spec,
     resolved,
-    settings_text,
     written,
 )
 
@@ -98,7 +97,7 @@ def test_parts_have_few_numbers_and_every_setting_says_what_it_is():
     for name in (*BASES, *PARTS, *ROWS):
         for setting, value in described(name).items():
             value.kind.check(setting, value.default)
-            assert value.meaning and f"{setting}=" in settings_text(name)
+            assert value.meaning
         assert f"  {name} " in listing()
 
 

@@ -1,46 +1,13 @@
-"""Decoder norms folded into the codes, so that codes of different dictionaries are in the same
-unit.
-"""
-
-from dataclasses import dataclass
+"""Norms of decoder rows, which put the codes of different dictionaries into the same unit."""
 
 from torch import Tensor
 
-from saelab.types import Dictionary, Hook
-
-
-@dataclass
-class Folded:
-    """A dictionary with unit directions: z' = z * |W_dec|, W_dec' = W_dec / |W_dec|, the same
-    reconstruction.
-    """
-
-    inner: Dictionary
-    norms: Tensor  # [L], 1 where a direction is zero
-    hook: Hook | None  # where the inner dictionary reads
-
-    @property
-    def directions(self) -> Tensor:
-        """Unit decoder rows `[L, D]`."""
-        return self.inner.directions / self.norms.unsqueeze(1)
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Activations `[..., D]` -> codes `[..., L]` in units of the activation's norm."""
-        return self.inner.encode(x) * self.norms
-
-    def decode(self, z: Tensor) -> Tensor:
-        """Folded codes `[..., L]` -> the inner dictionary's reconstruction `[..., D]`."""
-        return self.inner.decode(z / self.norms)
+from saelab.types import Dictionary
 
 
 def decoder_norms(dictionary: Dictionary) -> Tensor:
-    """|W_dec| per latent `[L]`, 1 where a direction is zero (its codes add nothing)."""
+    """|W_dec| per latent `[L]`, 1 where a direction is zero (its codes add nothing). Codes times
+    this belong to unit directions: the same reconstruction.
+    """
     norms = dictionary.directions.detach().float().norm(dim=1)
     return norms.where(norms > 0, 1.0)
-
-
-def fold_decoder_norms(dictionary: Dictionary) -> Folded:
-    """The same dictionary with unit directions; do this before anything that depends on the scale
-    of the codes.
-    """
-    return Folded(dictionary, decoder_norms(dictionary), dictionary.hook)

@@ -3,11 +3,11 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import isfinite
-from typing import Any
+from typing import Any, TypeVar
 
 from saelab.evals.common.reading import check_latents
 from saelab.evals.common.selected import batch_selected
-from saelab.evals.result import Metric, Result
+from saelab.evals.result import Evaluation, Metric, Result
 from saelab.ground.held_out import HeldOut
 from saelab.runs import Source, WorldSource
 from saelab.synth.world import World
@@ -16,8 +16,8 @@ from saelab.types import Dictionary, Score
 
 BATCH = "_batch"  # ends the key of a metric whose codes are those of batch selection
 
-Missing = Callable[[Source | WorldSource], list[str]]
 Measure = Callable[[Dictionary, Any], Result]
+P = TypeVar("P")
 
 
 def world_score(value: float, n: int, otherwise: str = "") -> Score:
@@ -36,33 +36,54 @@ def undefined(reason: str) -> Score:
     return Score(None, reason=reason)
 
 
-def only_on_worlds(what: str, *processes: type) -> Missing:
-    """What a source lacks for an evaluation that reads worlds made by one of these `processes`.
-
-    `what` such a world has, in words ("a tree of features"). Answers from the table of worlds:
-    nothing is built.
-    """
-
-    def missing(source: Source | WorldSource) -> list[str]:
-        if isinstance(source, WorldSource) and issubclass(
-            entry_of(source.world).process, processes
-        ):
-            return []
-        names = [name for name, entry in WORLDS.items() if issubclass(entry.process, processes)]
-        which = "every world" if len(names) == len(WORLDS) else f"of the worlds {', '.join(names)}"
-        return [f"{source.where} has no {what}; {which} has"]
-
-    return missing
-
-
 def world_of(held: HeldOut) -> World:
-    """The world that held-out data are of; `only_on_worlds` has refused what is none."""
+    """The world that held-out data are of; `missing` has refused what is none."""
     assert held.world is not None, f"{held.source} is no world"
     return held.world
 
 
-def with_batch_readings(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
-    """The metrics, and each once more under batch selection (see `in_both_readings`)."""
+def process_of(held: HeldOut, kind: type[P], lack: str) -> P:
+    """The process of such a world. Raises `TypeError` with what another one lacks."""
+    world = world_of(held)
+    if not isinstance(world.process, kind):
+        raise TypeError(f"world {world.name!r} {lack}")
+    return world.process
+
+
+def world_evaluation(
+    metrics: Sequence[Metric],
+    prepare: Callable[[HeldOut], Any],
+    measure: Measure,
+    *,
+    what: str,
+    reads: tuple[type, ...],
+    title: str,
+) -> Evaluation:
+    """An evaluation of worlds, each score of it in two readings of the codes: under the inference
+    threshold and, as `<key>_batch`, under batch selection.
+
+    `reads`: the processes of the worlds that it can read; `what` such a world has, in words ("tree
+    of features"). The second reading only exists for a dictionary whose training selects over the
+    batch. Measuring a dictionary without latents raises `ValueError`.
+    """
+
+    def missing(source: Source | WorldSource) -> list[str]:
+        # answered from the table of worlds: nothing is built
+        if isinstance(source, WorldSource) and issubclass(entry_of(source.world).process, reads):
+            return []
+        names = [name for name, entry in WORLDS.items() if issubclass(entry.process, reads)]
+        which = "every world" if len(names) == len(WORLDS) else f"of the worlds {', '.join(names)}"
+        return [f"{source.where} has no {what}; {which} has"]
+
+    def measure_both(dictionary: Dictionary, data: Any) -> Result:
+        check_latents(dictionary)
+        result, selected = measure(dictionary, data), batch_selected(dictionary)
+        if selected is None:
+            return result
+        batch = measure(selected, data).scores
+        again = {f"{key}{BATCH}": score for key, score in batch.items()}
+        return replace(result, scores={**result.scores, **again})
+
     again = (
         replace(
             metric,
@@ -74,23 +95,4 @@ def with_batch_readings(metrics: Sequence[Metric]) -> tuple[Metric, ...]:
         )
         for metric in metrics
     )
-    return (*metrics, *again)
-
-
-def in_both_readings(measure: Measure) -> Measure:
-    """`measure` under the inference threshold and, as `<key>_batch`, under batch selection.
-
-    The second reading only exists for a dictionary whose training selects over the batch. A
-    dictionary without latents is refused with a `ValueError`.
-    """
-
-    def measure_both(dictionary: Dictionary, data: Any) -> Result:
-        check_latents(dictionary)
-        result, selected = measure(dictionary, data), batch_selected(dictionary)
-        if selected is None:
-            return result
-        batch = measure(selected, data).scores
-        again = {f"{key}{BATCH}": score for key, score in batch.items()}
-        return replace(result, scores={**result.scores, **again})
-
-    return measure_both
+    return Evaluation((*metrics, *again), missing, prepare, measure_both, title)

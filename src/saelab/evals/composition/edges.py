@@ -13,7 +13,7 @@ from torch import Tensor
 # chooses it
 EDGE = 0.05
 RARE = 1e-4  # a latent that fires less often has no parent
-PENALTY = 2e-3  # l1 of the read-out, on codes of unit scale
+PENALTY, STEPS = 2e-3, 300  # l1 of the read-out, on codes of unit scale; of its solution
 THRESHOLDS = tuple(i / 100 for i in range(10, 100, 5))  # of lift
 
 
@@ -30,8 +30,8 @@ def f1(graph: Tensor, truth: Tensor, n_true: int) -> float:
     """F1 of a graph's edges: `truth [L, L]` has the true edges both ends of which have a latent, of
     `n_true` that there are.
     """
-    hits, found = int((graph & truth).sum()), int(graph.sum())
-    return 2 * hits / (found + n_true) if hits else 0.0
+    hits, n_edges = int((graph & truth).sum()), int(graph.sum())
+    return 2 * hits / (n_edges + n_true) if hits else 0.0
 
 
 def lifts(firing: Tensor) -> Tensor:
@@ -87,26 +87,22 @@ def lasso_edges(z: Tensor, first: range) -> Tensor:
     W = argmin over W >= 0 of mean |z_first / sd - W (z_rest / rms)|^2 / 2 + .002 |W|_1, in the
     codes' units again, cut as `tree_edges` cuts.
     """
-    inside = torch.zeros(z.shape[1], dtype=torch.bool)
-    inside[first.start : first.stop] = True
-    parents, children = inside.nonzero().flatten(), (~inside).nonzero().flatten()
+    latents = torch.arange(z.shape[1])
+    inside = (latents >= first.start) & (latents < first.stop)
+    parents, children = latents[inside], latents[~inside]
     coarse, fine = z[:, parents], z[:, children]
     sd, rms = positive(coarse.std(0)), positive(fine.square().mean(0).sqrt())
     weights = nonnegative_lasso(fine / rms, coarse / sd)
     return placed(weights * sd.unsqueeze(1) / rms, parents, children, z.shape[1])
 
 
-def nonnegative_lasso(
-    inputs: Tensor, targets: Tensor, *, penalty: float = PENALTY, steps: int = 300
-) -> Tensor:
-    """Non-negative weights `[P, C]` of targets `[N, P]` on inputs `[N, C]`, by proximal gradient
-    steps (ISTA).
-    """
+def nonnegative_lasso(inputs: Tensor, targets: Tensor) -> Tensor:
+    """Weights >= 0 `[P, C]` of targets `[N, P]` on inputs `[N, C]`, by proximal gradient (ISTA)."""
     gram, cross = inputs.T @ inputs / len(inputs), targets.T @ inputs / len(inputs)
     rate = 1 / torch.linalg.eigvalsh(gram)[-1].clamp_min(1e-9)
     weights = torch.zeros_like(cross)
-    for _ in range(steps):
-        weights = (weights - rate * (weights @ gram - cross + penalty)).relu()
+    for _ in range(STEPS):
+        weights = (weights - rate * (weights @ gram - cross + PENALTY)).relu()
     return weights
 
 

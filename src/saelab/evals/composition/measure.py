@@ -10,6 +10,7 @@ Scores: `parent_fn`, `absorption_excess`, `parent_precision` (absorption); `cove
 `removal`, `collateral`, also with `_64` (ablation of a tree).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,14 +19,14 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import Matched, cosines, match
-from saelab.evals.common.world import undefined, world_of, world_score
+from saelab.evals.common.world import process_of, undefined, world_of, world_score
 from saelab.evals.composition.edges import Coverage, best_coverage, f1, lasso_edges, tree_edges
 from saelab.evals.composition.removal import Target, removal
 from saelab.evals.result import Result
 from saelab.figures import Node, Tree
 from saelab.ground.held_out import HeldOut
 from saelab.synth.worlds.s2_tree import TreeProcess
-from saelab.types import Dictionary, Score
+from saelab.types import Dictionary, Score, structure_of
 
 ACTIVATIONS = 24_000
 FEW, MANY = 8, 64  # labelled activations that an ablation is chosen by
@@ -44,16 +45,10 @@ class CompositionData:
 
 
 def prepare(held: HeldOut) -> CompositionData:
-    """Draws the held-out activations and the labelled ones. Raises `TypeError` for a world without
-    a tree.
-    """
+    """Draw held-out and labelled activations. Raises `TypeError` for a world without a tree."""
     world = world_of(held)
-    process = world.process
-    if not isinstance(process, TreeProcess):
-        raise TypeError(
-            f"world {world.name!r} is a {type(process).__name__} and has no tree; composition "
-            "reads the s2 worlds (TreeProcess)"
-        )
+    lack = f"is a {type(world.process).__name__} and has no tree; composition reads the s2 worlds"
+    process = process_of(held, TreeProcess, f"{lack} (TreeProcess)")
     sample = world.sample(ACTIVATIONS, "composition")
     generator = world.generator("composition labels")
     targets = [
@@ -77,31 +72,27 @@ def tree_target(
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: CompositionData) -> Result:
-    """Scores any SAE; what needs blocks, a tree or promotions is undefined where the dictionary has
-    none.
-    """
+    """Score any SAE; what needs blocks, a tree or promotions is undefined where it has none."""
     z = dictionary.encode(data.x)  # [N, L]
     firing, process = z > 0, data.process
     matched = match(dictionary.directions, process.features)
     truth = true_graph(matched, process, z.shape[1])
     n_true = process.n_parents * process.n_children
-    tree = getattr(dictionary, "tree", None)
-    read = None if tree is None else tree_edges(tree.detach(), z.shape[1])
+    tree = structure_of(dictionary).tree
+    own_edges = None if tree is None else tree_edges(tree.detach(), z.shape[1])
     coverage = best_coverage(firing, truth, n_true)
     scores = absorption(firing, matched, data) | {"coverage_f1": world_score(coverage.f1, len(z))}
-    if read is None:
+    if own_edges is None:
         scores["edge_f1"] = undefined("the dictionary has no tree of its own")
     else:
-        scores["edge_f1"] = world_score(f1(read, truth, n_true), n_true)
+        scores["edge_f1"] = world_score(f1(own_edges, truth, n_true), n_true)
     scores |= first_block(dictionary, z, truth, data) | removals(z, dictionary, data)
-    details = recovered_tree(matched, process, coverage, read)
+    details = recovered_tree(matched, process, coverage, own_edges)
     return Result(scores, figures=(tree_figure(details),), details=details)
 
 
 def true_graph(matched: Matched, process: TreeProcess, n_latents: int) -> Tensor:
-    """The true edges `[L, L]` between matched latents; an edge without a latent at both ends is
-    left out.
-    """
+    """The true edges `[L, L]` between matched latents, without those that lack one at an end."""
     graph = torch.zeros(n_latents, n_latents, dtype=torch.bool)
     for parent in range(process.n_parents):
         family = matched.latent[list(process.children(parent))]
@@ -126,26 +117,20 @@ def absorption(firing: Tensor, matched: Matched, data: CompositionData) -> dict[
     children = data.active[:, list(data.process.groups["children"])]
     with_child = on & children.unflatten(1, (-1, data.process.n_children)).any(2)
     without = on & ~with_child
-    missed = [silent_share(fires, where) for where in (with_child, without)]
-    n, nowhere = int(with_child.sum()), "no held-out activation has a parent "
+    # shares of these places at which the latent is silent, NaN where there is no such place
+    missed, missed_alone = (
+        float((~fires & where).sum() / where.sum()) for where in (with_child, without)
+    )
+    n, nowhere = int(with_child.sum()), "no held-out activation has a parent"
+    n_both = min(n, int(without.sum()))
     precision = ((fires & on).sum(0) / fires.sum(0).clamp_min(1)).mean()
-    excess = undefined(nowhere + "with and one without a child")
-    if missed[0] is not None and missed[1] is not None:
-        excess = world_score(missed[0] - missed[1], min(n, int(without.sum())))
     return {
-        "parent_fn": undefined(nowhere + "with a child")
-        if missed[0] is None
-        else world_score(missed[0], n),
-        "absorption_excess": excess,
+        "parent_fn": world_score(missed, n, f"{nowhere} with a child"),
+        "absorption_excess": world_score(
+            missed - missed_alone, n_both, f"{nowhere} with and one without a child"
+        ),
         "parent_precision": world_score(float(precision), int(fires.sum())),
     }
-
-
-def silent_share(fires: Tensor, where: Tensor) -> float | None:
-    """Share of the places `where [N, P]` at which `fires [N, P]` is False; None where there is no
-    such place.
-    """
-    return float((~fires & where).sum() / where.sum()) if where.any() else None
 
 
 def first_block(
@@ -158,16 +143,12 @@ def first_block(
     feature is closer). `edge_f1_lasso`: see `composition_edges.lasso_edges`. `promotions`: how many
     latents training moved into the block.
     """
-    blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
-    count = getattr(dictionary, "promotions", None)
-    without = undefined("the dictionary keeps no count of promotions")
-    scores = {"promotions": without if count is None else world_score(count, 1)}
-    if len(blocks) < 2:
-        return scores | {
-            "placement": undefined(FLAT),
-            "edge_f1_lasso": undefined(FLAT),
-        }
-    first, process = next(iter(blocks.values())), data.process
+    structure = structure_of(dictionary)
+    count = math.nan if structure.promotions is None else structure.promotions
+    scores = {"promotions": world_score(count, 1, "the dictionary keeps no count of promotions")}
+    if len(structure.blocks) < 2:
+        return scores | dict.fromkeys(("placement", "edge_f1_lasso"), undefined(FLAT))
+    first, process = next(iter(structure.blocks.values())), data.process
     closest = (
         cosines(dictionary.directions[first.start : first.stop], process.features).abs().max(1)
     )
@@ -184,29 +165,17 @@ def removals(z: Tensor, dictionary: Dictionary, data: CompositionData) -> dict[s
     and with 64 (`_64`).
     """
     scores: dict[str, Score] = {}
-    tree = getattr(dictionary, "tree", None)
+    n, reason = len(data.targets), "no parent is in both halves of the held-out activations"
     for suffix, labels in (("", FEW), (f"_{MANY}", MANY)):
-        if not data.targets:
-            reason = "no parent is in both halves of the held-out activations"
-            scores |= {
-                f"removal{suffix}": undefined(reason),
-                f"collateral{suffix}": undefined(reason),
-            }
-            continue
-        result = removal(
-            z,
-            dictionary.directions,
-            data.targets,
-            labels=labels,
-            tree=None if tree is None else tree.detach(),
-        )
-        scores[f"removal{suffix}"] = world_score(result.removed, len(data.targets))
-        scores[f"collateral{suffix}"] = world_score(result.collateral, len(data.targets))
+        tree = structure_of(dictionary).tree
+        share = removal(z, dictionary.directions, data.targets, labels=labels, tree=tree)
+        scores[f"removal{suffix}"] = world_score(share.removed, n, reason)
+        scores[f"collateral{suffix}"] = world_score(share.collateral, n, reason)
     return scores
 
 
 def recovered_tree(
-    matched: Matched, process: TreeProcess, coverage: Coverage, read: Tensor | None
+    matched: Matched, process: TreeProcess, coverage: Coverage, own_edges: Tensor | None
 ) -> dict[str, Any]:
     """The true tree with what was found of it, for the picture.
 
@@ -220,12 +189,14 @@ def recovered_tree(
         return bool((ends >= 0).all() and graph[ends[0], ends[1]])
 
     def describe(parent: int, child: int) -> dict[str, Any]:
-        found = {
+        node = {
             "child": child,
             "cosine": float(matched.cosine[child]),
             "found": has(coverage.graph, parent, child),
         }
-        return found if read is None else found | {"found_in_tree": has(read, parent, child)}
+        if own_edges is None:
+            return node
+        return node | {"found_in_tree": has(own_edges, parent, child)}
 
     parents = [
         {
@@ -240,18 +211,14 @@ def recovered_tree(
 
 def tree_figure(details: Mapping[str, Any]) -> Tree:
     """The picture of `recovered_tree`: an edge is drawn where the best coverage graph has it."""
+
+    def leaf(child: Mapping[str, Any]) -> Node:
+        link = 1.0 if child["found"] else None
+        return Node(f"child {child['child']}", child["cosine"], link=link)
+
     roots = tuple(
-        Node(
-            f"parent {parent['parent']}",
-            parent["cosine"],
-            tuple(
-                Node(
-                    f"child {child['child']}", child["cosine"], link=1.0 if child["found"] else None
-                )
-                for child in parent["children"]
-            ),
-        )
-        for parent in details["parents"]
+        Node(f"parent {root['parent']}", root["cosine"], tuple(map(leaf, root["children"])))
+        for root in details["parents"]
     )
     children = [child for parent in details["parents"] for child in parent["children"]]
     counts = f"{sum(child['found'] for child in children)} of {len(children)} edges found"

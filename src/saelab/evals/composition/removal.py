@@ -1,7 +1,6 @@
-"""Can one tree of features be removed, knowing a few activations that it is in, and nothing else
-with it?
-"""
+"""Can one tree of features be removed alone, by a few activations that it is in?"""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -37,8 +36,8 @@ def removal(
     labels: int,
     tree: Tensor | None = None,
 ) -> Removal:
-    """What goes when the latents that stand out on `labels` labelled activations are set to 0, over
-    the targets.
+    """What goes when the latents that stand out on `labels` labelled activations are set to 0, the
+    mean over the targets; NaN where there is none.
 
     With t the contribution of the tree's features to x and a that of the ablated latents (codes `z
     [N, L]`, decoder rows `[L, D]`), `removed` = 1 - E|a - t|^2 / E|t|^2 where the parent is
@@ -54,11 +53,10 @@ def removal(
     for target in targets:
         n_latents = len(target.features)
         marked = known[target.labelled[:labels]]
-        chosen = (
-            enriched(marked, known, n_latents)
-            if tree is None
-            else subtree(marked, known, tree, n_latents)
-        )
+        if tree is None:
+            chosen = enriched(marked, known, n_latents)
+        else:
+            chosen = subtree(marked, known, tree, n_latents)
         removed = new[:, chosen] @ directions[chosen]  # [N/2, D]
         here, elsewhere = removed[target.present], removed[~target.present]
         truth = target.codes @ target.features
@@ -66,11 +64,11 @@ def removal(
         basis = torch.linalg.qr(target.features.T)[0]  # [D, 1 + C]
         outside = here - (here @ basis) @ basis.T
         share = 1 - (here - truth).square().sum() / energy
-        rows.append(
-            torch.stack([share, (elsewhere.square().sum() + outside.square().sum()) / energy])
-        )
-    removed, collateral = torch.stack(rows).mean(0).tolist()
-    return Removal(removed, collateral)
+        collateral = (elsewhere.square().sum() + outside.square().sum()) / energy
+        rows.append(torch.stack([share, collateral]))
+    if not rows:
+        return Removal(math.nan, math.nan)
+    return Removal(*torch.stack(rows).mean(0).tolist())
 
 
 def enriched(marked: Tensor, known: Tensor, n: int) -> Tensor:

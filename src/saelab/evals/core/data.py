@@ -12,12 +12,12 @@ from typing import Any, Protocol, cast
 import torch
 from torch import Tensor
 
+from saelab.evals.common.reading import CODES_AT_ONCE
 from saelab.evals.core.losses import Effect, ablations
 from saelab.ground.held_out import HeldOut
 from saelab.types import Dictionary, LanguageModel, Windows
 
 PROMPTS = 16  # windows per batch in the compatible formulas: SAEBench's published setting
-CODES_AT_ONCE = 1 << 22  # numbers
 
 
 class Readable(LanguageModel, Protocol):
@@ -25,18 +25,14 @@ class Readable(LanguageModel, Protocol):
 
     def decode(self, ids: list[int]) -> list[str]:
         """One display string per token id."""
-        ...
 
     def unembed(self) -> Tensor:
         """The unembedding matrix `[D, V]`."""
-        ...
 
 
 @dataclass(frozen=True)
 class Positions:
-    """What does not depend on the dictionary, per evaluated token `[N]`, in the order of the
-    batches.
-    """
+    """What does not depend on the dictionary, per evaluated token `[N]`, in order."""
 
     doc: Tensor  # which document, from 0
     window: Tensor  # which window, from 0
@@ -61,7 +57,6 @@ class CoreData:
 
     @property
     def n_windows(self) -> int:
-        """Windows in all batches."""
         return sum(len(windows.x) for windows, _ in self.batches)
 
     @property
@@ -102,34 +97,28 @@ def codes(dictionary: Dictionary, windows: Windows) -> Iterator[tuple[Tensor, Te
     """The evaluated tokens of a few windows at a time, in order: (x `[n, D]`, codes `[n, L]`)."""
     where = dictionary.directions
     step = max(1, CODES_AT_ONCE // (windows.x.shape[1] * len(where)))
-    for start in range(0, len(windows.x), step):
-        part = slice(start, start + step)
-        x = windows.x[part][windows.keep[part]].to(where.device, torch.float32)
+    for x, keep in zip(windows.x.split(step), windows.keep.split(step), strict=True):
+        x = x[keep].to(where.device, torch.float32)
         if len(x):
             yield x, dictionary.encode(x)
 
 
 def _positions(windows: list[Windows], flat: Tensor, mean: Tensor) -> Positions:
-    lengths = [len(w.x) for w in windows]
-    starts = [sum(lengths[:i]) for i in range(len(windows))]
-    number = [
-        torch.arange(n).unsqueeze(1).expand(w.keep.shape) + s
-        for w, n, s in zip(windows, lengths, starts, strict=True)
-    ]
-    predicts = [
-        (torch.arange(w.keep.shape[1]) < w.keep.shape[1] - 1).expand(w.keep.shape) for w in windows
-    ]
-    window = torch.cat([n[w.keep.cpu()] for w, n in zip(windows, number, strict=True)])
+    window, predicts, before = [], [], 0
+    for w in windows:
+        row, column = w.keep.cpu().nonzero(as_tuple=True)
+        window.append(before + row)
+        predicts.append(column < w.keep.shape[1] - 1)
+        before += len(w.keep)
+    window = torch.cat(window)
     _, batch = (window // PROMPTS).unique(return_inverse=True)
     size = batch.bincount()
-    sums = torch.zeros(len(size), flat.shape[1], dtype=torch.double).index_add_(
-        0, batch, flat.double()
-    )
-    batch_mean = (sums / size.unsqueeze(1)).float()
+    sums = torch.zeros(len(size), flat.shape[1], dtype=torch.double)
+    batch_mean = (sums.index_add_(0, batch, flat.double()) / size.unsqueeze(1)).float()
     return Positions(
         doc=torch.cat([w.doc[w.keep].cpu() for w in windows]).unique(return_inverse=True)[1],
         window=window,
-        scored=torch.cat([p[w.keep.cpu()] for w, p in zip(windows, predicts, strict=True)]).float(),
+        scored=torch.cat(predicts).float(),
         spread=(flat - mean).square().sum(1),
         batch_spread=(flat - batch_mean[batch]).square().sum(1),
         share=1 / size[batch].double(),

@@ -18,12 +18,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.common.fold import Folded, fold_decoder_norms
+from saelab.evals.common.fold import decoder_norms
 from saelab.evals.core.data import CoreData, codes
 from saelab.types import Dictionary, Windows
 
 DENSITIES = (1e-4, 0.2)
 CANDIDATES = 512
+LATENTS_SHOWN, CONTEXTS_SHOWN = 24, 8  # contexts of each
 BEFORE, AFTER = 32, 15  # tokens shown around the peak
 N_TOKENS = 10  # promoted and suppressed tokens shown
 N_BINS = 20
@@ -56,47 +57,38 @@ class LatentExample:
     contexts: list[Context]  # from different windows, strongest first
 
 
-def latent_examples(
-    dictionary: Dictionary,
-    data: CoreData,
-    *,
-    n_latents: int = 24,
-    n_contexts: int = 8,
-) -> list[LatentExample]:
-    """Pages for the `n_latents` most interesting latents (rule: see the module), fewer when fewer
-    qualify.
+def latent_examples(dictionary: Dictionary, data: CoreData) -> list[LatentExample]:
+    """Pages for the most interesting latents (rule: see the module), fewer when fewer qualify.
 
     Deterministic; plain values throughout, so `dataclasses.asdict` gives json.
     """
-    if n_latents < 1 or n_contexts < 1:
-        raise ValueError(
-            f"n_latents is {n_latents} and n_contexts {n_contexts}; give at least 1 of each"
-        )
     with torch.no_grad():
-        folded = fold_decoder_norms(dictionary)
-        fired, mass = _firings(folded, data)
+        norms = decoder_norms(dictionary)
+        fired, mass = _firings(dictionary, data)
         density = fired / len(data.clean_ce)
         candidates = _candidates(density, mass)  # [C]
         if not len(candidates):
             return []
         unembed = data.lm.unembed().detach().float().cpu()  # [D, V]
-        # [C, V]
-        effect = folded.directions[candidates.to(folded.directions.device)].float().cpu() @ unembed
+        directions = dictionary.directions / norms.unsqueeze(1)  # unit rows
+        effect = directions[candidates.to(norms.device)].float().cpu() @ unembed  # [C, V]
         effect -= effect.mean(1, keepdim=True)
-        chosen = _choose(effect, (mass / fired)[candidates], n_latents)
-        z = _selected(folded, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
+        chosen = _choose(effect, (mass / fired)[candidates])
+        z = _selected(dictionary, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
         return [
-            _page(data, z[..., place], effect[i], int(candidates[i]), why, n_contexts)
+            _page(data, z[..., place], effect[i], int(candidates[i]), why)
             for place, (i, why) in enumerate(chosen)
         ]
 
 
-def _firings(folded: Folded, data: CoreData) -> tuple[Tensor, Tensor]:
+def _firings(dictionary: Dictionary, data: CoreData) -> tuple[Tensor, Tensor]:
     """Tokens on which each latent fires and its summed activation, `[L]` each."""
-    fired = torch.zeros(len(folded.directions), dtype=torch.double)
+    norms = decoder_norms(dictionary)
+    fired = torch.zeros(len(norms), dtype=torch.double)
     mass = torch.zeros_like(fired)
     for windows, _ in data.batches:
-        for _, z in codes(folded, windows):
+        for _, z in codes(dictionary, windows):
+            z = z * norms
             fired += (z > 0).sum(0).cpu()
             mass += z.sum(0).cpu()
     return fired, mass
@@ -110,7 +102,7 @@ def _candidates(density: Tensor, mass: Tensor) -> Tensor:
     return allowed[strongest].sort().values
 
 
-def _choose(effect: Tensor, mean_activation: Tensor, n_latents: int) -> list[tuple[int, str]]:
+def _choose(effect: Tensor, mean_activation: Tensor) -> list[tuple[int, str]]:
     """Which candidates (their place) and why, alternating between the two rankings."""
     spread = effect.std(1, correction=0)  # [C]
     kurtosis = (effect**4).mean(1) / spread.clamp_min(1e-12) ** 4
@@ -119,38 +111,32 @@ def _choose(effect: Tensor, mean_activation: Tensor, n_latents: int) -> list[tup
         for name, by in (("effect", mean_activation * spread), ("specificity", kurtosis))
     ]
     chosen: dict[int, str] = {}
-    while len(chosen) < min(n_latents, len(effect)):
+    while len(chosen) < min(LATENTS_SHOWN, len(effect)):
         ranking = rankings[len(chosen) % 2]
         i, name = next(item for item in ranking if item[0] not in chosen)
         chosen[i] = name
     return list(chosen.items())
 
 
-def _selected(folded: Folded, data: CoreData, latents: Tensor) -> Tensor:
+def _selected(dictionary: Dictionary, data: CoreData, latents: Tensor) -> Tensor:
     """Codes of a few latents at every token `[W, T, n]`, 0 where masked."""
-    parts = []
+    norms, batches = decoder_norms(dictionary), []
+    latents = latents.to(norms.device)
     for windows, _ in data.batches:
         z = torch.zeros(*windows.keep.shape, len(latents))
-        rows = [z[:, latents.to(z.device)].float().cpu() for _, z in codes(folded, windows)]
+        rows = [(z * norms)[:, latents].float().cpu() for _, z in codes(dictionary, windows)]
         if rows:
             z[windows.keep.cpu()] = torch.cat(rows)
-        parts.append(z)
-    return torch.cat(parts)
+        batches.append(z)
+    return torch.cat(batches)
 
 
-def _page(
-    data: CoreData,
-    z: Tensor,
-    effect: Tensor,
-    index: int,
-    chosen_for: str,
-    n_contexts: int,
-) -> LatentExample:
+def _page(data: CoreData, z: Tensor, effect: Tensor, index: int, chosen_for: str) -> LatentExample:
     """The page of one latent from its codes `[W, T]` and its logit effect `[V]`."""
     active = z[z > 0]
     top = float(active.max())
     histogram = torch.histc(active, N_BINS, 0.0, top)
-    peaks = z.amax(1).argsort(descending=True, stable=True)[:n_contexts]
+    peaks = z.amax(1).argsort(descending=True, stable=True)[:CONTEXTS_SHOWN]
     order = effect.argsort(descending=True, stable=True)
     return LatentExample(
         index=index,
@@ -178,11 +164,11 @@ def _context(data: CoreData, z: Tensor, window: int) -> Context:
     """The tokens around the strongest one of a window, with their activations; `z [T]`."""
     windows, row = _locate(data, window)
     peak = int(z.argmax())
-    part = slice(max(0, peak - BEFORE), peak + AFTER + 1)
+    around = slice(max(0, peak - BEFORE), peak + AFTER + 1)
     return Context(
-        tokens=data.lm.decode(windows.tokens[row, part].tolist()),
-        activations=[_round(a) for a in z[part].tolist()],
-        peak=peak - part.start,
+        tokens=data.lm.decode(windows.tokens[row, around].tolist()),
+        activations=[_round(a) for a in z[around].tolist()],
+        peak=peak - around.start,
         doc=int(windows.doc[row, peak]),
         window=window,
     )

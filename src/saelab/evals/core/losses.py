@@ -1,6 +1,4 @@
-"""What the language model loses when activations at the hook are changed: CE and KL per evaluated
-token.
-"""
+"""What a model loses when activations at the hook are changed: CE and KL per evaluated token."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from saelab.numbers import kl
 from saelab.types import LanguageModel, Windows
 
 # below this log-probability, softmax then log may differ from log_softmax in float32
@@ -41,9 +40,8 @@ def ablations(
         clean = lm.resume(windows.x, state)
         clean_ce.append(_ce(lm, windows, clean))
         zero = effect(lm, windows, clean, lm.resume(windows.x.masked_fill(keep, 0), state))
-        to_mean = effect(
-            lm, windows, clean, lm.resume(torch.where(keep, mean.to(windows.x), windows.x), state)
-        )
+        at_mean = torch.where(keep, mean.to(windows.x), windows.x)
+        to_mean = effect(lm, windows, clean, lm.resume(at_mean, state))
         logits = (
             lm.resume(torch.zeros_like(windows.x), state)
             if constant is None
@@ -51,49 +49,43 @@ def ablations(
         )
         effects.append((zero, to_mean, effect(lm, windows, clean, logits)))
         if constant is None and all(
-            torch.allclose(each, logits[:1, 0], rtol=1e-5, atol=1e-5) for each in logits
+            torch.allclose(window, logits[:1, 0], rtol=1e-5, atol=1e-5) for window in logits
         ):
             constant = logits[0, 0].clone()
-    first, second, third = (join(list(each)) for each in zip(*effects, strict=True))
-    return torch.cat(clean_ce), (first, second, third)
+    zero, to_mean, zero_all = (join(ablation) for ablation in zip(*effects, strict=True))
+    return torch.cat(clean_ce), (zero, to_mean, zero_all)
 
 
 def effect(lm: LanguageModel, windows: Windows, clean: Tensor, changed: Tensor) -> Effect:
-    """Effect of one LM batch from logits `[B, T, V]`, a window at a time so that temporaries stay
-    small.
-    """
-    kl, shipped = zip(
-        *[_kl(p.float(), q.float()) for p, q in zip(clean, changed, strict=True)], strict=True
+    """Effect of one LM batch from logits `[B, T, V]`, by the window to keep temporaries small."""
+    pairs = [_kl(p.float(), q.float()) for p, q in zip(clean, changed, strict=True)]
+    divergence, shipped = (
+        torch.stack(rows)[windows.keep].cpu() for rows in zip(*pairs, strict=True)
     )
-    keep = windows.keep
-    return Effect(
-        _ce(lm, windows, changed), torch.stack(kl)[keep].cpu(), torch.stack(shipped)[keep].cpu()
-    )
+    return Effect(_ce(lm, windows, changed), divergence, shipped)
 
 
-def join(effects: list[Effect]) -> Effect:
+def join(effects: Sequence[Effect]) -> Effect:
     """Effects of consecutive batches as one."""
     return Effect(
-        *(torch.cat([getattr(e, name) for e in effects]) for name in ("ce", "kl", "kl_shipped"))
+        torch.cat([effect.ce for effect in effects]),
+        torch.cat([effect.kl for effect in effects]),
+        torch.cat([effect.kl_shipped for effect in effects]),
     )
 
 
 def _kl(clean: Tensor, changed: Tensor) -> tuple[Tensor, Tensor]:
-    """KL(clean || changed) of logits `[T, V]` in nats `[T]`, by log_softmax and as SAEBench ships
-    it.
-    """
+    """KL of logits `[T, V]` in nats `[T]`, by log_softmax and as SAEBench ships it."""
     log_p, log_q = clean.log_softmax(1), changed.log_softmax(1)
-    kl = (log_p.exp() * (log_p - log_q)).sum(1)
+    divergence = kl(log_p, log_q)
     if torch.minimum(log_p.amin(), log_q.amin()) > LOG_SAFE:
-        return kl, kl
+        return divergence, divergence
     p = clean.softmax(1)
-    return kl, (p * (p.log() - changed.softmax(1).log())).sum(1)
+    return divergence, (p * (p.log() - changed.softmax(1).log())).sum(1)
 
 
 def _ce(lm: LanguageModel, windows: Windows, logits: Tensor) -> Tensor:
     """CE of predicting the next token, per evaluated token `[n]`; 0 at the last position."""
-    # [1, T-1]
-    each = [
-        lm.loss(logits[b : b + 1].float(), windows.tokens[b : b + 1]) for b in range(len(logits))
-    ]
-    return torch.nn.functional.pad(torch.cat(each), (0, 1))[windows.keep].cpu()
+    rows = zip(logits.split(1), windows.tokens.split(1), strict=True)
+    losses = torch.cat([lm.loss(row.float(), tokens) for row, tokens in rows])  # [B, T-1]
+    return torch.nn.functional.pad(losses, (0, 1))[windows.keep].cpu()

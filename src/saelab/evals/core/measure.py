@@ -26,9 +26,13 @@ from saelab.evals.common.reading import check_fits
 from saelab.evals.core.data import PROMPTS, CoreData, codes
 from saelab.evals.core.examples import latent_examples
 from saelab.evals.core.formulas import CORRECTED, compatible, score_columns, shipped_bias
-from saelab.evals.core.latents import Firings, latent_scores, normalized_frequent
+from saelab.evals.core.latents import (
+    Firings,
+    LatentProfile,
+    latent_scores,
+    normalized_frequent,
+)
 from saelab.evals.core.losses import Effect, effect, join
-from saelab.evals.core.profile import LatentProfile
 from saelab.evals.result import Result
 from saelab.types import Dictionary, Score
 
@@ -85,9 +89,7 @@ def _shipped(
 def _reconstruct(
     dictionary: Dictionary, data: CoreData, firings: Firings
 ) -> tuple[dict[str, Tensor], Effect]:
-    """Columns `[N]` of what codes and reconstruction say by themselves, and the effect of the
-    reconstruction.
-    """
+    """Columns `[N]` of what codes and reconstruction say, and the effect of the reconstruction."""
     rows, effects, at = [], [], 0
     norms = decoder_norms(dictionary)
     for windows, state in data.batches:
@@ -96,7 +98,7 @@ def _reconstruct(
             x_hat = dictionary.decode(z).float()
             here = slice(at, at + len(x))
             firings.add(z.float().cpu(), data.positions.doc[here], data.positions.window[here])
-            rows.append(_columns(x, z, x_hat, norms).cpu())
+            rows.append(_columns(x, z, x_hat, norms))
             outputs.append(x_hat)
             at += len(x)
         spliced = windows.x.clone()
@@ -104,7 +106,7 @@ def _reconstruct(
             spliced[windows.keep] = torch.cat(outputs).to(spliced)
         clean = data.lm.resume(windows.x, state)
         effects.append(effect(data.lm, windows, clean, data.lm.resume(spliced, state)))
-    columns = dict(zip(COLUMNS, torch.cat(rows).unbind(1), strict=True))
+    columns = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     positions = data.positions
     columns |= {
         "n": torch.ones(at),
@@ -117,47 +119,27 @@ def _reconstruct(
     return columns, join(effects)
 
 
-COLUMNS = (
-    "l0",
-    "l1",
-    "l1_signed",
-    "in_",
-    "in_sq",
-    "out",
-    "out_sq",
-    "ratio",
-    "dot",
-    "cos",
-    "has_cos",
-    "cos_shipped",
-    "err",
-)
-
-
-def _columns(x: Tensor, z: Tensor, x_hat: Tensor, norms: Tensor) -> Tensor:
-    """`COLUMNS` of tokens `[n, len(COLUMNS)]`."""
+def _columns(x: Tensor, z: Tensor, x_hat: Tensor, norms: Tensor) -> dict[str, Tensor]:
+    """Sums of `formulas` before they are summed, of tokens `[n]`."""
     in_, out, dot = x.norm(dim=1), x_hat.norm(dim=1), (x * x_hat).sum(1)
     cos = (x / in_.unsqueeze(1) * (x_hat / out.unsqueeze(1))).sum(1)  # NaN where a norm is 0
     has_cos = (in_ > 0) & (out > 0)
-    ratio = out / torch.where(in_ < 1e-4, 1.0, in_)
-    l0, l1, l1_signed = (z != 0).sum(1), z.abs().float() @ norms, z.sum(1)
-    err = (x - x_hat).square().sum(1)
-    each = (
-        l0,
-        l1,
-        l1_signed,
-        in_,
-        in_**2,
-        out,
-        out**2,
-        ratio,
-        dot,
-        cos.where(has_cos, 0.0),
-        has_cos,
-        cos,
-        err,
-    )
-    return torch.stack([column.float() for column in each], 1)
+    columns = {
+        "l0": (z != 0).sum(1),
+        "l1": z.abs().float() @ norms,
+        "l1_signed": z.sum(1),
+        "in_": in_,
+        "in_sq": in_**2,
+        "out": out,
+        "out_sq": out**2,
+        "ratio": out / torch.where(in_ < 1e-4, 1.0, in_),
+        "dot": dot,
+        "cos": cos.where(has_cos, 0.0),
+        "has_cos": has_cos,
+        "cos_shipped": cos,
+        "err": (x - x_hat).square().sum(1),
+    }
+    return {name: column.float().cpu() for name, column in columns.items()}
 
 
 def _effect_columns(data: CoreData, sae: Effect) -> dict[str, Tensor]:

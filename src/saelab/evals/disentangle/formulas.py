@@ -31,9 +31,7 @@ VOTES, VOTE_ITEMS, ALIVE = 300, 64, 0.02
 
 @dataclass(frozen=True)
 class Items:
-    """Items with known values, and the random choices of the scores: made once, equal for every
-    SAE.
-    """
+    """Items with known values, and the scores' random choices: made once, equal for every SAE."""
 
     values: Tensor  # [N, C] values, V = absent
     targets: Tensor  # [N, Y] 1 where the item has the value
@@ -65,10 +63,8 @@ def items(values: Tensor, n_values: int, chance: float, generator: torch.Generat
             "more items"
         )
     n_votes = VOTES + VOTES // 2
-    drawn = (
-        torch.randint(n_values, (n_factors, n_votes), generator=generator)
-        + torch.arange(n_factors)[:, None] * n_values
-    )
+    drawn = torch.randint(n_values, (n_factors, n_votes), generator=generator)
+    drawn = drawn + torch.arange(n_factors)[:, None] * n_values
     rows = [
         torch.multinomial(targets[:, y], VOTE_ITEMS, generator=generator) for y in drawn.flatten()
     ]
@@ -105,9 +101,7 @@ def correlation_ceiling(chance: float) -> float:
 
 
 def bins(codes: Tensor, edges_from: Tensor) -> Tensor:
-    """Bin `[N, L]` of every code: 0 is zero, 1 to 4 the quarters of the non-zero codes of
-    `edges_from [M, L]`.
-    """
+    """Bin `[N, L]` of every code: 0 if zero, 1 to 4 by quarters of non-zero `edges_from [M, L]`."""
     active = edges_from != 0
     count = active.sum(0)  # [L]
     ordered = edges_from.masked_fill(~active, math.inf).sort(0).values
@@ -136,16 +130,16 @@ def value_information(codes: Tensor, of: Items) -> tuple[Tensor, Tensor]:
     shuffled items, at least 0.
     """
     chosen_by, scored_by = halves(len(codes))
-    found = []
-    for part in (chosen_by, scored_by):
-        targets = of.targets[part]
+
+    def above_chance(half: slice) -> Tensor:
+        targets = of.targets[half]
         # [N/2, (1 + SHUFFLES) * Y]
         together = torch.cat([targets, *(targets[order] for order in of.shuffled)], 1)
-        information = mutual_information(bins(codes[part], codes[chosen_by]), together).unflatten(
-            1, (1 + SHUFFLES, -1)
-        )
-        found.append((information[:, 0] - information[:, 1:].mean(1)).clamp_min(0))
-    return found[0], found[1]
+        information = mutual_information(bins(codes[half], codes[chosen_by]), together)
+        information = information.unflatten(1, (1 + SHUFFLES, -1))
+        return (information[:, 0] - information[:, 1:].mean(1)).clamp_min(0)
+
+    return above_chance(chosen_by), above_chance(scored_by)
 
 
 def _gap(choose_by: Tensor, score_by: Tensor) -> Tensor:
@@ -208,10 +202,8 @@ def dci_d(codes: Tensor, information: Tensor, of: Items) -> float:
     with warnings.catch_warnings():
         # 60 rounds: the large weights, which decide, have settled
         warnings.simplefilter("ignore", ConvergenceWarning)
-        # [Y, l]
-        weights = torch.stack(
-            [torch.from_numpy(model.fit(z, y[:, j]).coef_[0]) for j in range(y.shape[1])]
-        )
+        rows = [torch.from_numpy(model.fit(z, target).coef_[0]) for target in y.T]
+    weights = torch.stack(rows)  # [Y, l]
     importance = weights.abs().unflatten(0, (-1, of.n_values)).sum(1)  # [C, l]
     total = importance.sum(0)
     p = importance / total.clamp_min(SMALL)
@@ -238,13 +230,7 @@ def factor_vae(codes: Tensor, of: Items) -> float:
         least = ratio <= ratio.amin(1, keepdim=True) + 1e-9
         number = (ties * least.sum(1)).long() + 1  # which of the least varying ones, from 1
         winner = (least.cumsum(1) == number.unsqueeze(1)).float().argmax(1)
-        counts.append(
-            torch.stack(
-                [
-                    part.bincount(minlength=kept.shape[1])
-                    for part in winner.split([VOTES, VOTES // 2])
-                ]
-            )
-        )
+        both = [won.bincount(minlength=kept.shape[1]) for won in winner.split([VOTES, VOTES // 2])]
+        counts.append(torch.stack(both))
     deciding, scored = torch.stack(counts, -1)  # [l, C] each
     return float(scored.gather(1, deciding.argmax(1, keepdim=True)).sum() / scored.sum())

@@ -2,9 +2,8 @@
 own?
 
 Scores are of codes averaged over a sequence, on a balanced factorial set, in which the factors that
-agree in training are
-independent: a latent for "A and B" cannot pass for either. See `disentangle_formulas` for the
-    formulas and their sources.
+agree in training are independent: a latent for "A and B" cannot pass for either. See `formulas` for
+the formulas and their sources.
 """
 
 import math
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import cosines
-from saelab.evals.common.world import world_of, world_score
+from saelab.evals.common.world import process_of, world_of, world_score
 from saelab.evals.disentangle.formulas import (
     Items,
     dci_d,
@@ -49,14 +48,12 @@ class DisentangleData:
 def prepare(held: HeldOut) -> DisentangleData:
     """6,000 held-out balanced sequences. Raises `TypeError` for a world without factors."""
     world = world_of(held)
-    process = world.process
-    if not isinstance(process, Factors):
-        raise TypeError(f"world {world.name!r} has no factors; disentangle reads s4 and s4_null")
+    process = process_of(held, Factors, "has no factors; disentangle reads s4 and s4_null")
     sample = process.balanced(N_ITEMS, world.generator("disentangle"))
     assert sample.labels is not None
     a, b = (process.features[list(process.groups[name])] for name in ("a", "b"))
-    known = items(sample.labels, VALUES, process.chance, world.generator("disentangle choices"))
-    return DisentangleData(sample.x, known, a, b)
+    choices = world.generator("disentangle choices")
+    return DisentangleData(sample.x, items(sample.labels, VALUES, process.chance, choices), a, b)
 
 
 @torch.no_grad()
@@ -71,39 +68,25 @@ def measure(dictionary: Dictionary, data: DisentangleData) -> Result:
     n = len(codes)
     information = value_information(codes, data.items)
     gaps = mig(information, data.items)
-    near = [
-        cosines(dictionary.directions, v).amax(1) > COMPOSITE
-        for v in (data.values_a, data.values_b)
-    ]
-    both, either = int((near[0] & near[1] & live).sum()), int(((near[0] | near[1]) & live).sum())
+    near_a = cosines(dictionary.directions, data.values_a).amax(1) > COMPOSITE
+    near_b = cosines(dictionary.directions, data.values_b).amax(1) > COMPOSITE
+    both, either = int((near_a & near_b & live).sum()), int(((near_a | near_b) & live).sum())
+    share = both / either if either else math.nan
+    certainty, accuracy = dci_d(codes, information[0], data.items), factor_vae(codes, data.items)
     scores = {
         "mig": world_score(float(gaps.mean()), n),
         "mig_ab": world_score(float(gaps[: 2 * data.items.n_values].mean()), n),
         "sap": world_score(float(sap(codes, data.items).mean()), n),
-        "dci_d": world_score(
-            dci_d(codes, information[0], data.items),
-            n,
-            "no latent tells anything of a value",
-        ),
-        "factor_vae": world_score(
-            factor_vae(codes, data.items),
-            n,
-            "no latent is active on 2 % of the sequences",
-        ),
+        "dci_d": world_score(certainty, n, "no latent tells anything of a value"),
+        "factor_vae": world_score(accuracy, n, "no latent is active on 2 % of the sequences"),
         "composites": world_score(both, n),
-        "composite_share": world_score(
-            both / either if either else math.nan,
-            n,
-            "no live latent is near a value of A or B",
-        ),
+        "composite_share": world_score(share, n, "no live latent is near a value of A or B"),
     }
     return Result(scores, details={"mig_by_value": gaps.tolist(), "dci_d_floor": DCI_FLOOR})
 
 
 def _pooled(dictionary: Dictionary, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Codes averaged over each sequence of `x [N, T, D]`, `[N, L]`, and which latents are live,
-    `[L]`.
-    """
+    """Mean codes `[N, L]` of each sequence of `x [N, T, D]`, and which latents are live, `[L]`."""
     codes, active = [], torch.zeros(len(dictionary.directions))
     for part in x.split(CHUNK):
         z = dictionary.encode(part.flatten(0, 1))  # [n * T, L]

@@ -7,18 +7,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from saelab import numbers
 from saelab.evals.common.matching import match
-from saelab.evals.common.world import (
-    in_both_readings,
-    only_on_worlds,
-    with_batch_readings,
-    world_of,
-    world_score,
-)
+from saelab.evals.common.world import world_evaluation, world_of, world_score
 from saelab.evals.nces.detect import METRICS as DETECTION
 from saelab.evals.nces.detect import Known, detection, known
 from saelab.evals.nces.effects import latents_of
-from saelab.evals.result import Evaluation, Metric, Result
+from saelab.evals.result import Metric, Result
 from saelab.ground.held_out import HeldOut
 from saelab.synth.world import WorldModel
 from saelab.synth.worlds.s1_causal import Causal, Gated
@@ -66,7 +61,7 @@ def kl(log_p: Tensor, logits: Tensor) -> float:
     """KL(p || q), nats, mean over positions; p as log-probabilities `[N, V]`, q as logits `[N,
     V]`.
     """
-    return float((log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1).mean())
+    return float(numbers.kl(log_p, logits.log_softmax(-1)).mean())
 
 
 @torch.no_grad()
@@ -104,42 +99,41 @@ def _cosines(dictionary: Dictionary, process: Causal | Gated, group: range) -> T
     return match(dictionary.directions, process.features[group]).cosine
 
 
-METRICS = with_batch_readings(
-    (
-        Metric(
-            "causal_mcc",
-            "Causal MCC",
-            "higher",
-            "Mean |cosine| of the features that the world's model reads with the latents matched "
-            "to them; from 0 to 1.",
-        ),
-        Metric(
-            "inert_mcc",
-            "Inert MCC",
-            "neither",
-            "Mean |cosine| of the features that the model never reads with the latents matched to "
-            "them; from 0 to 1.",
-        ),
-        Metric(
-            "recovered_share",
-            "Causal recovered",
-            "higher",
-            "Share of the causal features whose latent has |cosine| above .9.",
-        ),
-        Metric(
-            "kl_recovered",
-            "KL recovered",
-            "higher",
-            "Share of an ablation's divergence that the reconstruction avoids; 1 is all of it, 0 "
-            "is as good as the mean activation.",
-        ),
-        *DETECTION,
-    )
+METRICS = (
+    Metric(
+        "causal_mcc",
+        "Causal MCC",
+        "higher",
+        "Mean |cosine| of the features that the world's model reads with the latents matched "
+        "to them; from 0 to 1.",
+    ),
+    Metric(
+        "inert_mcc",
+        "Inert MCC",
+        "neither",
+        "Mean |cosine| of the features that the model never reads with the latents matched to "
+        "them; from 0 to 1.",
+    ),
+    Metric(
+        "recovered_share",
+        "Causal recovered",
+        "higher",
+        "Share of the causal features whose latent has |cosine| above .9.",
+    ),
+    Metric(
+        "kl_recovered",
+        "KL recovered",
+        "higher",
+        "Share of an ablation's divergence that the reconstruction avoids; 1 is all of it, 0 "
+        "is as good as the mean activation.",
+    ),
+    *DETECTION,
 )
-EVALUATION = Evaluation(
+EVALUATION = world_evaluation(
     METRICS,
-    only_on_worlds("model whose causal features are known", Causal, Gated),
     prepare,
-    in_both_readings(measure),
+    measure,
+    what="model whose causal features are known",
+    reads=(Causal, Gated),
     title="Effects of latents",
 )

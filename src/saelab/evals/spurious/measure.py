@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from saelab.evals.common.world import undefined, world_of, world_score
+from saelab.evals.common.world import process_of, undefined, world_of, world_score
 from saelab.evals.result import Result
 from saelab.evals.spurious.probes import (
     LinearProbe,
@@ -28,7 +28,7 @@ from saelab.evals.spurious.probes import (
 from saelab.ground.held_out import HeldOut
 from saelab.synth.directions import unit_rows
 from saelab.synth.worlds.s5_spurious import Mode, SpuriousFactor
-from saelab.types import Dictionary, Score
+from saelab.types import Dictionary, Score, structure_of
 
 ROWS = 8_000  # activations of each sample
 # for the biased probe: which of the two directions it leans to, by chance, decides what a mixture
@@ -69,12 +69,8 @@ class SpuriousData:
 def prepare(held: HeldOut) -> SpuriousData:
     """Samples and probes. Raises `TypeError` for a world without a spurious factor."""
     world = world_of(held)
-    process = world.process
-    if not isinstance(process, SpuriousFactor):
-        raise TypeError(
-            f"world {world.name!r} has no spurious factor; this evaluation reads s5, s5b and "
-            "s5_null"
-        )
+    lack = "has no spurious factor; this evaluation reads s5, s5b and s5_null"
+    process = process_of(held, SpuriousFactor, lack)
 
     def sample(name: str, mode: Mode, rows: int = ROWS) -> Labelled:
         drawn = process.draw(rows, world.generator(f"spurious {name}"), mode=mode)
@@ -99,16 +95,11 @@ def prepare(held: HeldOut) -> SpuriousData:
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: SpuriousData) -> Result:
-    """Seven numbers of one dictionary.
+    """Seven numbers of one dictionary; `METRICS` says what each means.
 
-    `scr`, `scr_threshold`: the share of the biased probe's loss that ablating the bank wins back, 1
-    at best, negative where it does harm; the second with the probe's threshold re-fitted, so that a
-    mere shift does not count: gate on it. `leak_linear`, `leak_mlp`: accuracy of a fresh probe of s
-    on R, four equal cells, .5 is chance. Low alone is no
-    success: R may have lost T as well. `task_accuracy`: of a probe of T on R, divided by the same
-        on x. `worst_group`: accuracy in the worst of the four cells of a probe of T on R trained on
-        natural data. `spurious_cos`: |cos| of the latent nearest to the task's direction with the
-        spurious direction, minus |cos| of the two true directions.
+    Gate on `scr_threshold`: in `scr` a mere shift counts. A low leak alone is no success: R may
+    have lost T as well. Probes of the leaks and of `task_accuracy` are trained on four equal cells,
+    that of `worst_group` on natural data.
     """
     codes = dictionary.encode(data.train.x)  # [N, L]
     bank = _bank(dictionary, codes, data)  # [L] bool
@@ -120,9 +111,8 @@ def measure(dictionary: Dictionary, data: SpuriousData) -> Result:
     else:
         rest = ~bank
         scores |= _readable(codes[:, rest], test[:, rest], data)
-        scores["worst_group"] = _worst_group(
-            dictionary.encode(data.natural.x)[:, rest], test[:, rest], data
-        )
+        natural = dictionary.encode(data.natural.x)[:, rest]
+        scores["worst_group"] = _worst_group(natural, test[:, rest], data)
     scores["spurious_cos"] = _mixture(dictionary.directions, data.features)
     details = {
         "bank": bank.nonzero().squeeze(1).tolist(),
@@ -145,7 +135,7 @@ def _bank(dictionary: Dictionary, codes: Tensor, data: SpuriousData) -> Tensor:
     Attribution: the gap of the mean code between s = 1 and s = 0, times the decoder row along the
     probe's direction.
     """
-    blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
+    blocks = structure_of(dictionary).blocks
     bank = torch.zeros(codes.shape[1], dtype=torch.bool)
     if "bank" in blocks:
         bank[list(blocks["bank"])] = True
@@ -158,33 +148,29 @@ def _bank(dictionary: Dictionary, codes: Tensor, data: SpuriousData) -> Tensor:
 
 
 def _removal(x: Tensor, data: SpuriousData) -> dict[str, Score]:
-    """SCR of the test activations after a removal, `[N, D]`, without and with the threshold
-    re-fitted.
-    """
-    scores = {}
+    """SCR of test activations `[N, D]` after a removal, without and with a re-fitted threshold."""
     reached = _accuracies(data.biased(x), data.test.task)
-    rows = zip(
-        ("scr", "scr_threshold"), reached, data.clean_accuracy, data.biased_accuracy, strict=True
-    )
-    for name, value, clean, biased in rows:
+
+    def won_back(threshold: int) -> Score:
+        clean, biased = data.clean_accuracy[threshold], data.biased_accuracy[threshold]
         if clean - biased < MIN_GAP:
-            scores[name] = undefined(
-                f"the biased probe ({biased:.3f}) is as good as the clean one ({clean:.3f})",
+            return undefined(
+                f"the biased probe ({biased:.3f}) is as good as the clean one ({clean:.3f})"
             )
-        else:
-            scores[name] = world_score((value - biased) / (clean - biased), len(x))
-    return scores
+        return world_score((reached[threshold] - biased) / (clean - biased), len(x))
+
+    return {"scr": won_back(0), "scr_threshold": won_back(1)}
 
 
 def _readable(train: Tensor, test: Tensor, data: SpuriousData) -> dict[str, Score]:
     """What fresh probes read from codes or activations `[N, C]` of the two balanced samples."""
     n, labels = len(test), data.train.spurious
     task = accuracy(linear_probe(train, data.train.task)(test), data.test.task)
+    linear = accuracy(linear_probe(train, labels)(test), data.test.spurious)
+    mlp = accuracy(mlp_probe(train, labels)(test), data.test.spurious)
     return {
-        "leak_linear": world_score(
-            accuracy(linear_probe(train, labels)(test), data.test.spurious), n
-        ),
-        "leak_mlp": world_score(accuracy(mlp_probe(train, labels)(test), data.test.spurious), n),
+        "leak_linear": world_score(linear, n),
+        "leak_mlp": world_score(mlp, n),
         "task_accuracy": world_score(task / data.clean_accuracy[0], n),
     }
 

@@ -21,18 +21,14 @@ def standardized(z: Tensor) -> Tensor:
 
 
 def lag_correlation(z: Tensor) -> Tensor:
-    """Mean autocorrelation `[L]` of codes `[S, T, L]` over lags 1 to 15 (those below T), about in
-    [-1, 1].
-    """
+    """Mean autocorrelation `[L]` of codes `[S, T, L]` over lags 1 to 15 below T, in [-1, 1]."""
     z = standardized(z)
     lags = [lag for lag in LAGS if lag < z.shape[1]]
     return torch.stack([(z[:, :-lag] * z[:, lag:]).mean((0, 1)) for lag in lags]).mean(0)
 
 
 def position_share(z: Tensor) -> Tensor:
-    """Share `[L]` of a latent's variance that its mean at every position makes up, in [0, 1]; codes
-    `[S, T, L]`.
-    """
+    """Share `[L]` of the variance of codes `[S, T, L]` that their means at positions make up."""
     return standardized(z).mean(0).square().mean(0)
 
 

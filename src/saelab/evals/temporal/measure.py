@@ -15,6 +15,7 @@ permuted with its tokens: `hidden_correlation` then is what it is in order, and 
 Legend: L latents | F true features | P position signals | S sequences | T positions | D width.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import cosines, match
-from saelab.evals.common.world import undefined, world_of, world_score
+from saelab.evals.common.world import process_of, undefined, world_of, world_score
 from saelab.evals.result import Result
 from saelab.evals.temporal.codes import (
     column_correlation,
@@ -33,7 +34,7 @@ from saelab.evals.temporal.codes import (
 )
 from saelab.ground.held_out import HeldOut
 from saelab.synth.worlds.s3_persistence import Persistence
-from saelab.types import Dictionary, Score
+from saelab.types import Dictionary, Score, structure_of
 
 SEQUENCES = 512
 ALIVE = 1e-3  # share of tokens on which a latent must fire
@@ -65,33 +66,24 @@ class Types:
 
 def prepare(held: HeldOut) -> TemporalData:
     """512 held-out sequences. Raises `TypeError` for a world without persistent features."""
-    world = world_of(held)
-    process = world.process
-    if not isinstance(process, Persistence):
-        raise TypeError(
-            f"world {world.name!r} has no persistent features; the temporal evaluation reads s3, "
-            "s3_hard, s3_null, s3c,"
-            " s3c_hard and s3c_null"
-        )
-    sample = process.sequences(SEQUENCES, world.generator("temporal"))
+    lack = (
+        "has no persistent features; the temporal evaluation reads s3, s3_hard, s3_null, s3c, "
+        "s3c_hard and s3c_null"
+    )
+    process = process_of(held, Persistence, lack)
+    sample = process.sequences(SEQUENCES, world_of(held).generator("temporal"))
     assert sample.labels is not None
     return TemporalData(process, sample.x, sample.labels, sample.x @ process.planes.T)
 
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: TemporalData) -> Result:
-    """Scores of one dictionary.
+    """Scores of one dictionary; `METRICS` says what each means.
 
-    `slow_recall`, `fast_recall`: share of the features that a live latent finds (|cosine| > .8), in
-    the whole dictionary. `purity`: slow / (slow + fast) latents of the slow block; `purity_sorted`:
-    of as many latents as there are slow features, the most persistent ones, after those of the
-    position (> 25 % of variance) and dead ones are moved last. `occupancy`: share of the slow
-    features that a latent of the slow block stands for. `position_features_in_slow_block`: position
-    signals with linear R^2 > .5 from the block's codes. `hidden_correlation`: mean correlation of
-    the codes of matched live slow latents (|cosine| > .5) with the hidden state;
-    `hidden_correlation_smoothed`: of their best exponential average over the 16 latest positions.
-    `mcc_slow`, `mcc_fast`: mean |cosine| of the features in the one-to-one matching, 0 for a
-    feature without a latent.
+    `purity_sorted` is of as many latents as there are slow features, the most persistent ones,
+    after those of the position (> 25 % of variance) and dead ones are moved last.
+    `hidden_correlation` is of matched live slow latents (|cosine| > .5), smoothed over the 16
+    latest positions. `mcc_slow`, `mcc_fast`: 0 for a feature that is matched with no latent.
     """
     process = data.process
     z = dictionary.encode(data.x).float()  # [S, T, L]
@@ -121,13 +113,10 @@ def measure(dictionary: Dictionary, data: TemporalData) -> Result:
 
 
 def slow_block(dictionary: Dictionary, n_slow: int) -> Tensor:
-    """Latents `[<= L]` of the block "slow", else the first `n_slow`, or all where there are
-    fewer.
-    """
-    blocks: Mapping[str, range] = getattr(dictionary, "blocks", {})
-    return torch.tensor(
-        list(blocks.get("slow", range(min(n_slow, len(dictionary.directions))))), dtype=torch.long
-    )
+    """Latents `[<= L]` of the block "slow", else the first `n_slow`, or all of fewer."""
+    first = range(min(n_slow, len(dictionary.directions)))
+    block = structure_of(dictionary).blocks.get("slow", first)
+    return torch.tensor(list(block), dtype=torch.long)
 
 
 def latent_types(directions: Tensor, process: Persistence, alive: Tensor) -> Types:
@@ -143,24 +132,19 @@ def latent_types(directions: Tensor, process: Persistence, alive: Tensor) -> Typ
 
 def recall(types: Types, group: range) -> float:
     """Share of a group's features that a live latent finds, in [0, 1]."""
-    found = types.direction[types.cosine > RECALLED]
-    return len(found[_within(found, group)].unique()) / len(group)
+    near = types.direction[types.cosine > RECALLED]
+    return len(near[_within(near, group)].unique()) / len(group)
 
 
 def purity(types: Types, latents: Tensor, groups: Mapping[str, range], n: int) -> Score:
-    """slow / (slow + fast) among `latents`, in [0, 1]; undefined where they stand for neither. n:
-    tokens it was measured on.
-    """
+    """slow / (slow + fast) among `latents`, in [0, 1]; undefined where they stand for neither."""
     slow, fast = (len(_standing_for(types, latents, groups[name])) for name in ("slow", "fast"))
-    if slow + fast == 0:
-        return undefined("none of these latents stands for a slow or a fast feature")
-    return world_score(slow / (slow + fast), n)
+    share = slow / (slow + fast) if slow + fast else math.nan
+    return world_score(share, n, "none of these latents stands for a slow or a fast feature")
 
 
 def counts(types: Types, latents: Tensor, groups: Mapping[str, range]) -> dict[str, int]:
-    """How many of `latents` stand for a slow or fast feature, for the position, for nothing, and
-    are dead.
-    """
+    """How many of `latents` stand for slow or fast features, the position, nothing, or are dead."""
     direction, alive = types.direction[latents], types.alive[latents]
     n_features = sum(len(group) for group in groups.values())
     by_group = {name: int(_within(direction, group).sum()) for name, group in groups.items()}
@@ -202,11 +186,8 @@ def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> d
         if matched.cosine[f] > TYPED
     ]
     if not pairs:
-        reason = "no live latent is matched to a slow feature with |cosine| > .5"
-        return {
-            name: undefined(reason)
-            for name in ("hidden_correlation", "hidden_correlation_smoothed")
-        }
+        none = undefined("no live latent is matched to a slow feature with |cosine| > .5")
+        return {"hidden_correlation": none, "hidden_correlation_smoothed": none}
     codes, hidden = z[..., [j for j, _ in pairs]], data.hidden[..., [f for _, f in pairs]]
     plain = column_correlation(codes, hidden).mean()
     smoothed = torch.stack(

@@ -1,77 +1,76 @@
 """Truth: does a dictionary find the features that a world is made of?"""
 
-from saelab.evals.common.world import in_both_readings, only_on_worlds, with_batch_readings
-from saelab.evals.result import Evaluation, Metric
+from saelab.evals.common.world import world_evaluation
+from saelab.evals.result import Metric
 from saelab.evals.truth import measure
 
-METRICS = with_batch_readings(
-    (
-        Metric(
-            "mcc",
-            "MCC",
-            "higher",
-            "Mean |cosine| of true features and latents, matched one to one; from 0 to 1.",
-        ),
-        Metric(
-            "precision",
-            "Precision",
-            "higher",
-            "A latent as a detector of its nearest feature: the share of its firings that are "
-            "right, mean over all latents; a dead one counts 0.",
-        ),
-        Metric(
-            "recall",
-            "Recall",
-            "higher",
-            "A latent as a detector of its nearest feature: the share of the feature's firings "
-            "that it sees, mean over all latents.",
-        ),
-        Metric(
-            "f1",
-            "F1",
-            "higher",
-            "Harmonic mean of a latent's precision and recall, mean over all latents; a dead one "
-            "counts 0.",
-        ),
-        Metric(
-            "uniqueness",
-            "Uniqueness",
-            "higher",
-            "Distinct features that are some latent's nearest, divided by the number of latents.",
-        ),
-        Metric(
-            "explained_variance",
-            "Explained variance",
-            "higher",
-            "Share of the activations' variance that the reconstruction keeps; 1 is perfect.",
-            headline=2,
-        ),
-        Metric(
-            "dead",
-            "Dead",
-            "lower",
-            "Share of latents that were never active on the held-out activations.",
-        ),
-        Metric(
-            "shrinkage",
-            "Norm ratio",
-            "neither",
-            "Norm of the reconstruction over norm of the activation; below 1 is shrinkage.",
-        ),
-        Metric(
-            "l0",
-            "L0",
-            "neither",
-            "Mean number of latents active on an activation: the sparsity at which everything is "
-            "compared.",
-            headline=1,
-        ),
-    )
+METRICS = (
+    Metric(
+        "mcc",
+        "MCC",
+        "higher",
+        "Mean |cosine| of true features and latents, matched one to one; from 0 to 1.",
+    ),
+    Metric(
+        "precision",
+        "Precision",
+        "higher",
+        "A latent as a detector of its nearest feature: the share of its firings that are "
+        "right, mean over all latents; a dead one counts 0.",
+    ),
+    Metric(
+        "recall",
+        "Recall",
+        "higher",
+        "A latent as a detector of its nearest feature: the share of the feature's firings "
+        "that it sees, mean over all latents.",
+    ),
+    Metric(
+        "f1",
+        "F1",
+        "higher",
+        "Harmonic mean of a latent's precision and recall, mean over all latents; a dead one "
+        "counts 0.",
+    ),
+    Metric(
+        "uniqueness",
+        "Uniqueness",
+        "higher",
+        "Distinct features that are some latent's nearest, divided by the number of latents.",
+    ),
+    Metric(
+        "explained_variance",
+        "Explained variance",
+        "higher",
+        "Share of the activations' variance that the reconstruction keeps; 1 is perfect.",
+        headline=2,
+    ),
+    Metric(
+        "dead",
+        "Dead",
+        "lower",
+        "Share of latents that were never active on the held-out activations.",
+    ),
+    Metric(
+        "shrinkage",
+        "Norm ratio",
+        "neither",
+        "Norm of the reconstruction over norm of the activation; below 1 is shrinkage.",
+    ),
+    Metric(
+        "l0",
+        "L0",
+        "neither",
+        "Mean number of latents active on an activation: the sparsity at which everything is "
+        "compared.",
+        headline=1,
+    ),
 )
-EVALUATION = Evaluation(
+EVALUATION = world_evaluation(
     METRICS,
-    only_on_worlds("true features", object),
     measure.prepare,
-    in_both_readings(measure.measure),
+    measure.measure,
+    what="true features",
+    reads=(object,),
     title="Learned and true features",
 )

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import Matched, cosines, match
+from saelab.evals.common.reading import CODES_AT_ONCE
 from saelab.evals.common.world import undefined, world_of, world_score
 from saelab.evals.result import Result
 from saelab.figures import Axis, Heat, Points, Scatter
@@ -35,7 +36,6 @@ from saelab.synth.world import SparseProcess, SparseSample
 from saelab.types import Dictionary, Score
 
 ACTIVATIONS = 20_480  # held out; whole windows in worlds with order
-CODES_AT_ONCE = 1 << 22  # numbers
 PICTURE = 256  # features and latents in the report's matrix, at most
 WIDE = 12  # ratio of the largest and the smallest frequency from which their axis is logarithmic
 MIN_NORM = 1e-6  # of x, for a ratio of norms
@@ -53,11 +53,9 @@ class TruthData:
 
     def active_rows(self, start: int, stop: int) -> Tensor:
         """Which features are active in activations start ... stop - 1, `[stop - start, F]` bool."""
-        return (
-            self.active[start:stop]
-            if isinstance(self.active, Tensor)
-            else self.active.active(start, stop)
-        )
+        if isinstance(self.active, Tensor):
+            return self.active[start:stop]
+        return self.active.active(start, stop)
 
     @property
     def frequency(self) -> Tensor:
@@ -96,17 +94,6 @@ def measure(dictionary: Dictionary, data: TruthData) -> Result:
         return Result(totals.scores(), figures=figures, details=details)
 
 
-def truth_scores(
-    features: Tensor, codes: Tensor, x: Tensor, *, z: Tensor, x_hat: Tensor, directions: Tensor
-) -> dict[str, Score]:
-    """Every score from tensors: features `[F, D]`, true codes `[N, F]`, x and x_hat `[N, D]`, z
-    `[N, L]`, rows `[L, D]`.
-    """
-    totals = Totals(directions, features)
-    totals.add(codes > 0, x, z, x_hat)
-    return totals.scores()
-
-
 class Totals:
     """Sums over activations from which every score follows, so that they can come in parts."""
 
@@ -124,9 +111,7 @@ class Totals:
         self.square, self.residual, self.ratio = 0.0, 0.0, 0.0
 
     def add(self, active: Tensor, x: Tensor, z: Tensor, x_hat: Tensor) -> None:
-        """More activations: which features are active `[N, F]`, x and x_hat `[N, D]`, codes z `[N,
-        L]`.
-        """
+        """More activations: active features `[N, F]`, x and x_hat `[N, D]`, codes z `[N, L]`."""
         fires, truth = (z != 0).cpu(), active[:, self.detects]  # [N, L] both
         x, x_hat = x.cpu().double(), x_hat.cpu().double()
         self.n += len(x)
