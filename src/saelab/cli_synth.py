@@ -76,7 +76,8 @@ def _carry_out(
     from dataclasses import replace
 
     from saelab.console import listener, open_console, show_table
-    from saelab.experiments.tables.table import run_table
+    from saelab.experiments.run.execute import execute
+    from saelab.experiments.tables.table import plan_of
     from saelab.experiments.tables.tune import choose_rates, read_rates
     from saelab.report import write_report
     from saelab.threads import cores
@@ -87,7 +88,7 @@ def _carry_out(
         table = replace(table, rates=read_rates(rates, table))
     elif tune:
         table = replace(table, rates=choose_rates(table, out, hear, jobs))
-    summary = run_table(table, out, listener=hear, jobs=jobs)
+    summary = execute(plan_of(table), out, listener=hear, jobs=jobs)
     show_table(console, summary)
     print(f"report   {write_report(out)}")
     print(f"summary  {out / 'summary.json'}")

@@ -31,17 +31,5 @@ class Listener(Protocol):
         ...
 
 
-class Silent:
+class Silent(Listener):
     """Hears and says nothing."""
-
-    def note(self, text: str) -> None:
-        """Nothing."""
-
-    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
-        """Nothing."""
-
-    def advance(self, progress: Progress) -> None:
-        """Nothing."""
-
-    def end(self) -> None:
-        """Nothing."""

@@ -20,7 +20,7 @@ from saelab.lm.model import HFModel, State
 from saelab.runs import Source
 from saelab.text.corpora import EMBEDDED
 from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
-from saelab.text.windows import TokenWindows, load_windows
+from saelab.text.windows import TokenWindows
 from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows, refuse_missing
 
 log = logging.getLogger("saelab.lm")
@@ -48,7 +48,6 @@ class ActivationStream:
                 f"batch of {source.batch:,}; "
                 "give a longer text or a smaller batch"
             )
-        self._log()
 
     # Statistics, from the first windows of the stream ---------------------------------------------
 
@@ -59,8 +58,8 @@ class ActivationStream:
         """
         need = math.ceil(STATS_FROM / max(self.windows.n_kept / len(self.windows), 1e-9))
         rows = self._order(0)[: math.ceil(need / self.source.lm_batch) * self.source.lm_batch]
-        parts = [w.x[w.keep].float() for w in self._captured(rows, "at the start of the stream")]
-        return torch.cat(parts)
+        captured = self._captured(rows, "at the start of the stream")
+        return torch.cat([windows.flat.float() for windows in captured])
 
     @functools.cached_property
     def norm_bound(self) -> float | None:
@@ -69,13 +68,8 @@ class ActivationStream:
             return None
         return self.source.max_norm * self._sample.norm(dim=-1).median().item()
 
-    @property
-    def stats(self) -> InputStats:
-        """Mean and scale of the kept activations at the start of the stream."""
-        return self._stats
-
     @functools.cached_property
-    def _stats(self) -> InputStats:
+    def stats(self) -> InputStats:
         """Mean, and scale = 1 / sqrt(E|x|^2), of the kept activations at the start of the
         stream.
         """
@@ -129,31 +123,6 @@ class ActivationStream:
             self.per_block * self.windows.context * per_activation
             + self.source.batch * self.d_in * 4
         )
-
-    def _log(self) -> None:
-        windows, source = self.windows, self.source
-        share = (
-            ", ".join(f"{name} {value:.2%}" for name, value in windows.dropped.items()) or "none"
-        )
-        log.info(
-            "%s: %d windows of %d from %d documents; tokens left out: %s; shuffle buffer %.0f MB",
-            *(
-                source.corpus,
-                len(windows),
-                windows.context,
-                windows.n_documents,
-                share,
-                self.buffer_bytes / 1e6,
-            ),
-        )
-        if source.steps * source.batch > windows.n_kept:
-            repeats = source.steps * source.batch / windows.n_kept
-            log.info(
-                "%s holds %s activations: the text repeats %.1f times",
-                source.corpus,
-                f"{windows.n_kept:,}",
-                repeats,
-            )
 
     # Batches --------------------------------------------------------------------------------------
 
@@ -210,9 +179,10 @@ class ActivationStream:
         )
         keep = torch.empty(len(rows), self.windows.context, dtype=torch.bool, device=self.lm.device)
         done = 0
-        for part in self._captured(rows, f"of block {block} in epoch {epoch}", self.norm_bound):
-            x[done : done + len(part.x)], keep[done : done + len(part.x)] = part.x, part.keep
-            done += len(part.x)
+        for windows in self._captured(rows, f"of block {block} in epoch {epoch}", self.norm_bound):
+            end = done + len(windows.x)
+            x[done:end], keep[done:end] = windows.x, windows.keep
+            done = end
         whole = self.windows
         tokens, doc, pos = (t[rows].to(x.device) for t in (whole.tokens, whole.doc, whole.pos))
         return Windows(x, tokens, doc, pos, keep)
@@ -227,29 +197,20 @@ class ActivationStream:
     def _captured(
         self, rows: Tensor, where: str, norm_bound: float | None = None
     ) -> Iterator[Windows]:
-        for i, part in enumerate(rows.split(self.source.lm_batch)):
-            yield _capture(self.lm, self.windows, part, norm_bound, f"in LM batch {i} {where}")[0]
+        for i, batch in enumerate(rows.split(self.source.lm_batch)):
+            yield _capture(self.lm, self.windows, batch, norm_bound, f"in LM batch {i} {where}")[0]
 
 
 def capture_windows(
-    lm: HFModel,
-    windows: TokenWindows,
-    hygiene: Source | ActivationStream | None = None,
-    *,
-    batch: int | None = None,
+    lm: HFModel, windows: TokenWindows, batch: int = 32, *, norm_bound: float | None = None
 ) -> Iterator[tuple[Windows, State]]:
-    """Activations of all windows in order, `batch` (default: `lm_batch`, 32) at a time, with the
-    state to resume from.
+    """Activations of all windows in order, `batch` windows at a time, each with the state that the
+    model resumes from.
 
-    `hygiene` is the training stream or its source: the same outlier mask applies, estimated on the
-    training text. Raises `BrokenModelError`.
+    Activations beyond `norm_bound` are masked, as in the stream that has it. Raises
+    `BrokenModelError`.
     """
-    if isinstance(hygiene, Source) and hygiene.max_norm is not None:
-        hygiene = ActivationStream(lm, load_windows(hygiene, lm, "train"), hygiene)
-    norm_bound = hygiene.norm_bound if isinstance(hygiene, ActivationStream) else None
-    source = hygiene.source if isinstance(hygiene, ActivationStream) else hygiene
-    size = batch or (source.lm_batch if source is not None else 32)
-    for i, rows in enumerate(torch.arange(len(windows)).split(size)):
+    for i, rows in enumerate(torch.arange(len(windows)).split(batch)):
         yield _capture(lm, windows, rows, norm_bound, f"in LM batch {i}")
 
 
@@ -261,12 +222,10 @@ def _capture(
     if not torch.isfinite(x).all():
         raise BrokenModelError(
             f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, "
-            f"{where} "
-            f"({len(rows)} windows); check the checkpoint, or load the model in float32"
+            f"{where} ({len(rows)} windows); check the checkpoint, or load the model in float32"
         )
     keep = windows.keep[rows].to(lm.device)
     if norm_bound is not None:
         keep = keep & (x.float().norm(dim=-1) <= norm_bound)
-    return Windows(
-        x, tokens, windows.doc[rows].to(lm.device), windows.pos[rows].to(lm.device), keep
-    ), state
+    doc, pos = windows.doc[rows].to(lm.device), windows.pos[rows].to(lm.device)
+    return Windows(x, tokens, doc, pos, keep), state

@@ -4,13 +4,13 @@ import queue
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
 
 import torch
 
-from saelab.experiments.listen import Listener
+from saelab.experiments.listen import Listener, Silent
 from saelab.experiments.plan import run_name
 from saelab.experiments.run.group import Interrupted
 from saelab.experiments.run.task import Task, carry_out
@@ -20,9 +20,17 @@ from saelab.threads import calm_workers, cores
 from saelab.train import Progress, Record
 
 REPORT_SECONDS = 0.5  # between a task's messages
-# number of the task, step (None: none), records of its runs by their number among all, a sentence
-Message = tuple[int, int | None, tuple[Record, ...], str]
 _stopped: list[int] = []  # the task at which this worker process was told to stop
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a task says on its way."""
+
+    task: int  # its number
+    step: int | None = None
+    records: tuple[Record, ...] = ()  # of its runs, by their number among all
+    text: str = ""  # a sentence
 
 
 def work(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
@@ -132,28 +140,27 @@ class _Counter:
         self.listener, self.steps = listener, dict[int, int]()
 
     def put(self, message: Message) -> None:
-        task, step, records, text = message
-        if text:
-            self.listener.note(text)
-        if step is not None:
-            self.steps[task] = step
-            self.listener.advance(Progress(sum(self.steps.values()), records))
+        if message.text:
+            self.listener.note(message.text)
+        if message.step is not None:
+            self.steps[message.task] = message.step
+            self.listener.advance(Progress(sum(self.steps.values()), message.records))
 
 
-class _Messenger:
+class _Messenger(Silent):
     """A task's listener: steps now and then, sentences at once."""
 
     def __init__(self, task: int, numbers: dict[str, int], messages: Any):
         self.task, self.numbers, self.messages, self.sent = task, numbers, messages, 0.0
 
     def note(self, text: str) -> None:
-        self.messages.put((self.task, None, (), text))
+        self.messages.put(Message(self.task, text=text))
 
     def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         del title
         self.names, self.steps = [run_name(run) for run in runs], steps
         self.records: tuple[Record, ...] = ()
-        self.messages.put((self.task, step, (), ""))
+        self.messages.put(Message(self.task, step))
 
     def advance(self, progress: Progress) -> None:
         self.records = progress.records or self.records
@@ -166,7 +173,4 @@ class _Messenger:
                 for record in self.records
                 if self.names[record.run] in self.numbers
             )
-            self.messages.put((self.task, progress.step, records, ""))
-
-    def end(self) -> None:
-        """Nothing to close."""
+            self.messages.put(Message(self.task, progress.step, records))
