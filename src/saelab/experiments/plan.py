@@ -107,11 +107,6 @@ def run_from_config(config: dict[str, Any]) -> Run:
     return Run(spec, source, optim, config["seed"])
 
 
-def single(run: Run, evals: tuple[str, ...] = ()) -> Plan:
-    """The plan of one run; its name is the run's, so that its folder belongs to that run alone."""
-    return Plan(run_name(run), (run,), evals=evals)
-
-
 def check_plan(plan: Plan) -> None:
     """Refuse a plan that cannot be carried out or judged. Raises `ValueError`, saying which run or
     contrast.

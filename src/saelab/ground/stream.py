@@ -173,19 +173,17 @@ class ActivationStream:
 
     def block(self, epoch: int, block: int) -> Windows:
         """All windows of one buffer load `[W, T, D]`, in the order of the epoch."""
-        rows = self.rows(epoch, block)
-        x = torch.empty(
-            len(rows), self.windows.context, self.d_in, dtype=self.lm.dtype, device=self.lm.device
-        )
-        keep = torch.empty(len(rows), self.windows.context, dtype=torch.bool, device=self.lm.device)
+        rows, whole, device = self.rows(epoch, block), self.windows, self.lm.device
+        shape = (len(rows), whole.context)
+        x = torch.empty(*shape, self.d_in, dtype=self.lm.dtype, device=device)
+        keep = torch.empty(*shape, dtype=torch.bool, device=device)
         done = 0
         for windows in self._captured(rows, f"of block {block} in epoch {epoch}", self.norm_bound):
             end = done + len(windows.x)
             x[done:end], keep[done:end] = windows.x, windows.keep
             done = end
-        whole = self.windows
-        tokens, doc, pos = (t[rows].to(x.device) for t in (whole.tokens, whole.doc, whole.pos))
-        return Windows(x, tokens, doc, pos, keep)
+        tokens, doc = whole.tokens[rows].to(device), whole.doc[rows].to(device)
+        return Windows(x, tokens, doc, whole.pos[rows].to(device), keep)
 
     def rows(self, epoch: int, block: int) -> Tensor:
         """Numbers of the windows in one buffer load."""
@@ -197,35 +195,41 @@ class ActivationStream:
     def _captured(
         self, rows: Tensor, where: str, norm_bound: float | None = None
     ) -> Iterator[Windows]:
-        for i, batch in enumerate(rows.split(self.source.lm_batch)):
-            yield _capture(self.lm, self.windows, batch, norm_bound, f"in LM batch {i} {where}")[0]
+        size = self.source.lm_batch
+        captured = capture_windows(
+            self.lm, self.windows, size, norm_bound=norm_bound, rows=rows, where=f" {where}"
+        )
+        for windows, _ in captured:
+            yield windows
 
 
 def capture_windows(
-    lm: HFModel, windows: TokenWindows, batch: int = 32, *, norm_bound: float | None = None
+    lm: HFModel,
+    windows: TokenWindows,
+    batch: int = 32,
+    *,
+    norm_bound: float | None = None,
+    rows: Tensor | None = None,
+    where: str = "",
 ) -> Iterator[tuple[Windows, State]]:
-    """Activations of all windows in order, `batch` windows at a time, each with the state that the
+    """Activations of windows in order, `batch` of them at a time, each with the state that the
     model resumes from.
 
-    Activations beyond `norm_bound` are masked, as in the stream that has it. Raises
-    `BrokenModelError`.
+    Activations beyond `norm_bound` are masked. `rows`: numbers of the windows to read (None: all);
+    `where` ends what an error says of the place. Raises `BrokenModelError`.
     """
-    for i, rows in enumerate(torch.arange(len(windows)).split(batch)):
-        yield _capture(lm, windows, rows, norm_bound, f"in LM batch {i}")
-
-
-def _capture(
-    lm: HFModel, windows: TokenWindows, rows: Tensor, norm_bound: float | None, where: str
-) -> tuple[Windows, State]:
-    tokens = windows.tokens[rows].to(lm.device)
-    x, state = lm.capture(tokens)  # [B, T, D]
-    if not torch.isfinite(x).all():
-        raise BrokenModelError(
-            f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, "
-            f"{where} ({len(rows)} windows); check the checkpoint, or load the model in float32"
-        )
-    keep = windows.keep[rows].to(lm.device)
-    if norm_bound is not None:
-        keep = keep & (x.float().norm(dim=-1) <= norm_bound)
-    doc, pos = windows.doc[rows].to(lm.device), windows.pos[rows].to(lm.device)
-    return Windows(x, tokens, doc, pos, keep), state
+    rows = torch.arange(len(windows)) if rows is None else rows
+    for i, numbers in enumerate(rows.split(batch)):
+        tokens = windows.tokens[numbers].to(lm.device)
+        x, state = lm.capture(tokens)  # [B, T, D]
+        if not torch.isfinite(x).all():
+            raise BrokenModelError(
+                f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, "
+                f"in LM batch {i}{where} ({len(numbers)} windows); check the checkpoint, or load "
+                "the model in float32"
+            )
+        keep = windows.keep[numbers].to(lm.device)
+        if norm_bound is not None:
+            keep = keep & (x.float().norm(dim=-1) <= norm_bound)
+        doc, pos = windows.doc[numbers].to(lm.device), windows.pos[numbers].to(lm.device)
+        yield Windows(x, tokens, doc, pos, keep), state

@@ -82,19 +82,17 @@ class _Compared:
 
 
 def _compared(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> _Compared:
-    baseline = {r["seed"]: r for r in rows if r["variant"] == contrast.baseline}
-    treatment = {r["seed"]: r for r in rows if r["variant"] == contrast.treatment}
+    baseline = {row["seed"]: row for row in rows if row["variant"] == contrast.baseline}
+    treatment = {row["seed"]: row for row in rows if row["variant"] == contrast.treatment}
     pairs = [(treatment[seed], baseline[seed]) for seed in sorted(set(baseline) & set(treatment))]
     obstacle = _obstacle(contrast, pairs)
     if obstacle:
         return _Compared(contrast, Score(None), obstacle=obstacle)
-    values = [
-        [r["metrics"][contrast.metric]["value"] for r in arm] for arm in zip(*pairs, strict=True)
-    ]
-    difference = paired_difference(values[0], values[1])
+    values = [[row["metrics"][contrast.metric]["value"] for row in pair] for pair in pairs]
+    difference = paired_difference([pair[0] for pair in values], [pair[1] for pair in values])
     if len(pairs) < 2:
         return _Compared(contrast, difference)
-    gaps = [t - b for t, b in zip(*values, strict=True)]
+    gaps = [pair[0] - pair[1] for pair in values]
     return _Compared(contrast, difference, paired_p(gaps), minimum_detectable_difference(gaps))
 
 

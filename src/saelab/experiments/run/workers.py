@@ -46,9 +46,15 @@ def work(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
             carry_out(task, listener)
         return
     runs = [run for task in tasks for run in task.runs]
+    numbers = {run_name(run): i for i, run in enumerate(runs)}
     listener.begin(runs, 0, sum(task.source.steps for task in tasks), _title(tasks, jobs))
+    counter = _Counter(listener)
     try:
-        _in_processes(tasks, listener, jobs) if jobs > 1 else _in_turn(tasks, listener)
+        if jobs > 1:
+            _in_processes(tasks, numbers, counter, jobs)
+        else:
+            for number, task in enumerate(tasks):
+                carry_out(task, _Messenger(number, numbers, counter))
     finally:
         listener.end()
 
@@ -64,13 +70,9 @@ def _title(tasks: Sequence[Task], jobs: int) -> str:
     return f"training {many}, {len(tasks)} groups in {jobs} process{'es' * (jobs > 1)}"
 
 
-def _in_turn(tasks: Sequence[Task], listener: Listener) -> None:
-    hear = _Counter(listener)
-    for number, task in enumerate(tasks):
-        carry_out(task, _Messenger(number, _numbers(tasks), hear))
-
-
-def _in_processes(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
+def _in_processes(
+    tasks: Sequence[Task], numbers: dict[str, int], counter: "_Counter", jobs: int
+) -> None:
     """A worker that is told to stop saves a checkpoint; then the error or the interruption goes
     up.
     """
@@ -83,11 +85,11 @@ def _in_processes(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
     )
     with calm_workers(), pool:
         futures = [
-            pool.submit(_in_worker, task, number, _numbers(tasks), messages)
+            pool.submit(_in_worker, task, number, numbers, messages)
             for number, task in enumerate(tasks)
         ]
         try:
-            _listen(futures, messages, listener)
+            _listen(futures, messages, counter)
             for future in futures:
                 future.result()
         except BaseException:
@@ -113,14 +115,8 @@ def _in_worker(task: Task, number: int, numbers: dict[str, int], messages: Any) 
         raise
 
 
-def _numbers(tasks: Sequence[Task]) -> dict[str, int]:
-    """The number of every run among those of all tasks, by name."""
-    return {run_name(run): i for i, run in enumerate(r for task in tasks for r in task.runs)}
-
-
-def _listen(futures: Sequence[Future[None]], messages: Any, listener: Listener) -> None:
+def _listen(futures: Sequence[Future[None]], messages: Any, counter: "_Counter") -> None:
     """Pass on what workers say until all are done or one has failed."""
-    counter = _Counter(listener)
     while True:
         ended = all(future.done() for future in futures) or any(
             future.done() and future.exception() for future in futures
@@ -148,7 +144,10 @@ class _Counter:
 
 
 class _Messenger(Silent):
-    """A task's listener: steps now and then, sentences at once."""
+    """A task's listener: steps now and then, sentences at once.
+
+    `numbers`: of every run among those of all tasks, by name.
+    """
 
     def __init__(self, task: int, numbers: dict[str, int], messages: Any):
         self.task, self.numbers, self.messages, self.sent = task, numbers, messages, 0.0
