@@ -42,6 +42,11 @@ def row(
     }
 
 
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """The value of a metric in a row, or in a mean of rows; None where there is none."""
+    return row["metrics"].get(metric, {}).get("value")
+
+
 def _interval(score: Score) -> dict[str, Any]:
     return {"value": score.value, "low": score.low, "high": score.high}
 
@@ -150,7 +155,7 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    missing = [row for row in rows if row["metrics"].get(name, {}).get("value") is None]
+    missing = [row for row in rows if value_of(row, name) is None]
     if missing:
         seed = missing[0]["seed"]
         reason = missing[0]["metrics"].get(name, {}).get("reason", "not measured")
@@ -167,18 +172,14 @@ def _obstacle(
     """Why the two arms cannot be compared; empty when they can."""
     if not pairs:
         return f"{contrast.treatment} and {contrast.baseline} have no seed in common"
-    unhealthy = [r["run"] for pair in pairs for r in pair if not r["healthy"]]
+    rows = [row for pair in pairs for row in pair]
+    unhealthy = [row["run"] for row in rows if not row["healthy"]]
     if unhealthy:
         return f"unhealthy: {', '.join(unhealthy)}"
-    unmeasured = [
-        r["run"]
-        for pair in pairs
-        for r in pair
-        if r["metrics"].get(contrast.metric, {}).get("value") is None
-    ]
+    unmeasured = [row["run"] for row in rows if value_of(row, contrast.metric) is None]
     if unmeasured:
         return f"{contrast.metric} is undefined or not measured for {', '.join(unmeasured)}"
-    if any(r["l0"] is None for pair in pairs for r in pair):
+    if any(row["l0"] is None for row in rows):
         return "L0 was not measured"
     treatment = fmean(pair[0]["l0"] for pair in pairs)
     baseline = fmean(pair[1]["l0"] for pair in pairs)

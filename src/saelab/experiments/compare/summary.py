@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from saelab.experiments.compare.judge import judge, means, row
+from saelab.experiments.compare.judge import judge, means, row, value_of
 from saelab.experiments.evaluate.score import read_scores, with_scores
 from saelab.experiments.folders import run_folder
 from saelab.experiments.plan import Contrast, Expectation, Plan
@@ -100,14 +100,8 @@ def write_summary(
 
 def _defined(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether both arms have the metric at all."""
-    return all(
-        any(
-            row["metrics"].get(contrast.metric, {}).get("value") is not None
-            for row in rows
-            if row["variant"] == arm
-        )
-        for arm in (contrast.baseline, contrast.treatment)
-    )
+    having = {row["variant"] for row in rows if value_of(row, contrast.metric) is not None}
+    return {contrast.baseline, contrast.treatment} <= having
 
 
 def sanity(
@@ -116,10 +110,11 @@ def sanity(
     """Each expectation with the mean that was measured; `ok` null where its row was not run or is
     undefined.
     """
-    measured = {row["variant"]: row["metrics"] for row in means}
+    measured = {mean["variant"]: mean for mean in means}
     rows = []
     for wanted in expected:
-        value = measured.get(wanted.variant, {}).get(wanted.metric, {}).get("value")
+        mean = measured.get(wanted.variant)
+        value = None if mean is None else value_of(mean, wanted.metric)
         ok = None if value is None else wanted.low <= value <= wanted.high
         rows.append({**asdict(wanted), "value": value, "ok": ok})
     return rows

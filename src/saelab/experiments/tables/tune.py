@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from saelab.evals import metric_of
+from saelab.experiments.compare.judge import value_of
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan
 from saelab.experiments.run.execute import execute
@@ -34,9 +35,7 @@ def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict
     )
     plan = _search(head)
     summary = execute(plan, folder, listener=listener, jobs=jobs)
-    measured = {
-        mean["variant"]: mean["metrics"].get(headline, {}).get("value") for mean in summary.means
-    }
+    measured = {mean["variant"]: value_of(mean, headline) for mean in summary.means}
     sign = -1.0 if metric_of(headline, plan.evals).better == "lower" else 1.0
     chosen: dict[str, float] = {}
     for name in table.names:
