@@ -120,8 +120,7 @@ def is_cached(stream: ActivationStream, folder: Path, tokens: int) -> bool:
     """
     if not (Path(folder) / MANIFEST).exists():
         return False
-    manifest = _read_manifest(Path(folder))
-    _check_identity(folder, manifest["identity"], _identity_of(stream))
+    manifest = _read_manifest(Path(folder), _identity_of(stream))
     enough = manifest["tokens"] >= tokens // stream.source.batch * stream.source.batch
     return enough and all((Path(folder) / name).exists() for name in manifest["shards"])
 
@@ -137,8 +136,7 @@ def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int
     identity = _identity_of(stream)
     manifest = {"identity": identity, "facts": stream.facts, "tokens": 0, "shards": {}}
     if path.exists():
-        manifest = _read_manifest(plan.folder)
-        _check_identity(plan.folder, manifest["identity"], identity)
+        manifest = _read_manifest(plan.folder, identity)
     stats = stream.stats
     tensors = {
         "mean": stats.mean,
@@ -175,14 +173,23 @@ def _write_shard(path: Path, windows: Windows) -> dict[str, Any]:
     return counts | {"sha256": file_hash(path)}
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of the cache in `folder`. Raises `ValueError` where it is not of what is
+    `wanted`.
+    """
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not {"identity", "facts", "tokens", "shards"} <= set(
-        manifest
-    ):
+    keys = {"identity", "facts", "tokens", "shards"}
+    if not isinstance(manifest, dict) or not keys <= set(manifest):
         raise CorruptFile(
             f"{folder / MANIFEST} is no record of a cache; remove {folder} and cache again"
         )
+    for name, value in wanted.items():
+        written = manifest["identity"].get(name)
+        if written != value:
+            raise ValueError(
+                f"the cache in {folder} is of {name} {written!r}, not {value!r}; give another "
+                "folder or write it anew"
+            )
     return manifest
 
 
@@ -205,15 +212,6 @@ def _identity_of(stream: ActivationStream) -> dict[str, Any]:
     }
 
 
-def _check_identity(folder: Path, has: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name, value in wanted.items():
-        if has.get(name) != value:
-            raise ValueError(
-                f"the cache in {folder} is of {name} {has.get(name)!r}, not {value!r}; give "
-                "another folder or write it anew"
-            )
-
-
 class CachedStream:
     """The batches of a live stream, read from disk, bit for bit; satisfies
     `types.ActivationSource`.
@@ -224,13 +222,11 @@ class CachedStream:
         model.
         """
         self.folder, self.source, self.lm = Path(folder), source, lm
-        manifest = _read_manifest(self.folder)
-        identity = manifest["identity"]
         wanted = _identity(source, lm) | {"corpus_hash": corpus_hash(source)}
-        _check_identity(self.folder, identity, wanted)
+        manifest = _read_manifest(self.folder, wanted)
         self.hook, self.d_in = lm.hook, lm.d_in
         self.device = lm.device  # where the live stream's batches are
-        self.n_blocks = int(identity["n_blocks"])
+        self.n_blocks = int(manifest["identity"]["n_blocks"])
         self.facts: dict[str, Any] = manifest["facts"]  # of the live stream that was cached
         self._shards: dict[str, Any] = manifest["shards"]
         self._verified: set[str] = set()
