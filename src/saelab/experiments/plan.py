@@ -99,12 +99,8 @@ def run_from_config(config: dict[str, Any]) -> Run:
     unknown.
     """
     spec, optim = Spec(**config["spec"]), Optim(**config["optim"])
-    source = (
-        WorldSource(**config["source"])
-        if "world" in config["source"]
-        else Source(**config["source"])
-    )
-    return Run(spec, source, optim, config["seed"])
+    kind = WorldSource if "world" in config["source"] else Source
+    return Run(spec, kind(**config["source"]), optim, config["seed"])
 
 
 def check_plan(plan: Plan) -> None:
