@@ -11,21 +11,16 @@ from causal_worlds import SEEDS, tuned
 from saelab.experiments.plan import Plan
 from saelab.experiments.tables.table import Table
 
-TYPES = ("zero", "mean", "resample", "noise", "steer")
-
-
-def priced(name: str) -> str:
-    """The causal row at a price of .3 under one type of intervention."""
-    weights = ":".join(f"price_{kind}={int(kind == name)}" for kind in TYPES)
-    return f"on_{name}=causal:price=.3:{weights}"
-
-
 ROWS = (
     "batch_topk",
     "causal",
-    "mix=causal:price=.3",  # zero, mean and noise
+    "mix=causal:price=.3",  # zero, mean and noise, as the price has it by default
     "only=causal:weight=0:price=.3",
-    *map(priced, TYPES),
+    "on_zero=causal:price=.3:price_mean=0:price_noise=0",
+    "on_mean=causal:price=.3:price_zero=0:price_noise=0",
+    "on_resample=causal:price=.3:price_zero=0:price_mean=0:price_resample=1:price_noise=0",
+    "on_noise=causal:price=.3:price_zero=0:price_mean=0",
+    "on_steer=causal:price=.3:price_zero=0:price_mean=0:price_noise=0:price_steer=1",
 )
 
 

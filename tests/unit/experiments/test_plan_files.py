@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from saelab.experiments.load import load_plans
-from saelab.experiments.plan import check_plan, run_id
+from saelab.experiments.plan import check_plan, run_id, run_name
 from saelab.store import read_json
 from saelab.variants import check_spec
 
@@ -53,9 +53,8 @@ def test_a_committed_table_has_a_plan_with_its_rows_and_rates(name, file):
     """Rows, seeds, contrasts, learning rates and identities of what docs/results holds."""
     (plan,) = (plan for plan in load_plans(FOLDER / f"{file}.py") if plan.name == name)
     table = read_json(COMMITTED / f"{name}.json")
-    assert [(run.spec.name, run.seed) for run in plan.runs] == [
-        (row["variant"], row["seed"]) for row in table["rows"]
-    ]
+    # the name of a run ends with the hash of its content
+    assert [run_name(run) for run in plan.runs] == [row["run"] for row in table["rows"]]
     rates = table["facts"]["learning_rates"]
     assert plan.facts["learning_rates"] == rates
     assert {run.spec.name: run.optim.lr for run in plan.runs} == rates

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from saelab.experiments.listen import Listener, Silent
+from saelab.experiments.listen import Listener
 from saelab.experiments.plan import run_name
 from saelab.experiments.run.group import Interrupted
 from saelab.experiments.run.task import Task, carry_out
@@ -143,7 +143,7 @@ class _Counter:
             self.listener.advance(Progress(sum(self.steps.values()), message.records))
 
 
-class _Messenger(Silent):
+class _Messenger(Listener):
     """A task's listener: steps now and then, sentences at once.
 
     `numbers`: of every run among those of all tasks, by name.

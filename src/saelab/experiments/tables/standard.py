@@ -26,11 +26,7 @@ _CAUSAL: Mapping[str, Mapping[str, float]] = {
     "end_to_end": {"weight": 4},
 }
 # world -> variant -> its settings there, where they differ from the variant's own
-OWN: Mapping[str, Mapping[str, Mapping[str, float]]] = {
-    "s1": _CAUSAL,
-    "s1b": _CAUSAL,
-    "s1d": _CAUSAL,
-}
+OWN: Mapping[str, Mapping[str, Mapping[str, float]]] = dict.fromkeys(("s1", "s1b", "s1d"), _CAUSAL)
 
 
 _Row = tuple[str, str, float, float, str]
