@@ -68,8 +68,12 @@ class ActivationStream:
             return None
         return self.source.max_norm * self._sample.norm(dim=-1).median().item()
 
-    @functools.cached_property
+    @property
     def stats(self) -> InputStats:
+        return self._stats
+
+    @functools.cached_property
+    def _stats(self) -> InputStats:
         """Mean, and scale = 1 / sqrt(E|x|^2), of the kept activations at the start of the
         stream.
         """

@@ -143,7 +143,7 @@ class _Counter:
             self.listener.advance(Progress(sum(self.steps.values()), message.records))
 
 
-class _Messenger(Listener):
+class _Messenger:
     """A task's listener: steps now and then, sentences at once.
 
     `numbers`: of every run among those of all tasks, by name.
@@ -173,3 +173,5 @@ class _Messenger(Listener):
                 if self.names[record.run] in self.numbers
             )
             self.messages.put(Message(self.task, progress.step, records))
+
+    def end(self) -> None: ...
