@@ -7,9 +7,10 @@ The reference rows are those of plans/lm_baselines.py. Rates are those of plans/
 what else was tried before, on seed 0, and what it gave: docs/lab-log.md.
 """
 
-from reference import CAUSAL, N_LATENTS, SEEDS, SOURCE, reference_runs
+from reference import CAUSAL, SEEDS, SOURCE, reference_runs, row
 from saelab.experiments.plan import Contrast, Plan
-from saelab.runs import Optim, Run, Spec
+from saelab.experiments.tables.rows import at_l0
+from saelab.runs import Optim, Run
 
 RATE = 4e-3  # of every row here and of `batch_topk`: the lowest KL of each on seed 0 at L0 32
 REFERENCE = ("standard", "batch_topk", "matryoshka", "frontier", "frozen")
@@ -20,17 +21,10 @@ AGAINST = ("batch_topk", "refined", "rotated", "kl_finetune_25", "end_to_end")
 
 def plan() -> Plan:
     """Every row at both L0s or at 32, three seeds each, and `causal` against the others."""
-    rows = [(name, 32.0) for name in CAUSAL] + [(name, 64.0) for name in WIDE]
-    runs = [
-        Run(
-            Spec(CAUSAL[name][0], N_LATENTS, l0, CAUSAL[name][1], f"{name}-l0_{l0:g}"),
-            SOURCE,
-            Optim(lr=RATE),
-            seed,
-        )
-        for name, l0 in rows
-        for seed in SEEDS
-    ]
+    rows = [row(text) for text in CAUSAL]
+    specs = [at_l0(spec, 32.0) for spec in rows]
+    specs += [at_l0(spec, 64.0) for spec in rows if spec.name in WIDE]
+    runs = [Run(spec, SOURCE, Optim(lr=RATE), seed) for spec in specs for seed in SEEDS]
     contrasts = [
         Contrast(metric, f"{other}-l0_{l0:g}", f"causal-l0_{l0:g}")
         for l0 in (32, 64)

@@ -6,43 +6,33 @@ the one that does by itself.
 The frontier rows themselves are those of plans/lm_baselines.py.
 """
 
-from reference import N_LATENTS, RATES, SEEDS, SOURCE, reference_runs
+from reference import RATES, SEEDS, SOURCE, reference_runs, row
 from saelab.experiments.plan import Contrast, Plan
-from saelab.runs import Optim, Run, Spec
+from saelab.runs import Optim, Run
 
-OFF = {  # what each row changes; docs/variants/frontier.md says what the settings are
-    "no_levels": {"depth": 1.0},
-    "no_detach": {"detach": 0.0},
-    "no_sorting": {"sorts": 0.0},
-    "no_annealing": {"k_start": 1.0},
-    "no_refinement": {"refine": 0.0},
-    "leave_one_out": {"leave_one_out": 0.33},
-}
+OFF = (  # what each row changes; docs/variants/frontier.md says what the settings are
+    "no_levels=frontier:depth=1",
+    "no_detach=frontier:detach=0",
+    "no_sorting=frontier:sorts=0",
+    "no_annealing=frontier:k_start=1",
+    "no_refinement=frontier:refine=0",
+    "leave_one_out=frontier:leave_one_out=.33",
+)
 # batch_topk, refined
-ALONE = {"refine": 0.15, "depth": 1.0, "sorts": 0.0, "k_start": 1.0, "tilt": 0.0, "resamples": 0.0}
+ALONE = "refinement_alone=frontier:refine=.15:depth=1:sorts=0:k_start=1:tilt=0:resamples=0"
 METRICS = ("explained_variance", "ce_loss_score", "kl_div_with_sae")
 
 
 def plan() -> Plan:
     """Every part against the whole recipe; refinement alone against `batch_topk`, at its rate."""
-    optim = Optim(lr=RATES["frontier"])
     whole = [
         run for run in reference_runs(("frontier", "batch_topk", "matryoshka")) if run.spec.l0 == 32
     ]
-    parts = [
-        Run(Spec("frontier", N_LATENTS, 32, off, name), SOURCE, optim, seed)
-        for name, off in OFF.items()
-        for seed in SEEDS
+    off, alone = [row(text) for text in OFF], row(ALONE)
+    rates = [(spec, RATES["frontier"]) for spec in off] + [(alone, RATES["batch_topk"])]
+    runs = [Run(spec, SOURCE, Optim(lr=lr), seed) for spec, lr in rates for seed in SEEDS]
+    contrasts = [
+        Contrast(metric, "frontier-l0_32", spec.name) for spec in off for metric in METRICS
     ]
-    parts += [
-        Run(
-            Spec("frontier", N_LATENTS, 32, ALONE, "refinement_alone"),
-            SOURCE,
-            Optim(lr=RATES["batch_topk"]),
-            s,
-        )
-        for s in SEEDS
-    ]
-    contrasts = [Contrast(metric, "frontier-l0_32", name) for name in OFF for metric in METRICS]
-    contrasts += [Contrast(metric, "batch_topk-l0_32", "refinement_alone") for metric in METRICS]
-    return Plan("frontier", (*whole, *parts), tuple(contrasts))
+    contrasts += [Contrast(metric, "batch_topk-l0_32", alone.name) for metric in METRICS]
+    return Plan("frontier", (*whole, *runs), tuple(contrasts))

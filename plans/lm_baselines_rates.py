@@ -7,16 +7,17 @@ The rate with the highest held-out explained variance is the row's, at both L0s
 (`RATES` in plans/reference.py).
 """
 
-from reference import GRID, N_LATENTS, RATES, SOURCE, WIDER
+from reference import GRID, RATES, SOURCE, WIDER, row
 from saelab.experiments.plan import Plan
-from saelab.runs import Optim, Run, Spec
+from saelab.experiments.tables.rows import at_rate
+from saelab.runs import Run
 
 
 def plan() -> Plan:
     """One run per row and rate, all on one stream."""
-    pairs = [(variant, lr) for variant in RATES for lr in (*GRID, *WIDER.get(variant, ()))]
     runs = [
-        Run(Spec(variant, N_LATENTS, 32, label=f"{variant}-lr{lr:g}"), SOURCE, Optim(lr=lr))
-        for variant, lr in pairs
+        at_rate(Run(row(variant), SOURCE), lr)
+        for variant in RATES
+        for lr in (*GRID, *WIDER.get(variant, ()))
     ]
     return Plan("lm_baselines_rates", tuple(runs))

@@ -5,7 +5,9 @@ by content id (`saelab run plans/<variant>.py --reuse runs/lm_baselines`).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from saelab.experiments.tables.rows import at_l0, parse_row
 from saelab.runs import Optim, Run, Source, Spec
 
 SOURCE = Source(model="pylm", corpus="stdlib", hook="middle", context=128, tokens=2_000_000)
@@ -26,26 +28,26 @@ RATES: dict[str, float] = {  # the highest held-out explained variance of that s
     "frozen": 2e-3,
 }
 
-CAUSAL: dict[str, tuple[str, dict[str, float]]] = {  # the causal rows: variant and what it changes
-    "refined": ("batch_topk", {"refine": 0.15}),
-    "causal": ("causal", {}),
-    "rotated": ("causal", {"rotate": 1.0}),
-    "metric": ("causal", {"refine": 0.0}),
-    "rotated_metric": ("causal", {"refine": 0.0, "rotate": 1.0}),
-    "kl_finetune_25": ("kl_finetune_25", {"weight": 1.0, "restart": 0.3}),
-    "end_to_end": ("end_to_end", {"weight": 0.25, "kl_share": 0.25}),
-}
+CAUSAL = (  # the causal rows
+    "refined=batch_topk:refine=.15",
+    "causal",
+    "rotated=causal:rotate=1",
+    "metric=causal:refine=0",
+    "rotated_metric=causal:refine=0:rotate=1",
+    "kl_finetune_25=kl_finetune_25:weight=1:restart=.3",
+    "end_to_end=end_to_end:weight=.25:kl_share=.25",
+)
+
+
+def row(text: str, l0: float = 32) -> Spec:
+    """The row that `text` describes (`tables.rows.parse_row`), at the size of these tables."""
+    return replace(parse_row(text), n_latents=N_LATENTS, l0=l0)
 
 
 def reference_runs(variants: Sequence[str] = tuple(RATES)) -> tuple[Run, ...]:
     """The runs of these rows at both L0s, three seeds each, called `<variant>-l0_<L0>`."""
     return tuple(
-        Run(
-            Spec(variant, N_LATENTS, l0, label=f"{variant}-l0_{l0:g}"),
-            SOURCE,
-            Optim(lr=RATES[variant]),
-            seed,
-        )
+        Run(at_l0(row(variant), l0), SOURCE, Optim(lr=RATES[variant]), seed)
         for l0 in L0S
         for variant in variants
         for seed in SEEDS

@@ -79,7 +79,8 @@ def _carry_out(
     from dataclasses import replace
 
     from saelab.console import listener, open_console, show_results
-    from saelab.experiments.tables.table import run_table
+    from saelab.experiments.run.execute import execute
+    from saelab.experiments.tables.table import plan_of
     from saelab.experiments.tables.tune import choose_rates, read_rates
     from saelab.threads import cores
 
@@ -88,7 +89,7 @@ def _carry_out(
         table = replace(table, rates=read_rates(rates, table))
     elif tune:
         table = replace(table, rates=choose_rates(table, out, hear, jobs))
-    show_results(run_table(table, out, listener=hear, jobs=jobs)).check()
+    show_results(execute(plan_of(table), out, listener=hear, jobs=jobs)).check()
 
 
 def separate(names: Sequence[str]) -> tuple[str, ...]:

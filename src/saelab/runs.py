@@ -14,7 +14,8 @@ class Source:
     corpus: str = "stdlib"
     hook: str = "middle"  # blocks.5.hook_resid_post, layers.5, the module path, or middle
     context: int = 128  # tokens per window, BOS included
-    tokens: int = 1_000_000  # activations an SAE is trained on; a shorter text repeats
+    # activations an SAE is trained on, in whole steps; a shorter text repeats
+    tokens: int = 1_000_000
     batch: int = 1_024  # activations per step
     buffer: int = 65_536  # activations shuffled together
     lm_batch: int = 32  # windows per forward of the language model
@@ -26,12 +27,10 @@ class Source:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
         return f"{self.model} with {self.corpus}"
 
     @property
     def steps(self) -> int:
-        """Whole training steps in `tokens`."""
         return self.tokens // self.batch
 
 
@@ -49,12 +48,10 @@ class WorldSource:
 
     @property
     def where(self) -> str:
-        """What messages call it."""
         return f"world {self.world!r}"
 
     @property
     def steps(self) -> int:
-        """Whole training steps in `tokens`."""
         return self.tokens // self.batch
 
 
@@ -68,13 +65,12 @@ class Spec:
     n_latents: int = 2_048
     l0: float = 32.0
     settings: Mapping[str, float] = field(default_factory=dict)
-    # what its row is called, for ablations; empty: the names of the variant and its parts
+    # what tables, contrasts and folders call it; empty: after the variant and its parts
     label: str = ""
     parts: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
-        """What tables, contrasts and folders call it."""
         return self.label or "-".join((self.variant, *self.parts))
 
 

@@ -4,6 +4,7 @@ Everything saelab writes goes through this file: a file is complete under its fi
 not there at all, so a killed process or a full disk never leaves a half-written result.
 """
 
+import errno
 import hashlib
 import json
 import math
@@ -139,6 +140,21 @@ def read_tensors(path: Path, device: str | torch.device = "cpu") -> dict[str, Te
         raise CorruptFile(
             f"{path} is truncated or not safetensors ({error}); delete it and run again"
         ) from error
+
+
+def check_disk(path: Path, needs: str, needed: int, *, there: int = 0) -> None:
+    """Refuse to begin what does not fit on the disk that `path` is, or will be, on.
+
+    `needs` opens the message (`the cache needs`), `needed` are the bytes in all, `there` those of
+    them that are written already. Raises `OSError` (no space).
+    """
+    place = Path(path)
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free + there
+    if needed > free:
+        text = f"{needs} {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
+        raise OSError(errno.ENOSPC, text, str(path))
 
 
 def file_hash(path: Path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from saelab.experiments.evaluate.score import read_scores
 from saelab.experiments.folders import run_folder
 from saelab.experiments.listen import Listener
-from saelab.experiments.plan import single
+from saelab.experiments.plan import Plan, run_name
 from saelab.experiments.run.execute import execute
 from saelab.runs import Run
 from saelab.sae.module import SAE
@@ -40,7 +40,8 @@ def train_sae(
     Raises `ValueError` for what cannot work before the language model loads, `UnhealthyRun` when
     the run does not pass the health gate; its files are written all the same.
     """
-    plan, folder = single(run, tuple(evals)), run_folder(Path(out), run)
+    # called after the run, so that the folder belongs to that run alone
+    plan, folder = Plan(run_name(run), (run,), evals=tuple(evals)), run_folder(Path(out), run)
     execute(plan, Path(out), listener=listener).check()
     scores = read_scores(folder.path, plan.evals)
     return Result(folder.path, run, folder.load(), scores, folder.health())

@@ -8,7 +8,7 @@ Every file is written whole or not at all, so that a file's existence means that
 
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,10 @@ class RunFolder:
 
     @property
     def name(self) -> str:
-        """The run's name."""
         return run_name(self.run)
 
     @property
     def sae(self) -> Path:
-        """The SAE folder."""
         return self.path / "sae"
 
     @property
@@ -65,7 +63,6 @@ class RunFolder:
         )
 
     def result(self, name: str) -> Path:
-        """The file of one evaluation."""
         return self.path / "eval" / f"{name}.json"
 
     def health(self) -> Health:
@@ -79,13 +76,7 @@ class RunFolder:
             ) from error
 
     def write_health(self, health: Health) -> None:
-        """Write the health record."""
-        record = {
-            "healthy": health.healthy,
-            "problems": list(health.problems),
-            "warnings": list(health.warnings),
-        }
-        write_json(self.path / "health.json", record)
+        write_json(self.path / "health.json", asdict(health))
 
     def load(self, build: Build | None = None) -> SAE:
         """The trained SAE. `build` makes a fresh one where it is of somebody's own class."""
@@ -106,10 +97,10 @@ class RunFolder:
         """
         path = self.path / "run.json"
         if path.exists():
-            found = stored_run(self.path)
-            if run_id(found) != run_id(self.run):
+            run = stored_run(self.path)
+            if run_id(run) != run_id(self.run):
                 raise OtherContent(
-                    f"{path} holds run {run_name(found)}, not {self.name}; use another --out or "
+                    f"{path} holds run {run_name(run)}, not {self.name}; use another --out or "
                     "remove that folder"
                 )
         else:
@@ -119,7 +110,7 @@ class RunFolder:
         """Drop log lines after `step`, which a resumed training writes again."""
         if self.metrics.exists():
             kept = [line for line in complete_lines(self.metrics) if line["step"] <= step]
-            write_lines(self.metrics, kept)
+            write_text(self.metrics, "".join(canonical_json(line) + "\n" for line in kept))
 
 
 def complete_lines(path: Path) -> list[dict[str, Any]]:
@@ -128,11 +119,6 @@ def complete_lines(path: Path) -> list[dict[str, Any]]:
         return [line | {"step": int(line["step"])} for line in read_lines(path)]
     except (ValueError, KeyError, TypeError) as error:
         raise CorruptFile(f"{path} is damaged ({error!r}); remove it and run again") from error
-
-
-def write_lines(path: Path, lines: Sequence[dict[str, Any]]) -> None:
-    """Write json lines atomically."""
-    write_text(path, "".join(canonical_json(line) + "\n" for line in lines))
 
 
 def stored_run(folder: Path) -> Run:
@@ -155,13 +141,6 @@ def run_folder(out: Path, run: Run) -> RunFolder:
     return RunFolder(Path(out) / "runs" / run_name(run), run)
 
 
-def _has_results(out: Path) -> bool:
-    """Whether an output folder holds more than the names of its runs."""
-    return any((out / "checkpoints").glob("*")) or any(
-        path.name != "run.json" for path in out.glob("runs/*/*")
-    )
-
-
 def check_folder(out: Path) -> None:
     """Raise `NotADirectoryError` where the output folder is a file."""
     if out.exists() and not out.is_dir():
@@ -179,13 +158,14 @@ def claim(plan: Plan, out: Path) -> None:
     path = out / "plan.json"
     if path.exists():
         record = read_json(path)
-        found = record.get("name") if isinstance(record, dict) else None
-        if found is None:
+        name = record.get("name") if isinstance(record, dict) else None
+        if name is None:
             raise CorruptFile(f"{path} is no plan; remove it and run again")
-        if found != plan.name:
-            if _has_results(out):
+        if name != plan.name:
+            results = (file for file in out.glob("runs/*/*") if file.name != "run.json")
+            if any(results) or any(out.glob("checkpoints/*")):
                 raise OtherContent(
-                    f"{out} holds the results of {found!r}, not of {plan.name!r}; use another "
+                    f"{out} holds the results of {name!r}, not of {plan.name!r}; use another "
                     "--out or remove it"
                 )
             # of a plan that failed before it trained anything

@@ -34,14 +34,10 @@ class Listener(Protocol):
 class Silent:
     """Hears and says nothing."""
 
-    def note(self, text: str) -> None:
-        """Nothing."""
+    def note(self, text: str) -> None: ...
 
-    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
-        """Nothing."""
+    def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None: ...
 
-    def advance(self, progress: Progress) -> None:
-        """Nothing."""
+    def advance(self, progress: Progress) -> None: ...
 
-    def end(self) -> None:
-        """Nothing."""
+    def end(self) -> None: ...

@@ -9,6 +9,17 @@ from pathlib import Path
 
 from saelab.experiments.plan import Plan
 
+# of a mistake in the file, which the user can mend; others keep their traceback
+MISTAKES = (
+    NameError,
+    ImportError,
+    AttributeError,
+    TypeError,
+    SyntaxError,
+    KeyError,
+    IndexError,
+)
+
 
 class BadPlanFile(ValueError):
     """A plan file that cannot be used; the message names file, line and what to write."""
@@ -39,21 +50,13 @@ def load_plans(path: Path) -> tuple[Plan, ...]:
                     f"{path} has no function plan(); write `def plan() -> Plan:` (example: "
                     "plans/demo.py)"
                 )
-            made = module.plan()
-    except (
-        NameError,
-        ImportError,
-        AttributeError,
-        TypeError,
-        SyntaxError,
-        KeyError,
-        IndexError,
-    ) as error:
+            returned = module.plan()
+    except MISTAKES as error:
         raise BadPlanFile(f"{path}{_line(error, path)}: {type(error).__name__}: {error}") from error
-    plans = tuple(made) if isinstance(made, tuple | list) else (made,)
-    wrong = [plan for plan in plans if not isinstance(plan, Plan)]
+    plans = tuple(returned) if isinstance(returned, tuple | list) else (returned,)
+    wrong = [type(plan).__name__ for plan in plans if not isinstance(plan, Plan)]
     if wrong or not plans:
-        what = type(wrong[0]).__name__ if wrong else "nothing"
+        what = wrong[0] if wrong else "nothing"
         raise BadPlanFile(f"plan() in {path} returned {what}; return a saelab Plan")
     if len({plan.name for plan in plans}) < len(plans):
         raise BadPlanFile(f"plan() in {path} returned two plans of one name; rename one")
@@ -80,6 +83,6 @@ def _line(error: BaseException, path: Path) -> str:
     lines = [
         frame.lineno
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename) == path
+        if Path(frame.filename).resolve() == path.resolve()
     ]
     return f", line {lines[-1]}" if lines else ""

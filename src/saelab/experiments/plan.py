@@ -99,17 +99,8 @@ def run_from_config(config: dict[str, Any]) -> Run:
     unknown.
     """
     spec, optim = Spec(**config["spec"]), Optim(**config["optim"])
-    source = (
-        WorldSource(**config["source"])
-        if "world" in config["source"]
-        else Source(**config["source"])
-    )
-    return Run(spec, source, optim, config["seed"], config.get("code", ""))
-
-
-def single(run: Run, evals: tuple[str, ...] = ()) -> Plan:
-    """The plan of one run; its name is the run's, so that its folder belongs to that run alone."""
-    return Plan(run_name(run), (run,), evals=evals)
+    kind = WorldSource if "world" in config["source"] else Source
+    return Run(spec, kind(**config["source"]), optim, config["seed"], config.get("code", ""))
 
 
 def check_plan(plan: Plan) -> None:

@@ -7,8 +7,6 @@ order, the facts about the data, size and sha256 of every finished shard, and at
 of activations that the cache is good for.
 """
 
-import errno
-import shutil
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -19,16 +17,23 @@ import torch
 
 from saelab.ground.stream import ActivationStream
 from saelab.ground.views import Block, read_batches, windows_per_batch
+from saelab.lm.model import HFModel
 from saelab.runs import Source
-from saelab.store import CorruptFile, file_hash, read_json, read_tensors, write_json, write_tensors
+from saelab.store import (
+    CorruptFile,
+    check_disk,
+    file_hash,
+    read_json,
+    read_tensors,
+    write_json,
+    write_tensors,
+)
 from saelab.text.corpora import corpus_hash
 from saelab.types import (
     Batch,
     Cursor,
-    Hook,
     InputStats,
     Labelled,
-    LanguageModel,
     Tokens,
     Views,
     Windows,
@@ -45,16 +50,16 @@ class CachePlan:
     """What caching will cost; shown before it starts."""
 
     folder: Path
-    blocks: tuple[tuple[int, int], ...]  # (epoch, block) of each shard
+    shards: int
     tokens: int  # activations asked for
-    activations: int  # in whole batches of these blocks; an estimate where outliers are masked
+    activations: int  # in whole batches of these shards; an estimate where outliers are masked
     disk_bytes: int
     seconds: float
     memory_bytes: int
 
     def __str__(self) -> str:
         return (
-            f"{self.activations:,} activations in {len(self.blocks)} shards under {self.folder}: "
+            f"{self.activations:,} activations in {self.shards} shards under {self.folder}: "
             f"{self.disk_bytes / 1e6:,.1f} MB on disk, about {self.seconds:,.0f} s, "
             f"{self.memory_bytes / 1e6:,.1f} MB of memory"
         )
@@ -74,57 +79,36 @@ def plan_cache(stream: ActivationStream, folder: Path, tokens: int) -> CachePlan
         )
     tokens = tokens // source.batch * source.batch
     share = 1.0 - stream.facts["dropped"]["norm"]
-    blocks: list[tuple[int, int]] = []
-    held = positions = 0
+    shards = held = positions = 0
     while held < tokens:
-        epoch, block = divmod(len(blocks), stream.n_blocks)
-        rows = stream.rows(epoch, block)
+        rows = stream.rows(*divmod(shards, stream.n_blocks))
         held += _in_batches(int(windows.keep[rows].sum() * share), len(rows), source)
         positions += len(rows) * windows.context
-        blocks.append((epoch, block))
-        _check_yield(held, len(blocks), stream)
+        shards += 1
+        _check_yield(held, shards, stream)
     rows = stream.rows(0, 0)[: source.lm_batch]
     started = time.perf_counter()
     stream.lm.capture(windows.tokens[rows])
     seconds = (time.perf_counter() - started) * positions / (len(rows) * windows.context)
     # x, tokens, doc, pos, keep
     per_position = stream.d_in * stream.lm.dtype.itemsize + 4 + 4 + 8 + 1
-    disk = positions * per_position
-    plan = CachePlan(
-        Path(folder), tuple(blocks), tokens, held, disk, seconds, 2 * stream.buffer_bytes
-    )
-    _check_space(plan)
-    return plan
+    disk, folder = positions * per_position, Path(folder)
+    written = sum(path.stat().st_size for path in folder.glob("block-*"))
+    check_disk(folder, "the cache needs", disk, there=written)
+    return CachePlan(folder, shards, tokens, held, disk, seconds, 2 * stream.buffer_bytes)
 
 
 def _in_batches(kept: int, windows: int, source: Source) -> int:
     """Activations of a block in whole batches, of whichever kind yields fewer."""
-    return (
-        min(kept // source.batch, windows // min(windows_per_batch(source), windows)) * source.batch
-    )
+    of_windows = windows // min(windows_per_batch(source), windows)
+    return min(kept // source.batch, of_windows) * source.batch
 
 
 def _check_yield(held: int, n_blocks: int, stream: ActivationStream) -> None:
     if not held and n_blocks > 2 * stream.n_blocks:
-        batch = stream.source.batch
         raise ValueError(
-            f"no buffer load of {stream.per_block} windows holds a batch of {batch:,}; raise the "
-            "buffer"
-        )
-
-
-def _check_space(plan: CachePlan) -> None:
-    place = plan.folder
-    while not place.exists():
-        place = place.parent
-    free = shutil.disk_usage(place).free + sum(
-        path.stat().st_size for path in plan.folder.glob("block-*")
-    )
-    if plan.disk_bytes > free:
-        raise OSError(
-            errno.ENOSPC,
-            f"the cache needs {plan.disk_bytes / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free",
-            str(plan.folder),
+            f"no buffer load of {stream.per_block} windows holds a batch of "
+            f"{stream.source.batch:,}; raise the buffer"
         )
 
 
@@ -136,8 +120,7 @@ def is_cached(stream: ActivationStream, folder: Path, tokens: int) -> bool:
     """
     if not (Path(folder) / MANIFEST).exists():
         return False
-    manifest = _read_manifest(Path(folder))
-    _check_identity(folder, manifest["identity"], _identity(stream))
+    manifest = _read_manifest(Path(folder), _identity_of(stream))
     enough = manifest["tokens"] >= tokens // stream.source.batch * stream.source.batch
     return enough and all((Path(folder) / name).exists() for name in manifest["shards"])
 
@@ -150,10 +133,10 @@ def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int
     `ValueError` when the folder holds the cache of another model, hook or text.
     """
     path, source = plan.folder / MANIFEST, stream.source
-    manifest = {"identity": _identity(stream), "facts": stream.facts, "tokens": 0, "shards": {}}
+    identity = _identity_of(stream)
+    manifest = {"identity": identity, "facts": stream.facts, "tokens": 0, "shards": {}}
     if path.exists():
-        manifest = _read_manifest(plan.folder)
-        _check_identity(plan.folder, manifest["identity"], _identity(stream))
+        manifest = _read_manifest(plan.folder, identity)
     stats = stream.stats
     tensors = {
         "mean": stats.mean,
@@ -162,7 +145,7 @@ def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int
     }
     write_tensors(plan.folder / STATS, tensors)
     held = done = 0
-    while held < plan.tokens or done < len(plan.blocks):
+    while held < plan.tokens or done < plan.shards:
         epoch, block = divmod(done, stream.n_blocks)
         name = shard_name(epoch, block)
         if name not in manifest["shards"] or not (plan.folder / name).exists():
@@ -172,7 +155,7 @@ def write_cache(stream: ActivationStream, plan: CachePlan) -> Iterator[tuple[int
         held += _in_batches(shard["kept"], shard["windows"], source)
         done += 1
         _check_yield(held, done, stream)
-        yield done, max(done, len(plan.blocks))
+        yield done, max(done, plan.shards)
     manifest["tokens"] = max(plan.tokens, manifest["tokens"])
     write_json(path, manifest)
 
@@ -190,14 +173,23 @@ def _write_shard(path: Path, windows: Windows) -> dict[str, Any]:
     return counts | {"sha256": file_hash(path)}
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
+def _read_manifest(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of the cache in `folder`. Raises `ValueError` where it is not of what is
+    `wanted`.
+    """
     manifest = read_json(folder / MANIFEST)
-    if not isinstance(manifest, dict) or not {"identity", "facts", "tokens", "shards"} <= set(
-        manifest
-    ):
+    keys = {"identity", "facts", "tokens", "shards"}
+    if not isinstance(manifest, dict) or not keys <= set(manifest):
         raise CorruptFile(
             f"{folder / MANIFEST} is no record of a cache; remove {folder} and cache again"
         )
+    for name, value in wanted.items():
+        written = manifest["identity"].get(name)
+        if written != value:
+            raise ValueError(
+                f"the cache in {folder} is of {name} {written!r}, not {value!r}; give another "
+                "folder or write it anew"
+            )
     return manifest
 
 
@@ -206,25 +198,18 @@ def shard_name(epoch: int, block: int) -> str:
     return f"block-{epoch:03d}-{block:05d}.safetensors"
 
 
-def _identity(stream: ActivationStream) -> dict[str, Any]:
-    order = {name: value for name, value in asdict(stream.source).items() if name in _ORDER}
-    return order | {
-        "hook": stream.hook.name,
-        "d_in": stream.d_in,
-        "weights_hash": stream.lm.weights_hash,
+def _identity(source: Source, lm: HFModel) -> dict[str, Any]:
+    """What a cache is of, as far as it is known before the text is cut into windows."""
+    order = {name: value for name, value in asdict(source).items() if name in _ORDER}
+    return order | {"hook": lm.hook.name, "d_in": lm.d_in, "weights_hash": lm.weights_hash}
+
+
+def _identity_of(stream: ActivationStream) -> dict[str, Any]:
+    return _identity(stream.source, stream.lm) | {
         "corpus_hash": stream.windows.corpus_hash,
         "windows_hash": stream.windows.hash,
         "n_blocks": stream.n_blocks,
     }
-
-
-def _check_identity(folder: Path, has: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
-    for name, value in wanted.items():
-        if has.get(name) != value:
-            raise ValueError(
-                f"the cache in {folder} is of {name} {has.get(name)!r}, not {value!r}; give "
-                "another folder or write it anew"
-            )
 
 
 class CachedStream:
@@ -232,24 +217,16 @@ class CachedStream:
     `types.ActivationSource`.
     """
 
-    def __init__(self, folder: Path, source: Source, lm: LanguageModel | None = None):
-        """Raises `FileNotFoundError`, or `ValueError` when the cache is not of this source (and of
-        `lm`, where given).
+    def __init__(self, folder: Path, source: Source, lm: HFModel):
+        """Raises `FileNotFoundError`, or `ValueError` when the cache is not of this source and
+        model.
         """
         self.folder, self.source, self.lm = Path(folder), source, lm
-        manifest = _read_manifest(self.folder)
-        identity = manifest["identity"]
-        wanted = {name: value for name, value in asdict(source).items() if name in _ORDER}
-        wanted["corpus_hash"] = corpus_hash(source)
-        if lm is not None:
-            wanted |= {"hook": lm.hook.name, "weights_hash": getattr(lm, "weights_hash", None)}
-        elif source.hook.startswith("blocks."):
-            wanted["hook"] = source.hook
-        _check_identity(self.folder, identity, wanted)
-        self.hook, self.d_in = Hook.from_name(identity["hook"]), int(identity["d_in"])
-        self.n_blocks = int(identity["n_blocks"])
-        # where the live stream's batches are
-        self.device = getattr(lm, "device", torch.device("cpu"))
+        wanted = _identity(source, lm) | {"corpus_hash": corpus_hash(source)}
+        manifest = _read_manifest(self.folder, wanted)
+        self.hook, self.d_in = lm.hook, lm.d_in
+        self.device = lm.device  # where the live stream's batches are
+        self.n_blocks = int(manifest["identity"]["n_blocks"])
         self.facts: dict[str, Any] = manifest["facts"]  # of the live stream that was cached
         self._shards: dict[str, Any] = manifest["shards"]
         self._verified: set[str] = set()
@@ -289,8 +266,7 @@ class CachedStream:
         if name not in self._shards:
             raise ValueError(
                 f"the cache in {self.folder} ends after {len(self._shards)} shards, before block "
-                f"{block} of epoch {epoch}; "
-                "cache more tokens or train on fewer"
+                f"{block} of epoch {epoch}; cache more tokens or train on fewer"
             )
         path = self.folder / name
         if not path.exists():

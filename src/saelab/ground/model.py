@@ -10,74 +10,63 @@ from saelab.ground.stream import ActivationStream, capture_windows
 from saelab.lm.model import HFModel, load_model
 from saelab.runs import Source
 from saelab.text.windows import load_windows
-from saelab.types import ActivationSource
 
 
 class ModelGround:
-    """A model that was loaded, and its text; satisfies `ground.Ground`."""
+    """A model that was loaded, and its text: batches to train on, held-out data to evaluate on, and
+    its facts.
+
+    `source` is what was asked for, `name` how messages call it, `d_in` the width D, and
+    `weights_hash` says which weights the model has (None where the source alone decides
+    everything).
+    """
 
     def __init__(self, source: Source, folder: Path | None = None, lm: HFModel | None = None):
         """`folder`: of a finished cache. `lm`: the model, where it is loaded already."""
         self.source, self.folder = source, folder
         self.lm = lm or load_model(source.model, source.hook)
         self.name, self.d_in = f"{self.lm.name} at {self.lm.hook.name}", self.lm.d_in
-
-    @property
-    def weights_hash(self) -> str | None:
-        """Of the model's files."""
-        return self.lm.weights_hash
-
-    @property
-    def live(self) -> ActivationStream | None:
-        """The stream that the model makes while it reads the training text."""
-        return self._live
+        self.weights_hash = self.lm.weights_hash
 
     @cached_property
-    def _live(self) -> ActivationStream:
+    def live(self) -> ActivationStream:
+        """The stream that a cache on disk would hold; None where a cache would save nothing."""
         return ActivationStream(self.lm, load_windows(self.source, self.lm, "train"), self.source)
 
-    @property
-    def stream(self) -> ActivationSource:
-        """The live stream, or the same batches from disk."""
-        return self._stream
-
     @cached_property
-    def _stream(self) -> ActivationStream | CachedStream:
-        return (
-            self._live if self.folder is None else CachedStream(self.folder, self.source, self.lm)
-        )
+    def stream(self) -> ActivationStream | CachedStream:
+        """The batches to train on: the live stream's, or the same ones from disk."""
+        return self.live if self.folder is None else CachedStream(self.folder, self.source, self.lm)
 
     def on_disk(self, folder: Path) -> "ModelGround":
-        """The same with its batches from the cache in `folder`."""
+        """The same with its batches read from a finished cache in `folder`."""
         return ModelGround(self.source, folder, self.lm)
 
     @property
     def about(self) -> dict[str, Any]:
-        """Model, hook and text."""
+        """What it is, in the words of `summary.json`; opens no stream."""
         return {
             "model": self.lm.name,
             "hook": self.lm.hook.name,
             "layer": self.lm.hook.layer,
-            "d_in": self.lm.d_in,
+            "d_in": self.d_in,
             "weights_hash": self.weights_hash,
             "corpus": self.source.corpus,
         }
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What it is, and the facts of the stream."""
-        facts = dict(self._stream.facts)
+        """What is recorded beside every SAE that is trained on it: `about`, and its stream's."""
+        facts = self.about | self.stream.facts
         dropped = facts.pop("dropped")
-        return {
-            **self.about,
-            **facts,
-            "dropped_tokens_share": round(sum(dropped.values()), 6),
-        }
+        return facts | {"dropped_tokens_share": round(sum(dropped.values()), 6)}
 
     @property
     def remarks(self) -> list[str]:
-        """Which tokens are left out, what the buffer takes, and whether the text repeats."""
-        facts, source = self._stream.facts, self.source
+        """What a user should know before training starts, one sentence each: which tokens are left
+        out, what the buffer takes, and whether the text repeats.
+        """
+        facts, source = self.stream.facts, self.source
         left_out = (
             ", ".join(f"{name} {share:.2%}" for name, share in facts["dropped"].items()) or "none"
         )
@@ -93,7 +82,10 @@ class ModelGround:
         return remarks
 
     def held_out(self) -> HeldOut:
-        """Activations of the held-out windows in order, masked as in training."""
+        """Data that no training sees, for evaluations: activations of the held-out windows in
+        order, masked as in training; read anew in every call.
+        """
         windows = load_windows(self.source, self.lm, "held_out")
-        batches = list(capture_windows(self.lm, windows, self.source))
+        bound = None if self.source.max_norm is None else self.live.norm_bound
+        batches = list(capture_windows(self.lm, windows, self.source.lm_batch, norm_bound=bound))
         return HeldOut(self.source, self.lm, batches, windows)

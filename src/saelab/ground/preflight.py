@@ -42,8 +42,7 @@ def _check_numbers(source: Source) -> None:
     if source.steps == 0:
         raise ValueError(
             f"{source.tokens:,} tokens are fewer than one batch of {source.batch:,}: 0 training "
-            "steps; "
-            f"ask for {source.batch:,} tokens or more, or a smaller batch"
+            f"steps; ask for {source.batch:,} tokens or more, or a smaller batch"
         )
     if source.context < 2:
         raise ValueError(
@@ -54,16 +53,13 @@ def _check_numbers(source: Source) -> None:
             f"the shuffle buffer of {source.buffer:,} activations is smaller than one batch of "
             f"{source.batch:,}"
         )
-    windows, usable = (
-        source.buffer // source.context,
-        source.buffer // source.context * (source.context - 1),
-    )
+    windows = source.buffer // source.context
+    usable = windows * (source.context - 1)
     if usable < source.batch:
         raise ValueError(
             f"a buffer of {source.buffer:,} holds {windows:,} windows of {source.context}, "
-            f"{usable:,} activations "
-            f"without their first tokens: fewer than one batch of {source.batch:,}; raise the "
-            "buffer (to twice the batch, say)"
+            f"{usable:,} activations without their first tokens: fewer than one batch of "
+            f"{source.batch:,}; raise the buffer (to twice the batch, say)"
         )
     if source.max_norm is not None and not source.max_norm > 1:
         raise ValueError(

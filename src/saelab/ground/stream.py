@@ -20,7 +20,7 @@ from saelab.lm.model import HFModel, State
 from saelab.runs import Source
 from saelab.text.corpora import EMBEDDED
 from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
-from saelab.text.windows import TokenWindows, load_windows
+from saelab.text.windows import TokenWindows
 from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows, refuse_missing
 
 log = logging.getLogger("saelab.lm")
@@ -48,7 +48,6 @@ class ActivationStream:
                 f"batch of {source.batch:,}; "
                 "give a longer text or a smaller batch"
             )
-        self._log()
 
     # Statistics, from the first windows of the stream ---------------------------------------------
 
@@ -59,8 +58,8 @@ class ActivationStream:
         """
         need = math.ceil(STATS_FROM / max(self.windows.n_kept / len(self.windows), 1e-9))
         rows = self._order(0)[: math.ceil(need / self.source.lm_batch) * self.source.lm_batch]
-        parts = [w.x[w.keep].float() for w in self._captured(rows, "at the start of the stream")]
-        return torch.cat(parts)
+        captured = self._captured(rows, "at the start of the stream")
+        return torch.cat([windows.flat.float() for windows in captured])
 
     @functools.cached_property
     def norm_bound(self) -> float | None:
@@ -71,7 +70,6 @@ class ActivationStream:
 
     @property
     def stats(self) -> InputStats:
-        """Mean and scale of the kept activations at the start of the stream."""
         return self._stats
 
     @functools.cached_property
@@ -130,31 +128,6 @@ class ActivationStream:
             + self.source.batch * self.d_in * 4
         )
 
-    def _log(self) -> None:
-        windows, source = self.windows, self.source
-        share = (
-            ", ".join(f"{name} {value:.2%}" for name, value in windows.dropped.items()) or "none"
-        )
-        log.info(
-            "%s: %d windows of %d from %d documents; tokens left out: %s; shuffle buffer %.0f MB",
-            *(
-                source.corpus,
-                len(windows),
-                windows.context,
-                windows.n_documents,
-                share,
-                self.buffer_bytes / 1e6,
-            ),
-        )
-        if source.steps * source.batch > windows.n_kept:
-            repeats = source.steps * source.batch / windows.n_kept
-            log.info(
-                "%s holds %s activations: the text repeats %.1f times",
-                source.corpus,
-                f"{windows.n_kept:,}",
-                repeats,
-            )
-
     # Batches --------------------------------------------------------------------------------------
 
     def missing(self, kind: type[Batch]) -> str:
@@ -204,18 +177,17 @@ class ActivationStream:
 
     def block(self, epoch: int, block: int) -> Windows:
         """All windows of one buffer load `[W, T, D]`, in the order of the epoch."""
-        rows = self.rows(epoch, block)
-        x = torch.empty(
-            len(rows), self.windows.context, self.d_in, dtype=self.lm.dtype, device=self.lm.device
-        )
-        keep = torch.empty(len(rows), self.windows.context, dtype=torch.bool, device=self.lm.device)
+        rows, whole, device = self.rows(epoch, block), self.windows, self.lm.device
+        shape = (len(rows), whole.context)
+        x = torch.empty(*shape, self.d_in, dtype=self.lm.dtype, device=device)
+        keep = torch.empty(*shape, dtype=torch.bool, device=device)
         done = 0
-        for part in self._captured(rows, f"of block {block} in epoch {epoch}", self.norm_bound):
-            x[done : done + len(part.x)], keep[done : done + len(part.x)] = part.x, part.keep
-            done += len(part.x)
-        whole = self.windows
-        tokens, doc, pos = (t[rows].to(x.device) for t in (whole.tokens, whole.doc, whole.pos))
-        return Windows(x, tokens, doc, pos, keep)
+        for windows in self._captured(rows, f"of block {block} in epoch {epoch}", self.norm_bound):
+            end = done + len(windows.x)
+            x[done:end], keep[done:end] = windows.x, windows.keep
+            done = end
+        tokens, doc = whole.tokens[rows].to(device), whole.doc[rows].to(device)
+        return Windows(x, tokens, doc, whole.pos[rows].to(device), keep)
 
     def rows(self, epoch: int, block: int) -> Tensor:
         """Numbers of the windows in one buffer load."""
@@ -227,46 +199,41 @@ class ActivationStream:
     def _captured(
         self, rows: Tensor, where: str, norm_bound: float | None = None
     ) -> Iterator[Windows]:
-        for i, part in enumerate(rows.split(self.source.lm_batch)):
-            yield _capture(self.lm, self.windows, part, norm_bound, f"in LM batch {i} {where}")[0]
+        size = self.source.lm_batch
+        captured = capture_windows(
+            self.lm, self.windows, size, norm_bound=norm_bound, rows=rows, where=f" {where}"
+        )
+        for windows, _ in captured:
+            yield windows
 
 
 def capture_windows(
     lm: HFModel,
     windows: TokenWindows,
-    hygiene: Source | ActivationStream | None = None,
+    batch: int = 32,
     *,
-    batch: int | None = None,
+    norm_bound: float | None = None,
+    rows: Tensor | None = None,
+    where: str = "",
 ) -> Iterator[tuple[Windows, State]]:
-    """Activations of all windows in order, `batch` (default: `lm_batch`, 32) at a time, with the
-    state to resume from.
+    """Activations of windows in order, `batch` of them at a time, each with the state that the
+    model resumes from.
 
-    `hygiene` is the training stream or its source: the same outlier mask applies, estimated on the
-    training text. Raises `BrokenModelError`.
+    Activations beyond `norm_bound` are masked. `rows`: numbers of the windows to read (None: all);
+    `where` ends what an error says of the place. Raises `BrokenModelError`.
     """
-    if isinstance(hygiene, Source) and hygiene.max_norm is not None:
-        hygiene = ActivationStream(lm, load_windows(hygiene, lm, "train"), hygiene)
-    norm_bound = hygiene.norm_bound if isinstance(hygiene, ActivationStream) else None
-    source = hygiene.source if isinstance(hygiene, ActivationStream) else hygiene
-    size = batch or (source.lm_batch if source is not None else 32)
-    for i, rows in enumerate(torch.arange(len(windows)).split(size)):
-        yield _capture(lm, windows, rows, norm_bound, f"in LM batch {i}")
-
-
-def _capture(
-    lm: HFModel, windows: TokenWindows, rows: Tensor, norm_bound: float | None, where: str
-) -> tuple[Windows, State]:
-    tokens = windows.tokens[rows].to(lm.device)
-    x, state = lm.capture(tokens)  # [B, T, D]
-    if not torch.isfinite(x).all():
-        raise BrokenModelError(
-            f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, "
-            f"{where} "
-            f"({len(rows)} windows); check the checkpoint, or load the model in float32"
-        )
-    keep = windows.keep[rows].to(lm.device)
-    if norm_bound is not None:
-        keep = keep & (x.float().norm(dim=-1) <= norm_bound)
-    return Windows(
-        x, tokens, windows.doc[rows].to(lm.device), windows.pos[rows].to(lm.device), keep
-    ), state
+    rows = torch.arange(len(windows)) if rows is None else rows
+    for i, numbers in enumerate(rows.split(batch)):
+        tokens = windows.tokens[numbers].to(lm.device)
+        x, state = lm.capture(tokens)  # [B, T, D]
+        if not torch.isfinite(x).all():
+            raise BrokenModelError(
+                f"activations of {lm.name} become NaN or infinite at {lm.first_broken(tokens)}, "
+                f"in LM batch {i}{where} ({len(numbers)} windows); check the checkpoint, or load "
+                "the model in float32"
+            )
+        keep = windows.keep[numbers].to(lm.device)
+        if norm_bound is not None:
+            keep = keep & (x.float().norm(dim=-1) <= norm_bound)
+        doc, pos = windows.doc[numbers].to(lm.device), windows.pos[numbers].to(lm.device)
+        yield Windows(x, tokens, doc, pos, keep), state

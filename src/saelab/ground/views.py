@@ -61,7 +61,7 @@ class Block:
     def view(self, kind: type[Batch], number: int) -> Batch:
         """The batch of a kind with this number; a kind with fewer batches begins again."""
         if kind is Tokens:
-            return Tokens(self._at(self._part(self._shuffled, number)))
+            return Tokens(self._at(self._batch(self._shuffled, number)))
         if kind is Windows:
             first = number * self.per_batch
             rows = torch.arange(first, first + self.per_batch) % len(self.windows.x)
@@ -71,15 +71,15 @@ class Block:
             return self._pairs(number)
         assert self.labels is not None
         values, names = self.labels
-        at = self._part(self._relabelled, number)
-        x = self._at(at)
-        return Labelled(x, values.flatten(0, 1)[at].long().to(x.device), names)
+        positions = self._batch(self._relabelled, number)
+        x = self._at(positions)
+        return Labelled(x, values.flatten(0, 1)[positions].long().to(x.device), names)
 
     def _at(self, positions: Tensor) -> Tensor:
         """Activations `[N, D]` of positions by their number in the block."""
         return self.windows.x.flatten(0, 1)[positions.to(self.windows.x.device)].float()
 
-    def _part(self, order: Tensor, number: int) -> Tensor:
+    def _batch(self, order: Tensor, number: int) -> Tensor:
         """The positions of one batch, of all in `order`."""
         size = self.source.batch
         first = number % max(1, len(order) // size) * size
@@ -108,9 +108,10 @@ class Block:
     def _pairs(self, number: int) -> Pairs:
         n = max(len(KINDS), windows_per_batch(self.source))
         generator = seeded(*self.seeds, _PAIRS, number)
-        first, second, kind = self._stretches.draw(n, generator)
-        cut = self._stretches.cut
-        return Pairs(cut(first), cut(second), kind.to(self.windows.x.device), KINDS)
+        stretches = self._stretches
+        first, second, kind = stretches.draw(n, generator)
+        device = self.windows.x.device
+        return Pairs(stretches.cut(first), stretches.cut(second), kind.to(device), KINDS)
 
 
 class _Stretches:
@@ -127,12 +128,11 @@ class _Stretches:
         keep = windows.keep[:, used].reshape(shape).cpu()
         votes = ((doc.unsqueeze(2) == doc.unsqueeze(1)) & keep.unsqueeze(1)).sum(2) * keep
         most, place = votes.max(1)
-        of = doc.gather(1, place.unsqueeze(1)).squeeze(1)
-        shown = (most > 0).nonzero().squeeze(1)
+        self.doc = doc.gather(1, place.unsqueeze(1)).squeeze(1)
+        usable = (most > 0).nonzero().squeeze(1)
         # [M] stretches, those of one document beside each other
-        self.order = shown[of[shown].sort(stable=True).indices]
-        self.doc = of
-        _, size = of[self.order].unique_consecutive(return_counts=True)
+        self.order = usable[self.doc[usable].sort(stable=True).indices]
+        _, size = self.doc[self.order].unique_consecutive(return_counts=True)
         self.size = size.repeat_interleave(size)  # [M] of the document's run in `order`
         self.start = (size.cumsum(0) - size).repeat_interleave(size)  # [M] its first place there
 

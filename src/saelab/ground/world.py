@@ -4,53 +4,35 @@ from pathlib import Path
 from typing import Any
 
 from saelab.ground.held_out import HeldOut
-from saelab.ground.stream import ActivationStream
 from saelab.runs import WorldSource
 from saelab.synth.worlds import build_world
-from saelab.types import ActivationSource
 
 
 class WorldGround:
-    """A world that was built; satisfies `ground.Ground`."""
+    """A world that was built. Its members are those of `model.ModelGround`."""
 
-    weights_hash: str | None = None
-    live: ActivationStream | None = None  # drawing a batch costs as little as reading it
+    weights_hash = None
+    live = None  # drawing a batch costs as little as reading it from a disk
+    remarks = ()  # nothing is left out and nothing repeats
 
     def __init__(self, source: WorldSource):
         """Raises `ValueError` for an unknown world or a number out of range."""
-        self.source, self.world = source, build_world(source)
-        self.name, self.d_in = f"{source.world} seed {source.seed}", self.world.d_in
-
-    @property
-    def stream(self) -> ActivationSource:
-        """The world itself: every batch is new."""
-        return self.world
+        self.source = source
+        self.stream = build_world(source)  # every batch is new
+        self.name, self.d_in = f"{source.world} seed {source.seed}", self.stream.d_in
+        self.about: dict[str, Any] = {
+            "model": f"world {self.stream.name}",
+            "hook": self.stream.hook.name,
+            "d_in": self.d_in,
+            "n_features": len(self.stream.process.features),
+        }
+        self.facts = self.about
 
     def on_disk(self, folder: Path) -> "WorldGround":
         """Itself."""
         del folder
         return self
 
-    @property
-    def about(self) -> dict[str, Any]:
-        """World, hook, width and number of true features."""
-        return {
-            "model": f"world {self.world.name}",
-            "hook": self.world.hook.name,
-            "d_in": self.world.d_in,
-            "n_features": len(self.world.process.features),
-        }
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """There is no more to say of its stream."""
-        return self.about
-
-    @property
-    def remarks(self) -> list[str]:
-        """Nothing is left out and nothing repeats."""
-        return []
-
     def held_out(self) -> HeldOut:
         """The world; evaluations draw samples of it under names that training never uses."""
-        return HeldOut(self.source, self.world.lm, world=self.world)
+        return HeldOut(self.source, self.stream.lm, world=self.stream)

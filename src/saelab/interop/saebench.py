@@ -56,27 +56,21 @@ DETAILS = {  # SAEBench's name -> ours, of the profile of latents
 COUNTS = CATEGORIES["token_stats"]
 DECIMALS = 10
 UNDEFINED = -1  # SAEBench's mark
+SAE_ID = "custom_sae"  # SAEBench's id of an SAE that is no SAELens release
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What SAEBench's schema asks besides the numbers. `release` and `sae` name the file."""
+    """What SAEBench's schema asks besides the numbers. `release` names the file."""
 
     release: str
     model: str
     dataset: str
-    sae: str = "custom_sae"  # SAEBench's id of an SAE that is no SAELens release
-    dtype: str = "float32"
     sae_cfg: Mapping[str, Any] = field(default_factory=dict)
-    sae_lens_version: str = "unknown"
-    commit: str = "Unknown"  # of SAEBench itself; saelab does not run it
-    eval_id: str = ""  # one per call, shared by its SAEs; empty draws a new one
 
 
 def core_to_saebench(result: Result, labels: Labels) -> dict[str, Any]:
-    """A core result as SAEBench's json value. Two calls differ in the time, and in the id unless
-    `labels` give it.
-    """
+    """A core result as SAEBench's json value. Two calls differ in the time and in the id."""
     metrics = {
         category: {name: _number(result, name) for name in names}
         for category, names in CATEGORIES.items()
@@ -84,14 +78,14 @@ def core_to_saebench(result: Result, labels: Labels) -> dict[str, Any]:
     return {
         "eval_type_id": "core",
         "eval_config": _config(result, labels),
-        "eval_id": labels.eval_id or str(uuid.uuid4()),
+        "eval_id": str(uuid.uuid4()),
         "datetime_epoch_millis": int(time.time() * 1000),
         "eval_result_metrics": metrics,
         "eval_result_details": _details(result),
-        "sae_bench_commit_hash": labels.commit,
-        "sae_lens_id": labels.sae,
+        "sae_bench_commit_hash": "Unknown",  # SAEBench itself did not run
+        "sae_lens_id": SAE_ID,
         "sae_lens_release_id": labels.release,
-        "sae_lens_version": labels.sae_lens_version,
+        "sae_lens_version": "unknown",
         "sae_cfg_dict": plain(labels.sae_cfg),
         "eval_result_unstructured": {},
     }
@@ -99,7 +93,7 @@ def core_to_saebench(result: Result, labels: Labels) -> dict[str, Any]:
 
 def file_name(labels: Labels) -> str:
     """SAEBench's name of the file: `{release}_{id}_eval_results.json`, slashes replaced."""
-    return f"{labels.release}_{labels.sae}_eval_results.json".replace("/", "_")
+    return f"{labels.release}_{SAE_ID}_eval_results.json".replace("/", "_")
 
 
 def export(folder: Path, source: Source | WorldSource, sae: SAE, result: Result) -> None:
@@ -115,14 +109,7 @@ def export(folder: Path, source: Source | WorldSource, sae: SAE, result: Result)
     }
     release = f"saelab_{folder.parent.name}"
     labels = Labels(release, source.model, source.corpus, sae_cfg=config)
-    write_core(folder / "saebench", result, labels)
-
-
-def write_core(folder: Path, result: Result, labels: Labels) -> Path:
-    """Write the file under its SAEBench name into `folder`, atomically; returns its path."""
-    path = Path(folder) / file_name(labels)
-    write_json(path, core_to_saebench(result, labels))
-    return path
+    write_json(folder / "saebench" / file_name(labels), core_to_saebench(result, labels))
 
 
 def _config(result: Result, labels: Labels) -> dict[str, Any]:
@@ -134,7 +121,7 @@ def _config(result: Result, labels: Labels) -> dict[str, Any]:
     per_latent = ("featurewise_density_statistics", "featurewise_weight_based_metrics")
     return {
         "model_name": labels.model,
-        "llm_dtype": labels.dtype,
+        "llm_dtype": "float32",
         "batch_size_prompts": prompts,
         "n_eval_reconstruction_batches": n_batches,
         "n_eval_sparsity_variance_batches": n_batches,

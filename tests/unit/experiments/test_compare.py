@@ -3,7 +3,8 @@ from dataclasses import replace
 import pytest
 
 from saelab.experiments.compare import judge as judging
-from saelab.experiments.compare.judge import merged, row
+from saelab.experiments.compare.judge import row
+from saelab.experiments.compare.summary import merged
 from saelab.experiments.plan import Contrast
 from saelab.types import Score
 

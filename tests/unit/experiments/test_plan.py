@@ -14,7 +14,6 @@ from saelab.experiments.plan import (
     run_from_config,
     run_id,
     run_name,
-    single,
 )
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import CorruptFile, append_line, read_lines
@@ -23,6 +22,10 @@ from saelab.variants import check_spec
 RUN = Run(
     Spec("topk", 256, 8, {"aux": 0.0}), Source(tokens=10_000, batch=100), Optim(lr=2e-3), seed=3
 )
+
+
+def single(run: Run) -> Plan:
+    return Plan(run_name(run), (run,))
 
 
 def test_identity_is_content():

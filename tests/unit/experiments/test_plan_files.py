@@ -6,9 +6,17 @@ from pathlib import Path
 import pytest
 
 from saelab.experiments.load import load_plans
-from saelab.experiments.plan import check_plan, run_id
+from saelab.experiments.plan import check_plan, run_id, run_name
+from saelab.store import read_json
 from saelab.variants import check_spec
 
+NAMES = {
+    "causal_worlds": (
+        *("s1-causal", "s1-causal-x4", "s1b-causal", "s1d-causal", "s1d-causal-x4"),
+        *("s1-nces", "s1b-nces"),
+    ),
+    "price": ("s1-price", "s1b-price"),
+}
 FOLDER = Path(__file__).parents[3] / "plans"
 PLANS = sorted(path for path in FOLDER.glob("*.py") if path.stem != "reference")  # data of others
 
@@ -34,6 +42,28 @@ def test_the_ablation_takes_over_the_reference_rows(monkeypatch):
     assert rates.pop("refinement_alone") == rows.RATES["batch_topk"] and {*rates.values()} == {
         rows.RATES["frontier"]
     }
+
+
+COMMITTED = FOLDER.parent / "docs" / "results"
+MADE_BY = [(plan, file) for file in ("causal_worlds", "price") for plan in NAMES[file]]
+
+
+@pytest.mark.parametrize(("name", "file"), MADE_BY)
+def test_a_committed_table_has_a_plan_with_its_rows_and_rates(name, file):
+    """Rows, seeds, contrasts, learning rates and identities of what docs/results holds."""
+    (plan,) = (plan for plan in load_plans(FOLDER / f"{file}.py") if plan.name == name)
+    table = read_json(COMMITTED / f"{name}.json")
+    # the name of a run ends with the hash of its content
+    assert [run_name(run) for run in plan.runs] == [row["run"] for row in table["rows"]]
+    rates = table["facts"]["learning_rates"]
+    assert plan.facts["learning_rates"] == rates
+    assert {run.spec.name: run.optim.lr for run in plan.runs} == rates
+    assert {run.source.tokens for run in plan.runs} == {table["facts"]["tokens"]}
+    for key in ("world", "headline", "settings", "length"):
+        assert plan.facts[key] == table["facts"][key]
+    assert [(c.metric, c.baseline, c.treatment) for c in plan.contrasts] == [
+        (c["metric"], c["baseline"], c["treatment"]) for c in table["contrasts"]
+    ]
 
 
 def test_the_tables_of_worlds_are_a_plan_each():

@@ -3,23 +3,26 @@
 import pytest
 
 from saelab.experiments.plan import run_id
-from saelab.experiments.tables.rows import Row, parse_row
+from saelab.experiments.tables.rows import at_l0, at_rate, parse_row
 from saelab.experiments.tables.standard import OWN
 from saelab.experiments.tables.table import Table, plan_of
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.variants import settings_of
 
 
 @pytest.mark.parametrize(
     ("text", "row"),
     [
-        ("batch_topk", Row("batch_topk", "batch_topk")),
-        ("causal:rotate=1", Row("causal-rotate_1", "causal", {"rotate": 1.0})),
+        ("batch_topk", Spec("batch_topk")),
+        ("causal:rotate=1", Spec("causal", settings={"rotate": 1.0}, label="causal-rotate_1")),
         (
             "frontier:tilt=0:sorts=0",
-            Row("frontier-tilt_0-sorts_0", "frontier", {"tilt": 0.0, "sorts": 0.0}),
+            Spec("frontier", settings={"tilt": 0.0, "sorts": 0.0}, label="frontier-tilt_0-sorts_0"),
         ),
-        ("null=causal:rotate=1", Row("null", "causal", {"rotate": 1.0})),
-        ("base = batch_topk", Row("base", "batch_topk")),
+        ("null=causal:rotate=1", Spec("causal", settings={"rotate": 1.0}, label="null")),
+        ("base = batch_topk", Spec("batch_topk", label="base")),
+        ("topk=topk", Spec("topk")),  # its own name is no label
+        ("topk+metric", Spec("topk", parts={"metric": {}})),
     ],
 )
 def test_a_row_is_a_variant_with_numbers_and_a_name(text, row):
@@ -66,6 +69,15 @@ def test_a_tables_rows_carry_their_numbers_beside_the_worlds():
     assert run_id(again.runs[0]) == run_id(
         next(run for run in plan.runs if run.spec.name == "null")
     )
+
+
+def test_a_row_says_at_which_l0_and_rate_it_is():
+    spec = at_l0(parse_row("null=causal:rotate=1"), 64)
+    assert (spec.l0, spec.name) == (64, "null-l0_64")
+    run = Run(spec, Source(), Optim(lr=1e-3, warmup=7), seed=2)
+    other = at_rate(run, 2e-3)
+    assert other.optim == Optim(lr=2e-3, warmup=7) and other.spec.name == "null-l0_64-lr0.002"
+    assert run_id(other) == run_id(at_rate(at_rate(run, 5e-3), 2e-3)) != run_id(run)
 
 
 def test_two_rows_of_one_name_are_refused():

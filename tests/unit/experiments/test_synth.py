@@ -11,9 +11,10 @@ from saelab.experiments.compare.judge import means
 from saelab.experiments.compare.summary import sanity
 from saelab.experiments.folders import OtherContent, run_folder
 from saelab.experiments.listen import Silent
+from saelab.experiments.run.execute import execute
 from saelab.experiments.tables import tune
 from saelab.experiments.tables.standard import OWN, SANITY
-from saelab.experiments.tables.table import Table, plan_of, run_table
+from saelab.experiments.tables.table import Table, plan_of
 from saelab.runs import Run, WorldSource
 from saelab.store import CorruptFile, read_json
 from saelab.synth.worlds import WORLDS
@@ -25,6 +26,10 @@ QUICK = {"steps": 40}
 
 def table(*variants: str, world: str = "s1", seeds=(3, 4), **more) -> Table:
     return Table(world, variants or ("batch_topk", "frozen"), seeds, changes=QUICK, **more)
+
+
+def run_table(table: Table, out: Path, jobs: int = 1):
+    return execute(plan_of(table), out, jobs=jobs)
 
 
 def source_of(run: Run) -> WorldSource:
@@ -200,16 +205,16 @@ def test_rates_are_chosen_on_the_head_world(tmp_path, monkeypatch):
     monkeypatch.setattr(
         tune,
         "plan_of",
-        lambda t: (
-            asked.append(t) or real(Table(t.world, t.variants, t.seeds, (), QUICK, 1.0, t.rates))
-        ),
+        lambda t: asked.append(t) or real(Table(t.world, t.variants, t.seeds, (), QUICK)),
     )
     chosen = tune.choose_rates(
         Table("s3c_hard", ("batch_topk",), (20,)), tmp_path / "out", Silent(), 1
     )
-    assert {t.world for t in asked} == {"s3c"} and {t.rates["batch_topk"] for t in asked} == {
-        1e-5,
-        1e-2,
+    assert {t.world for t in asked} == {"s3c"}
+    tried = [read_json(path) for path in (tmp_path / "out-rates").glob("runs/*/run.json")]
+    assert {(run["spec"]["label"], run["optim"]["lr"]) for run in tried} == {
+        ("batch_topk-lr1e-05", 1e-5),
+        ("batch_topk-lr0.01", 1e-2),
     }
     record = read_json(tmp_path / "out-rates" / "learning_rates.json")
     best = max(record["means"], key=lambda name: record["means"][name])

@@ -1,5 +1,4 @@
 import itertools
-import logging
 import math
 from collections import Counter
 from dataclasses import replace
@@ -9,6 +8,7 @@ import torch
 
 from helpers import byte_tokenizer, tiny_corpus, tiny_model
 from saelab.ground.cache import CachedStream, plan_cache, shard_name, write_cache
+from saelab.ground.model import ModelGround
 from saelab.ground.stream import ActivationStream, BrokenModelError, capture_windows
 from saelab.lm.model import HFModel, load_model, wrap
 from saelab.runs import Source
@@ -124,25 +124,26 @@ def test_an_outlier_mask_is_one_bound_for_training_and_evaluation(stream, lm, so
     assert all(
         batch.x.norm(dim=1).max() <= masked.norm_bound for batch, _ in take(masked, Tokens, 5)
     )
-    for hygiene in (masked, masked.source):  # evaluation from the stream, or from its source alone
-        norms = torch.cat([w.flat for w, _ in capture_windows(lm, stream.windows, hygiene)]).norm(
-            dim=1
-        )
-        assert len(norms) == pytest.approx((1 - share) * len(everything), abs=2)
-        assert norms.max() <= masked.norm_bound
+    bound = masked.norm_bound
+    norms = torch.cat(
+        [w.flat for w, _ in capture_windows(lm, stream.windows, norm_bound=bound)]
+    ).norm(dim=1)
+    assert len(norms) == pytest.approx((1 - share) * len(everything), abs=2)
+    assert norms.max() <= bound
 
 
-def test_facts_say_what_was_dropped_and_how_often_the_text_repeats(stream, caplog, lm, source):
+def test_facts_say_what_was_dropped_and_how_often_the_text_repeats(stream, lm, source):
     facts = stream.facts
     assert facts["repeats"]
     assert facts["epochs"] == pytest.approx(100_000 / stream.windows.n_kept, rel=1e-6)
     assert facts["buffer_bytes"] == 31 * 32 * 32 * 4 + 100 * 32 * 4
     assert 0.03 < facts["dropped"]["bos"] < 0.05
     assert facts["dropped"]["norm"] == 0.0
-    with caplog.at_level(logging.INFO, logger="saelab.lm"):
-        ActivationStream(lm, stream.windows, source)
-    assert "tokens left out: bos 3." in caplog.text
-    assert f"the text repeats {100_000 / stream.windows.n_kept:.1f} times" in caplog.text
+    ground = ModelGround(source, lm=lm)
+    ground.live = stream
+    left_out, repeats = ground.remarks
+    assert "tokens left out: bos 3." in left_out and "shuffle buffer 0 MB" in left_out
+    assert f"it repeats, {100_000 / stream.windows.n_kept:.1f} times" in repeats
 
 
 def test_too_little_text_for_one_batch(stream, lm, source):
@@ -179,7 +180,7 @@ def test_nan_activations_name_layer_and_batch(stream, source):
 def cached(tmp_path_factory, stream):
     folder = tmp_path_factory.mktemp("cache")
     plan = plan_cache(stream, folder, 6_000)
-    assert [done for done, _ in write_cache(stream, plan)] == list(range(1, len(plan.blocks) + 1))
+    assert [done for done, _ in write_cache(stream, plan)] == list(range(1, plan.shards + 1))
     return folder, plan
 
 
@@ -196,7 +197,7 @@ def test_the_plan_states_disk_time_and_memory(cached):
 @pytest.mark.parametrize("kind", [Tokens, Windows])
 def test_a_cache_gives_the_live_streams_batches(cached, stream, source, lm, kind):
     folder, plan = cached
-    disk = CachedStream(folder, source)
+    disk = CachedStream(folder, source, lm)
     assert (disk.hook, disk.d_in, disk.stats.scale) == (stream.hook, 32, stream.stats.scale)
     for (live, after), (stored, then) in zip(
         take(stream, kind, 60), take(disk, kind, 60), strict=True
@@ -205,7 +206,7 @@ def test_a_cache_gives_the_live_streams_batches(cached, stream, source, lm, kind
         assert torch.equal(live.x, stored.x)
     middle = take(stream, kind, 25)[-1][1]
     assert torch.equal(take(disk, kind, 1, middle)[0][0].x, take(stream, kind, 1, middle)[0][0].x)
-    with pytest.raises(ValueError, match=rf"ends after {len(plan.blocks)} shards"):
+    with pytest.raises(ValueError, match=rf"ends after {plan.shards} shards"):
         take(disk, kind, 200)
 
 
@@ -216,43 +217,43 @@ def test_interrupted_caching_keeps_finished_shards(tmp_path, stream, cached):
     writing.close()
     first = (tmp_path / shard_name(0, 0)).stat().st_mtime_ns
     assert len(list(tmp_path.glob("block-*"))) == 2
-    assert list(write_cache(stream, plan))[-1] == (len(plan.blocks), len(plan.blocks))
+    assert list(write_cache(stream, plan))[-1] == (plan.shards, plan.shards)
     assert (tmp_path / shard_name(0, 0)).stat().st_mtime_ns == first
 
 
-def test_a_damaged_shard_is_named(tmp_path, stream, source, cached):
+def test_a_damaged_shard_is_named(tmp_path, stream, source, cached, lm):
     plan = replace(cached[1], folder=tmp_path)
     list(write_cache(stream, plan))
     shard = tmp_path / shard_name(0, 1)
     data = shard.read_bytes()
     shard.write_bytes(data[:-100])
     with pytest.raises(CorruptFile, match=r"block-000-00001\.safetensors is truncated or altered"):
-        take(CachedStream(tmp_path, source), Tokens, 60)
+        take(CachedStream(tmp_path, source, lm), Tokens, 60)
     shard.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(CorruptFile, match=r"block-000-00001"):
-        take(CachedStream(tmp_path, source), Tokens, 60)
+        take(CachedStream(tmp_path, source, lm), Tokens, 60)
     shard.unlink()
     assert list(write_cache(stream, plan))
     assert shard.read_bytes() == data
-    take(CachedStream(tmp_path, source), Tokens, 60)
+    take(CachedStream(tmp_path, source, lm), Tokens, 60)
 
 
 def test_a_cache_of_something_else_is_refused(tmp_path, cached, stream, source, lm):
     folder, plan = cached
     with pytest.raises(ValueError, match="of seed 0, not 1"):
-        CachedStream(folder, replace(source, seed=1))
+        CachedStream(folder, replace(source, seed=1), lm)
     with pytest.raises(
         ValueError, match=r"of hook 'blocks\.1\.hook_resid_post', not 'blocks\.2\.hook_resid_post'"
     ):
         CachedStream(folder, source, lm.at("layers.2"))
     with pytest.raises(ValueError, match=r"of corpus .* not "):
         CachedStream(
-            folder, replace(source, corpus=str(tiny_corpus(tmp_path / "b.txt", documents=50)))
+            folder, replace(source, corpus=str(tiny_corpus(tmp_path / "b.txt", documents=50))), lm
         )
     with pytest.raises(ValueError, match="of hook"):
         list(write_cache(ActivationStream(lm.at("layers.2"), stream.windows, source), plan))
     with pytest.raises(FileNotFoundError):
-        CachedStream(tmp_path / "none", source)
+        CachedStream(tmp_path / "none", source, lm)
     with pytest.raises(ValueError, match="50 tokens are fewer than one batch of 100"):
         plan_cache(stream, folder, 50)
 

@@ -127,7 +127,7 @@ def test_pairs_need_two_documents_and_two_stretches_of_one(stream):
 
 def test_a_cache_gives_the_live_streams_windows_and_pairs(stream, tmp_path):
     list(write_cache(stream, plan_cache(stream, tmp_path, 2_000)))
-    disk = CachedStream(tmp_path, stream.source)
+    disk = CachedStream(tmp_path, stream.source, stream.lm)
     live = views(stream, Tokens, 18, (Windows, Pairs))
     for one, other in zip(live, views(disk, Tokens, 18, (Windows, Pairs)), strict=True):
         assert all(same(one.sides[kind], other.sides[kind]) for kind in (Windows, Pairs))

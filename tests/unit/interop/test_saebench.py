@@ -6,7 +6,12 @@ import torch
 
 from saelab.evals.core.data import prepare
 from saelab.evals.core.measure import measure
-from saelab.interop.saebench import Labels, core_to_saebench, file_name, write_core
+from saelab.evals.result import Result
+from saelab.interop.saebench import Labels, core_to_saebench, export, file_name
+from saelab.runs import Source
+from saelab.sae.activations import TopK
+from saelab.sae.module import SAE
+from saelab.types import Hook
 from toy_lm import ToyLM, held, random_dictionary, windows, zero
 
 LABELS = Labels(release="lab/batch_topk", model="toy", dataset="stdlib", sae_cfg={"d_in": 6})
@@ -100,6 +105,19 @@ def test_undefined_is_minus_one_here_and_null_in_our_own_json(results):
 
 
 def test_file(results, tmp_path):
-    path = write_core(tmp_path, results[0], LABELS)
-    assert path.name == file_name(LABELS) == "lab_batch_topk_custom_sae_eval_results.json"
-    assert json.loads(path.read_text())["eval_type_id"] == "core"
+    assert file_name(LABELS) == "lab_batch_topk_custom_sae_eval_results.json"
+    folder, source = tmp_path / "topk-s0" / "eval", Source(model="toy", corpus="text")
+    sae = SAE(6, 16, TopK(2), hook=Hook(1))
+    export(folder, source, sae, Result({}))  # another evaluation's: no place in the format
+    assert not folder.exists()
+    export(folder, source, sae, results[0])
+    (path,) = (folder / "saebench").iterdir()
+    assert path.name == "saelab_topk-s0_custom_sae_eval_results.json"
+    value = json.loads(path.read_text())
+    assert value["eval_type_id"] == "core" and value["eval_config"]["dataset"] == "text"
+    assert value["sae_cfg_dict"] == {
+        "d_in": 6,
+        "d_sae": 16,
+        "hook_name": "blocks.1.hook_resid_post",
+        "architecture": "topk",
+    }

@@ -98,7 +98,7 @@ def test_coefficient_is_that_of_the_steered_term():
 def test_steered_is_the_coefficient_times_the_penalty_of_that_step():
     steered = Steered(4, initial=0.05)
     term = Term("sparsity", lambda s: s.z.sum(), steered=steered)
-    assert term.value(step_with(4)).item() == pytest.approx(0.05 * 4 * N)
+    assert term.value(step_with(4))[0].item() == pytest.approx(0.05 * 4 * N)
     assert steered.log_coefficient.requires_grad is False
 
 

@@ -30,20 +30,30 @@ def row(
     """One run's line of the summary. A score without a value stays null, with its reason beside
     it.
     """
-    l0 = scores.get("l0")
-    metrics = {}
-    for name, score in scores.items():
-        metrics[name] = {"value": score.value, "low": score.low, "high": score.high}
-        if score.reason:
-            metrics[name]["reason"] = score.reason
     return {
         "variant": variant,
         "seed": seed,
-        "l0": None if l0 is None else l0.value,
+        "l0": scores["l0"].value if "l0" in scores else None,
         "healthy": healthy,
-        "metrics": metrics,
+        "metrics": {
+            name: _interval(score) | _reason(score.reason) for name, score in scores.items()
+        },
         "run": run,
     }
+
+
+def value_of(row: Mapping[str, Any], metric: str) -> float | None:
+    """The value of a metric in a row, or in a mean of rows; None where there is none."""
+    return row["metrics"].get(metric, {}).get("value")
+
+
+def _interval(score: Score) -> dict[str, Any]:
+    return {"value": score.value, "low": score.low, "high": score.high}
+
+
+def _reason(reason: str) -> dict[str, str]:
+    """Why there is no value, or no verdict; no word where there is one."""
+    return {"reason": reason} if reason else {}
 
 
 def judge(contrasts: Sequence[Contrast], rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -77,39 +87,35 @@ class _Compared:
 
 
 def _compared(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> _Compared:
-    baseline = {r["seed"]: r for r in rows if r["variant"] == contrast.baseline}
-    treatment = {r["seed"]: r for r in rows if r["variant"] == contrast.treatment}
+    baseline = {row["seed"]: row for row in rows if row["variant"] == contrast.baseline}
+    treatment = {row["seed"]: row for row in rows if row["variant"] == contrast.treatment}
     pairs = [(treatment[seed], baseline[seed]) for seed in sorted(set(baseline) & set(treatment))]
     obstacle = _obstacle(contrast, pairs)
     if obstacle:
         return _Compared(contrast, Score(None), obstacle=obstacle)
-    values = [
-        [r["metrics"][contrast.metric]["value"] for r in arm] for arm in zip(*pairs, strict=True)
-    ]
-    difference = paired_difference(values[0], values[1])
+    values = [[row["metrics"][contrast.metric]["value"] for row in pair] for pair in pairs]
+    difference = paired_difference([pair[0] for pair in values], [pair[1] for pair in values])
     if len(pairs) < 2:
         return _Compared(contrast, difference)
-    gaps = [t - b for t, b in zip(*values, strict=True)]
+    gaps = [pair[0] - pair[1] for pair in values]
     return _Compared(contrast, difference, paired_p(gaps), minimum_detectable_difference(gaps))
 
 
 def _entry(compared: _Compared, p: float | None, tested: int) -> dict[str, Any]:
     """One contrast as the summary has it; `p` is corrected over the `tested` ones."""
-    contrast, difference = compared.contrast, compared.difference
+    contrast = compared.contrast
     verdict, reason = _verdict(compared, p, tested)
-    entry: dict[str, Any] = {
+    return {
         "metric": contrast.metric,
         "baseline": contrast.baseline,
         "treatment": contrast.treatment,
-        "value": difference.value,
-        "low": difference.low,
-        "high": difference.high,
-        "n": difference.n,
+        **_interval(compared.difference),
+        "n": compared.difference.n,
         "p": p,
         "detectable": compared.detectable,
         "verdict": verdict,
+        **_reason(reason),
     }
-    return entry | ({"reason": reason} if reason else {})
 
 
 def _verdict(compared: _Compared, p: float | None, tested: int) -> tuple[str, str]:
@@ -139,33 +145,25 @@ def means(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
     A metric that is undefined for one of the seeds has no mean; the reason says for which.
     """
-    together = []
+    table = []
     for variant in dict.fromkeys(row["variant"] for row in rows):
-        own = [row for row in rows if row["variant"] == variant and row["healthy"]]
-        metrics = {
-            name: _mean(name, own) for name in dict.fromkeys(m for r in own for m in r["metrics"])
-        }
-        together.append({"variant": variant, "n": len(own), "metrics": metrics})
-    return together
+        seeds = [row for row in rows if row["variant"] == variant and row["healthy"]]
+        names = dict.fromkeys(name for row in seeds for name in row["metrics"])
+        metrics = {name: _mean(name, seeds) for name in names}
+        table.append({"variant": variant, "n": len(seeds), "metrics": metrics})
+    return table
 
 
 def _mean(name: str, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    found = [(row["seed"], row["metrics"].get(name, {})) for row in rows]
-    missing = [
-        (seed, entry.get("reason", "not measured"))
-        for seed, entry in found
-        if entry.get("value") is None
-    ]
+    missing = [row for row in rows if value_of(row, name) is None]
     if missing:
-        score = Score(
-            None,
-            n=len(found) - len(missing),
-            reason=f"undefined for seed {missing[0][0]}: {missing[0][1]}",
-        )
+        seed = missing[0]["seed"]
+        reason = missing[0]["metrics"].get(name, {}).get("reason", "not measured")
+        n = len(rows) - len(missing)
+        score = Score(None, n=n, reason=f"undefined for seed {seed}: {reason}")
     else:
-        score = mean_score([entry["value"] for _, entry in found])
-    entry = {"value": score.value, "low": score.low, "high": score.high, "n": score.n}
-    return entry | ({"reason": score.reason} if score.reason else {})
+        score = mean_score([row["metrics"][name]["value"] for row in rows])
+    return {**_interval(score), "n": score.n, **_reason(score.reason)}
 
 
 def _obstacle(
@@ -174,37 +172,17 @@ def _obstacle(
     """Why the two arms cannot be compared; empty when they can."""
     if not pairs:
         return f"{contrast.treatment} and {contrast.baseline} have no seed in common"
-    unhealthy = [r["run"] for pair in pairs for r in pair if not r["healthy"]]
+    rows = [row for pair in pairs for row in pair]
+    unhealthy = [row["run"] for row in rows if not row["healthy"]]
     if unhealthy:
         return f"unhealthy: {', '.join(unhealthy)}"
-    unmeasured = [
-        r["run"]
-        for pair in pairs
-        for r in pair
-        if r["metrics"].get(contrast.metric, {}).get("value") is None
-    ]
+    unmeasured = [row["run"] for row in rows if value_of(row, contrast.metric) is None]
     if unmeasured:
         return f"{contrast.metric} is undefined or not measured for {', '.join(unmeasured)}"
-    if any(r["l0"] is None for pair in pairs for r in pair):
+    if any(row["l0"] is None for row in rows):
         return "L0 was not measured"
-    of_treatment, of_baseline = (fmean(r["l0"] for r in arm) for arm in zip(*pairs, strict=True))
-    if abs(of_treatment - of_baseline) > MAX_L0_GAP * of_baseline:
-        return (
-            f"mean L0 {of_treatment:.2f} against {of_baseline:.2f} differs by over {MAX_L0_GAP:.0%}"
-        )
+    treatment = fmean(pair[0]["l0"] for pair in pairs)
+    baseline = fmean(pair[1]["l0"] for pair in pairs)
+    if abs(treatment - baseline) > MAX_L0_GAP * baseline:
+        return f"mean L0 {treatment:.2f} against {baseline:.2f} differs by over {MAX_L0_GAP:.0%}"
     return ""
-
-
-def merged(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Facts of several runs as one record: a value they share stays itself, differing ones become a
-    list.
-    """
-    names = dict.fromkeys(name for fact in facts for name in fact)
-    together: dict[str, Any] = {}
-    for name in names:
-        values: list[Any] = []
-        for fact in facts:
-            if name in fact and fact[name] not in values:
-                values.append(fact[name])
-        together[name] = values[0] if len(values) == 1 else values
-    return together

@@ -9,13 +9,14 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from saelab.experiments.compare.judge import judge, means, merged, row
+from saelab.experiments.compare.judge import judge, means, row, value_of
 from saelab.experiments.evaluate.score import read_scores, with_scores
 from saelab.experiments.folders import run_folder
 from saelab.experiments.plan import Contrast, Expectation, Plan
 from saelab.store import read_json, write_json
 from saelab.train import Health, UnhealthyRun
 
+COST = ("seconds", "peak_rss_mb", "versions")  # facts of the work that made a summary
 PACKAGES = ("saelab", "torch", "transformers", "tokenizers", "safetensors", "numpy")
 
 
@@ -63,31 +64,39 @@ def summarise(plan: Plan, out: Path, *, seconds: float | None) -> Summary:
             row(folder.name, run.spec.name, run.seed, healthy=health.healthy, scores=scores)
         )
         facts.append(folder.meta().get("facts", {}))
-    asked = [c for c in plan.contrasts if not c.where_defined or _defined(c, rows)]
-    contrasts = judge(asked, rows)
-    together = means(rows)
     record = {
         **merged(facts),
         "tokens": merged([{"tokens": run.source.tokens} for run in plan.runs])["tokens"],
         "seeds": sorted({run.seed for run in plan.runs}),
         "learning_rates": _rates(plan),
-        "seconds": None if seconds is None else round(seconds, 1),
-        "peak_rss_mb": round(peak_rss() / 1e6),
-        "versions": versions(),
+        **cost(seconds),
         "warnings": [
             f"{name}: {text}" for name, health in healths.items() for text in health.warnings
         ],
     }
     if plan.facts:
-        record |= {**plan.facts, "sanity": sanity(plan.sanity, together)}
+        record |= {**plan.facts, "sanity": sanity(plan.sanity, means(rows))}
     if seconds is None and (Path(out) / "summary.json").exists():
         before = read_json(Path(out) / "summary.json").get("facts", {})
-        record |= {
-            name: before[name] for name in ("seconds", "peak_rss_mb", "versions") if name in before
-        }
-    return write_summary(
-        Summary(Path(out), tuple(rows), tuple(contrasts), tuple(together), record, healths)
-    )
+        record |= {name: value for name, value in before.items() if name in COST}
+    asked = [c for c in plan.contrasts if not c.where_defined or _defined(c, rows)]
+    return write_summary(Path(out), rows, record, healths, asked)
+
+
+def write_summary(
+    folder: Path,
+    rows: Sequence[dict[str, Any]],
+    facts: dict[str, Any],
+    health: Mapping[str, Health],
+    contrasts: Sequence[Contrast] = (),
+) -> Summary:
+    """Make a table of the rows of some runs, whatever they were trained on: judge `contrasts`, take
+    means over seeds, and write `<folder>/summary.json`.
+    """
+    verdicts, averages = judge(contrasts, rows), means(rows)
+    record = {"rows": list(rows), "contrasts": verdicts, "means": averages, "facts": facts}
+    write_json(folder / "summary.json", record)
+    return Summary(folder, tuple(rows), tuple(verdicts), tuple(averages), facts, health)
 
 
 def _rates(plan: Plan) -> str:
@@ -100,14 +109,8 @@ def _rates(plan: Plan) -> str:
 
 def _defined(contrast: Contrast, rows: Sequence[Mapping[str, Any]]) -> bool:
     """Whether both arms have the metric at all."""
-    return all(
-        any(
-            row["metrics"].get(contrast.metric, {}).get("value") is not None
-            for row in rows
-            if row["variant"] == arm
-        )
-        for arm in (contrast.baseline, contrast.treatment)
-    )
+    having = {row["variant"] for row in rows if value_of(row, contrast.metric) is not None}
+    return {contrast.baseline, contrast.treatment} <= having
 
 
 def sanity(
@@ -116,39 +119,44 @@ def sanity(
     """Each expectation with the mean that was measured; `ok` null where its row was not run or is
     undefined.
     """
-    measured = {row["variant"]: row["metrics"] for row in means}
+    measured = {mean["variant"]: mean for mean in means}
     rows = []
     for wanted in expected:
-        value = measured.get(wanted.variant, {}).get(wanted.metric, {}).get("value")
+        mean = measured.get(wanted.variant)
+        value = None if mean is None else value_of(mean, wanted.metric)
         ok = None if value is None else wanted.low <= value <= wanted.high
         rows.append({**asdict(wanted), "value": value, "ok": ok})
     return rows
 
 
-def write_summary(summary: Summary) -> Summary:
-    """Write `summary.json` into its folder and return the summary."""
-    record = {
-        "rows": list(summary.rows),
-        "contrasts": list(summary.contrasts),
-        "means": list(summary.means),
-    }
-    record |= {"facts": summary.facts}
-    write_json(summary.folder / "summary.json", record)
-    return summary
+def merged(facts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Facts of several runs as one record: a value they share stays itself, differing ones become a
+    list.
+    """
+    record: dict[str, Any] = {}
+    for name in dict.fromkeys(name for fact in facts for name in fact):
+        values: list[Any] = []
+        for fact in facts:
+            if name in fact and fact[name] not in values:
+                values.append(fact[name])
+        record[name] = values[0] if len(values) == 1 else values
+    return record
 
 
-def peak_rss() -> int:
-    """Largest resident memory of this process so far, bytes."""
+def cost(seconds: float | None) -> dict[str, Any]:
+    """What a summary says of the work that made it: time, memory, and versions of packages."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
+    megabytes = round(peak * (1 if sys.platform == "darwin" else 1_024) / 1e6)
+    passed = None if seconds is None else round(seconds, 1)
+    return dict(zip(COST, (passed, megabytes, versions()), strict=True))
 
 
 def versions() -> dict[str, str]:
     """Python and the packages that results depend on; a package that is not there is left out."""
-    found = {"python": platform.python_version()}
+    numbers = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            numbers[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return numbers

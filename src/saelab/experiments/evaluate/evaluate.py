@@ -10,8 +10,8 @@ from time import monotonic
 from typing import Any
 
 from saelab.evals import check_evals, standard_evals
-from saelab.experiments.compare.judge import means, row
-from saelab.experiments.compare.summary import Summary, peak_rss, versions, write_summary
+from saelab.experiments.compare.judge import row
+from saelab.experiments.compare.summary import Summary, cost, write_summary
 from saelab.experiments.evaluate.score import Export, evaluate_into, prepare_bench, with_scores
 from saelab.experiments.folders import RunFolder, stored_run
 from saelab.experiments.listen import Listener, Silent
@@ -36,7 +36,6 @@ class Target:
 
     @property
     def name(self) -> str:
-        """What the summary calls the SAE."""
         return self.folder.resolve().name
 
 
@@ -63,10 +62,14 @@ def evaluate(
     started, listener = monotonic(), listener or Silent()
     target = locate(Path(folder), None if out is None else Path(out))
     sae = load(target.sae)
-    own = target.run.source if target.run else None
     source = source or _trained_on(target)
+    if source is None:
+        raise ValueError(
+            f"{target.sae / 'sae.json'} does not say on which model and text it was trained; give "
+            "--model, --corpus and --hook"
+        )
     # another text's numbers must not replace those of the run's plan
-    if own not in (None, source) and out is None:
+    if target.run is not None and target.run.source != source and out is None:
         target = locate(Path(folder), target.home / f"eval-{content_id(asdict(source), 8)}")
     kind_of(source).check(source)
     width = kind_of(source).width(source)
@@ -90,25 +93,16 @@ def evaluate(
         )
     health = with_scores(_trained_health(target), scores)
     write_json(target.folder / "health.json", asdict(health))
-    facts = ground.about | {
-        "seeds": [seed],
-        "seconds": round(monotonic() - started, 1),
-        "peak_rss_mb": round(peak_rss() / 1e6),
-        "versions": versions(),
-    }
-    rows = (row(target.name, variant, seed, healthy=health.healthy, scores=scores),)
-    return write_summary(
-        Summary(target.home, rows, (), tuple(means(rows)), facts, {target.name: health})
-    )
+    facts = ground.about | {"seeds": [seed], **cost(monotonic() - started)}
+    rows = [row(target.name, variant, seed, healthy=health.healthy, scores=scores)]
+    return write_summary(target.home, rows, facts, {target.name: health})
 
 
 def source_of(folder: Path, changes: Mapping[str, Any]) -> Source:
     """What the SAE in `folder` was trained on, with `changes`; saelab's defaults where it is not
     known. Raises `ValueError` for an SAE of a world, which has no model and text to change.
     """
-    target = locate(folder, None)
-    recorded = target.run is not None or _recorded(target) is not None
-    source = _trained_on(target) if recorded else Source()
+    source = _trained_on(locate(folder, None)) or Source()
     if isinstance(source, WorldSource):
         raise ValueError(
             f"{folder} was trained on the world {source.world!r}, which has no "
@@ -131,16 +125,8 @@ def locate(folder: Path, out: Path | None) -> Target:
     elif (folder / "sae" / "sae.json").exists():
         sae, parent = folder / "sae", folder
     else:
-        runs = sorted(
-            path.name
-            for path in (folder / "runs").glob("*")
-            if (path / "sae" / "sae.json").exists()
-        )
-        hint = (
-            f"; it is an output folder, give one of its runs: {folder / 'runs' / runs[0]}"
-            if runs
-            else ""
-        )
+        runs = sorted(path.parents[1] for path in folder.glob("runs/*/sae/sae.json"))
+        hint = f"; it is an output folder, give one of its runs: {runs[0]}" if runs else ""
         raise FileNotFoundError(f"{folder} holds no SAE (no sae.json){hint}")
     run = stored_run(parent) if (parent / "run.json").exists() else None
     if run is not None and out is None:
@@ -149,18 +135,14 @@ def locate(folder: Path, out: Path | None) -> Target:
     return Target(sae, run, home / "runs" / (parent if run else sae).resolve().name, home)
 
 
-def _trained_on(target: Target) -> Source | WorldSource:
-    """What the SAE was trained on: its run's source, else the one recorded beside it."""
+def _trained_on(target: Target) -> Source | WorldSource | None:
+    """What the SAE was trained on: its run's source, else the one recorded beside it, if any."""
     if target.run is not None:
         return target.run.source
-    path, config = target.sae / "sae.json", _recorded(target)
-    if config is None:
-        raise ValueError(
-            f"{path} does not say on which model and text it was trained; give --model, --corpus "
-            "and --hook"
-        )
+    path = target.sae / "sae.json"
+    config = read_json(path).get("meta", {}).get("run")
     try:
-        return run_from_config(config).source
+        return None if config is None else run_from_config(config).source
     except (KeyError, TypeError) as error:
         raise CorruptFile(
             f"{path}: the run recorded in it is damaged ({error!r}); give --model, --corpus and "
@@ -168,12 +150,9 @@ def _trained_on(target: Target) -> Source | WorldSource:
         ) from error
 
 
-def _recorded(target: Target) -> dict[str, Any] | None:
-    return read_json(target.sae / "sae.json").get("meta", {}).get("run")
-
-
 def _trained_health(target: Target) -> Health:
     """The training's own verdict; an SAE without one has passed no gate and failed none."""
-    if target.run is None or not RunFolder(target.sae.parent, target.run).trained:
+    if target.run is None:
         return Health(True, (), ())
-    return RunFolder(target.sae.parent, target.run).health()
+    folder = RunFolder(target.sae.parent, target.run)
+    return folder.health() if folder.trained else Health(True, (), ())

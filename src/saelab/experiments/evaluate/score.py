@@ -60,16 +60,15 @@ def read_scores(folder: Path, evals: Sequence[str]) -> dict[str, Score]:
     scores: dict[str, Score] = {}
     for name in evals:
         path = folder / "eval" / f"{name}.json"
-        if path.exists():
-            try:
-                scores |= {
-                    key: Score(**{name: score[name] for name in SCORE})
-                    for key, score in read_json(path)["scores"].items()
-                }
-            except (KeyError, TypeError, AttributeError) as error:
-                raise CorruptFile(
-                    f"{path} holds no scores ({error!r}); remove it and run again"
-                ) from error
+        if not path.exists():
+            continue
+        try:
+            for key, score in read_json(path)["scores"].items():
+                scores[key] = Score(**{name: score[name] for name in SCORE})
+        except (KeyError, TypeError, AttributeError) as error:
+            raise CorruptFile(
+                f"{path} holds no scores ({error!r}); remove it and run again"
+            ) from error
     return scores
 
 
@@ -85,6 +84,6 @@ def read_tables(folder: Path, evals: Sequence[str]) -> list[Table]:
 def with_scores(health: Health, scores: Mapping[str, Score]) -> Health:
     """The training's verdict, made stricter by what held-out text says."""
     named = [problem.split(":")[0] for problem in health.problems]
-    found = [text for text in score_problems(scores) if text.split(":")[0] not in named]
-    problems = (*health.problems, *found)
+    more = [text for text in score_problems(scores) if text.split(":")[0] not in named]
+    problems = (*health.problems, *more)
     return Health(not problems, problems, health.warnings)

@@ -23,7 +23,7 @@ def check_reuse(folder: Path) -> None:
 
 
 def adopt(
-    runs: Sequence[Run], out: Path, folder: Path, listener: Listener, *, weights_hash: str | None
+    runs: Sequence[Run], out: Path, folder: Path, listener: Listener, weights_hash: str | None
 ) -> None:
     """Copy those of `runs` that are finished in `folder` into `out`, with their logs and
     evaluations.
@@ -31,14 +31,14 @@ def adopt(
     A run is found by its content id, whatever its row is called. One that was trained on other
     weights of the model (`weights_hash`; None: a world) is left alone, and said.
     """
-    found = {
+    by_id = {
         path.name.rsplit("-", 1)[-1]: path
         for path in sorted(Path(folder).glob("runs/*"))
         if path.is_dir()
     }
     taken = []
     for run in runs:
-        source = _finished(run, found.get(run_id(run)[:8]))
+        source = _finished(run, by_id.get(run_id(run)[:8]))
         if source is None:
             continue
         other = source.meta().get("facts", {}).get("weights_hash")
@@ -72,10 +72,7 @@ def _copy(source: RunFolder, target: RunFolder) -> None:
     """SAE, evaluations and log first; the health record, which says that a run is trained, last."""
     with atomic_folder(target.sae) as temporary:
         shutil.copytree(source.sae, temporary, dirs_exist_ok=True)
-    for path in [
-        *sorted(source.path.glob("eval/**/*")),
-        source.metrics,
-        source.path / "health.json",
-    ]:
+    results = sorted(source.path.glob("eval/**/*"))
+    for path in (*results, source.metrics, source.path / "health.json"):
         if path.is_file():
             write_bytes(target.path / path.relative_to(source.path), path.read_bytes())

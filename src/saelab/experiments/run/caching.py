@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 NOTE_SECONDS = 10.0  # between notes of progress
 
 
-def cached(ground: Ground, cache: Path, listener: Listener) -> Ground:
-    """`ground` with its batches from its folder under `cache`; a finished cache is used as it is,
-    the model is not run. A ground whose batches cost nothing is returned as it is.
+def cached(ground: Ground, cache: Path, listener: Listener) -> tuple[Ground, Meet]:
+    """`ground` with its batches from its folder under `cache`, and the way to meet needs from
+    there; a finished cache is used as it is, the model is not run. A ground whose batches cost
+    nothing is returned as it is.
 
     Raises `OSError` (no space) before anything is written, `ValueError` when the folder is of
     another model or text, `CorruptFile` for a truncated shard, `Interrupted` on Ctrl-C: finished
@@ -41,12 +42,14 @@ def cached(ground: Ground, cache: Path, listener: Listener) -> Ground:
     """
     stream = ground.live
     if stream is None:
-        return ground
-    folder, tokens = source_folder(cache, ground.source), _tokens(stream.source)
+        return ground, Need.of
+    folder, source = source_folder(cache, ground.source), stream.source
+    # what training reads, and what finished SAEs are calibrated on; whole batches
+    tokens = (source.steps + math.ceil(CALIBRATION_ROWS / source.batch)) * source.batch
     if not is_cached(stream, folder, tokens):
         _write(stream, folder, tokens, listener)
     listener.note(f"training reads its activations from {folder}")
-    return ground.on_disk(folder)
+    return ground.on_disk(folder), kept(folder)
 
 
 def kept(folder: Path) -> Meet:
@@ -59,9 +62,9 @@ def kept(folder: Path) -> Meet:
         path = folder / "needs" / f"{content_id(need.name)}.safetensors"
         if path.exists():
             return read_tensors(path, source.stats.mean.device)
-        found = need.of(source)
-        write_tensors(path, found, {"need": need.name})
-        return found
+        tensors = need.of(source)
+        write_tensors(path, tensors, {"need": need.name})
+        return tensors
 
     return meet
 
@@ -82,17 +85,10 @@ def check_folder(cache: Path) -> None:
         )
 
 
-def _tokens(source: Source) -> int:
-    """Activations that training reads: its steps, and what finished SAEs are calibrated on; whole
-    batches.
-    """
-    return (source.steps + math.ceil(CALIBRATION_ROWS / source.batch)) * source.batch
-
-
 def _write(stream: ActivationStream, folder: Path, tokens: int, listener: Listener) -> None:
     plan = plan_cache(stream, folder, tokens)
     listener.note(f"caching {plan}")
-    done, total = 0, len(plan.blocks)
+    done, total = 0, plan.shards
     shown = time.monotonic()
     try:
         for done, total in write_cache(stream, plan):

@@ -77,16 +77,16 @@ def groups(runs: Sequence[Run], pending: Sequence[Run], out: Path) -> list[tuple
     A checkpoint may hold runs of `runs` that are done already (killed while results were written):
     they train along.
     """
-    left, found = list(pending), []
+    left, together = list(pending), []
     by_name = {run_name(run): run for run in runs}
     for path in sorted((Path(out) / "checkpoints").glob("*.safetensors")):
         meta = Checkpoint(path, ())._read_meta()
         members = tuple(by_name[name] for name in meta.get("runs", ()) if name in by_name)
         if members and len(members) == len(meta["runs"]) and any(run in left for run in members):
-            found.append(members)
+            together.append(members)
             left = [run for run in left if run not in members]
     while left:
         members = tuple(run for run in left if run.source == left[0].source)
-        found.append(members)
+        together.append(members)
         left = [run for run in left if run not in members]
-    return found
+    return together

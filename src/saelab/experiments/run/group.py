@@ -20,6 +20,7 @@ from saelab.train import Health, NonFiniteTraining, Training
 from saelab.train.loop import Build, Meet
 from saelab.types import ActivationSource
 
+# between checkpoints, whichever comes first
 CHECKPOINT_SECONDS = 60.0
 CHECKPOINT_STEPS = 2_000
 
@@ -28,49 +29,6 @@ class Interrupted(KeyboardInterrupt):
     """Ctrl-C or SIGTERM arrived; everything up to a checkpoint is saved, and the same call goes on
     from there.
     """
-
-
-def train_group(
-    training: Training,
-    runs: Sequence[Run],
-    out: Path,
-    listener: Listener,
-    *,
-    facts: Mapping[str, Any],
-    every: int | None = None,
-) -> None:
-    """Train `runs` to the end and write their logs, SAEs and health records; go on from a
-    checkpoint if there is one.
-
-    `facts` are recorded beside each SAE. `every`: steps between checkpoints; None: 2,000 steps or a
-    minute, whichever comes first. Raises `Interrupted` after saving, `NonFiniteTraining`,
-    `CorruptFile` for a damaged checkpoint.
-    """
-    folders = [run_folder(out, run) for run in runs]
-    checkpoint = Checkpoint.of(out, runs)
-    before = checkpoint.load(training) if checkpoint.path.exists() else 0.0
-    for folder in folders:
-        folder.truncate_metrics(training.step)
-    if training.step:
-        listener.note(
-            f"going on from {checkpoint.path} at step {training.step:,} of {training.steps:,}"
-        )
-    started = time.monotonic()
-    with stop_requests() as stop:
-        listener.begin(runs, training.step, training.steps)
-        try:
-            _loop(training, folders, checkpoint, listener, stop, before=before, every=every)
-        finally:
-            listener.end()
-    seconds = before + time.monotonic() - started
-    speed = {
-        "seconds": round(seconds, 2),
-        "throughput_tokens_per_s": round(runs[0].source.tokens / max(seconds, 1e-9), 1),
-    }
-    for folder, trained in zip(folders, training.results(), strict=True):
-        save_sae(trained.sae, folder.sae, {"run": folder.run.config, "facts": {**facts, **speed}})
-        folder.write_health(trained.health)
-    checkpoint.remove()
 
 
 def train_together(
@@ -83,14 +41,17 @@ def train_together(
     facts: Mapping[str, Any],
     meet: Meet = Need.of,
 ) -> None:
-    """`train_group`; a run that becomes non-finite is marked and left out, and the others start
-    anew without it.
+    """Train `runs` to the end and write their logs, SAEs and health records; go on from a
+    checkpoint if there is one.
+
+    A run that becomes non-finite is marked and left out, and the others start anew without it.
+    `facts` are recorded beside each SAE. Raises `Interrupted` after saving, `CorruptFile` for a
+    damaged checkpoint.
     """
     while runs:
         try:
-            train_group(
-                Training(runs, source, build=build, meet=meet), runs, out, listener, facts=facts
-            )
+            training = Training(runs, source, build=build, meet=meet)
+            _train(training, [run_folder(out, run) for run in runs], out, listener, facts)
             return
         except NonFiniteTraining as error:
             Checkpoint.of(out, runs).remove()
@@ -104,26 +65,59 @@ def train_together(
             )
 
 
+def _train(
+    training: Training,
+    folders: Sequence[RunFolder],
+    out: Path,
+    listener: Listener,
+    facts: Mapping[str, Any],
+) -> None:
+    runs = [folder.run for folder in folders]
+    checkpoint = Checkpoint.of(out, runs)
+    before = checkpoint.load(training) if checkpoint.path.exists() else 0.0
+    for folder in folders:
+        folder.truncate_metrics(training.step)
+    if training.step:
+        listener.note(
+            f"going on from {checkpoint.path} at step {training.step:,} of {training.steps:,}"
+        )
+    started = time.monotonic()
+    with stop_requests() as stop:
+        listener.begin(runs, training.step, training.steps)
+        try:
+            _loop(training, folders, checkpoint, listener, stop, before)
+        finally:
+            listener.end()
+    seconds = before + time.monotonic() - started
+    speed = {
+        "seconds": round(seconds, 2),
+        "throughput_tokens_per_s": round(runs[0].source.tokens / max(seconds, 1e-9), 1),
+    }
+    for folder, trained in zip(folders, training.results(), strict=True):
+        save_sae(trained.sae, folder.sae, {"run": folder.run.config, "facts": {**facts, **speed}})
+        folder.write_health(trained.health)
+    checkpoint.remove()
+
+
 def _loop(
     training: Training,
     folders: Sequence[RunFolder],
     checkpoint: Checkpoint,
     listener: Listener,
     stop: Sequence[int],
-    *,
     before: float,
-    every: int | None,
 ) -> None:
-    """Steps, logs and checkpoints until the end or until `stop` holds a signal."""
+    """Steps, logs and checkpoints until the end or until `stop` holds a signal; `before`: seconds
+    of earlier starts.
+    """
     started = saved = time.monotonic()
     for progress in training:
         for record in progress.records:
-            append_line(
-                folders[record.run].metrics, {k: v for k, v in asdict(record).items() if k != "run"}
-            )
+            line = {key: value for key, value in asdict(record).items() if key != "run"}
+            append_line(folders[record.run].metrics, line)
         listener.advance(progress)
         now = time.monotonic()
-        due = now - saved >= CHECKPOINT_SECONDS or progress.step % (every or CHECKPOINT_STEPS) == 0
+        due = now - saved >= CHECKPOINT_SECONDS or progress.step % CHECKPOINT_STEPS == 0
         if stop or (due and progress.step < training.steps):
             checkpoint.save(training, before + now - started)
             saved = time.monotonic()

@@ -2,8 +2,6 @@
 numbers.
 """
 
-import errno
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +9,7 @@ from saelab.evals import check_evals
 from saelab.experiments.plan import Plan, check_plan
 from saelab.ground.ground import kind_of
 from saelab.runs import Run, Source, WorldSource
-from saelab.store import canonical_json
+from saelab.store import canonical_json, check_disk
 from saelab.synth.world import World
 from saelab.synth.worlds import build_world
 from saelab.variants import VARIANTS, build, check_spec
@@ -28,7 +26,7 @@ def preflight(plan: Plan, *, own_build: bool) -> None:
     for run in plan.runs:
         if not own_build or run.spec.variant in VARIANTS:
             check_spec(run.spec)
-    for source in {_ground(run): run.source for run in plan.runs}.values():
+    for source in {_alike(run): run.source for run in plan.runs}.values():
         kind_of(source).check(source)
         check_evals(plan.evals, source)
     if not own_build:
@@ -37,16 +35,16 @@ def preflight(plan: Plan, *, own_build: bool) -> None:
 
 def sources(runs: Sequence[Run]) -> list[Source | WorldSource]:
     """The different sources of `runs`, in order of appearance."""
-    together: list[Source | WorldSource] = []
+    different: list[Source | WorldSource] = []
     for run in runs:
-        together += [] if run.source in together else [run.source]
-    return together
+        different += [] if run.source in different else [run.source]
+    return different
 
 
-def _ground(run: Run) -> str:
-    """What sources have in common that can be checked together: seeds of a world are alike."""
-    config = dict(run.config["source"])
-    return canonical_json({key: value for key, value in config.items() if key != "seed"})
+def _alike(run: Run) -> str:
+    """What sources that can be checked together have in common: all but the seed."""
+    source = run.config["source"]
+    return canonical_json({key: value for key, value in source.items() if key != "seed"})
 
 
 def _check_batches(plan: Plan) -> None:
@@ -55,16 +53,16 @@ def _check_batches(plan: Plan) -> None:
     """
     worlds: dict[str, World] = {}  # large ones take seconds to build; rows and seeds share them
     # the seeds of a row ask for the same
-    for run in {(run.spec.name, _ground(run)): run for run in plan.runs}.values():
+    for run in {(run.spec.name, _alike(run)): run for run in plan.runs}.values():
         if not isinstance(run.source, WorldSource):  # a language model's stream has everything
             continue
-        shared = _ground(run)
-        if shared not in worlds:
-            worlds[shared] = build_world(run.source)
-        build(run.spec, 1, run.seed).check_source(run.spec.name, worlds[shared])
+        source = _alike(run)
+        if source not in worlds:
+            worlds[source] = build_world(run.source)
+        build(run.spec, 1, run.seed).check_source(run.spec.name, worlds[source])
 
 
-def check_disk(runs: Sequence[Run], d_in: int, out: Path) -> None:
+def check_results(runs: Sequence[Run], d_in: int, out: Path) -> None:
     """Raise `OSError` when the results and a checkpoint of `runs`, training together, do not fit on
     the disk.
 
@@ -72,10 +70,4 @@ def check_disk(runs: Sequence[Run], d_in: int, out: Path) -> None:
     written beside the old one.
     """
     weights = sum(2 * d_in * run.spec.n_latents * 4 for run in runs)
-    needed, folder = weights * (1 + 2 * 3), Path(out)
-    while not folder.exists():
-        folder = folder.parent
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        text = f"results and checkpoints need {needed / 1e6:,.1f} MB, {free / 1e6:,.1f} MB are free"
-        raise OSError(errno.ENOSPC, text, str(out))
+    check_disk(out, "results and checkpoints need", weights * (1 + 2 * 3))

@@ -9,10 +9,10 @@ from saelab.experiments.evaluate.score import Export, evaluate_into, prepare_ben
 from saelab.experiments.folders import run_folder
 from saelab.experiments.listen import Listener
 from saelab.experiments.run.adopt import adopt
-from saelab.experiments.run.caching import cached, kept, source_folder
+from saelab.experiments.run.caching import cached
 from saelab.experiments.run.checkpoint import Checkpoint, groups
 from saelab.experiments.run.group import train_together
-from saelab.experiments.run.preflight import check_disk
+from saelab.experiments.run.preflight import check_results
 from saelab.ground.ground import Ground, kind_of, open_ground
 from saelab.runs import Run, Source, WorldSource
 from saelab.terms.base import Need
@@ -37,7 +37,6 @@ class Task:
 
     @property
     def source(self) -> Source | WorldSource:
-        """What the runs read."""
         return self.runs[0].source
 
 
@@ -46,8 +45,7 @@ def carry_out(task: Task, listener: Listener) -> None:
     with limited(kind_of(task.source).threads):
         started, ground = time.monotonic(), open_ground(task.source)
         if task.reuse is not None:
-            untrained = _untrained(task)
-            adopt(untrained, task.out, task.reuse, listener, weights_hash=ground.weights_hash)
+            adopt(_untrained(task), task.out, task.reuse, listener, ground.weights_hash)
         _train(task, ground, listener)
         trained = time.monotonic()
         _evaluate(task, ground, listener)
@@ -96,11 +94,10 @@ def _train(task: Task, ground: Ground, listener: Listener) -> None:
     pending = _untrained(task)
     if not pending:
         return
-    check_disk(pending, ground.d_in, task.out)
+    check_results(pending, ground.d_in, task.out)
     meet = Need.of
-    if task.cache is not None and ground.live is not None:
-        ground = cached(ground, task.cache, listener)
-        meet = kept(source_folder(task.cache, ground.source))
+    if task.cache is not None:
+        ground, meet = cached(ground, task.cache, listener)
     for remark in ground.remarks:
         listener.note(remark)
     for members in groups(task.runs, pending, task.out):
@@ -117,21 +114,20 @@ def _train(task: Task, ground: Ground, listener: Listener) -> None:
 
 def _evaluate(task: Task, ground: Ground, listener: Listener) -> None:
     """Measure what has an SAE and lacks a result; every evaluation prepares its data once."""
-    folders = [run_folder(task.out, run) for run in task.runs]
     lacking = [
         (folder, [name for name in task.evals if not folder.result(name).exists()])
-        for folder in folders
+        for folder in (run_folder(task.out, run) for run in task.runs)
         if not folder.evaluated(task.evals)
     ]
     if not lacking:
         return
-    names = [name for name in task.evals if any(name in own for _, own in lacking)]
+    names = [name for name in task.evals if any(name in lack for _, lack in lacking)]
     count = f"{len(lacking)} SAE{'s' * (len(lacking) > 1)}"
     listener.note(f"evaluating {count} on held-out data of {ground.name}: {', '.join(names)}")
     bench = prepare_bench(ground.held_out(), names)
-    for folder, own in lacking:
+    for folder, lack in lacking:
         started = time.monotonic()
-        asked = replace(bench, prepared={name: bench.prepared[name] for name in own})
-        evaluate_into(folder.path, folder.load(task.build), asked, task.exports)
+        lacked = replace(bench, prepared={name: bench.prepared[name] for name in lack})
+        evaluate_into(folder.path, folder.load(task.build), lacked, task.exports)
         if time.monotonic() - started >= SLOW:
             listener.note(f"evaluated {folder.name}")

@@ -4,7 +4,7 @@ import queue
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from multiprocessing import get_context
 from typing import Any
 
@@ -20,9 +20,17 @@ from saelab.threads import calm_workers, cores
 from saelab.train import Progress, Record
 
 REPORT_SECONDS = 0.5  # between a task's messages
-# number of the task, step (None: none), records of its runs by their number among all, a sentence
-Message = tuple[int, int | None, tuple[Record, ...], str]
 _stopped: list[int] = []  # the task at which this worker process was told to stop
+
+
+@dataclass(frozen=True)
+class Message:
+    """What a task says on its way."""
+
+    task: int  # its number
+    step: int | None = None
+    records: tuple[Record, ...] = ()  # of its runs, by their number among all
+    text: str = ""  # a sentence
 
 
 def work(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
@@ -38,9 +46,15 @@ def work(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
             carry_out(task, listener)
         return
     runs = [run for task in tasks for run in task.runs]
+    numbers = {run_name(run): i for i, run in enumerate(runs)}
     listener.begin(runs, 0, sum(task.source.steps for task in tasks), _title(tasks, jobs))
+    counter = _Counter(listener)
     try:
-        _in_processes(tasks, listener, jobs) if jobs > 1 else _in_turn(tasks, listener)
+        if jobs > 1:
+            _in_processes(tasks, numbers, counter, jobs)
+        else:
+            for number, task in enumerate(tasks):
+                carry_out(task, _Messenger(number, numbers, counter))
     finally:
         listener.end()
 
@@ -56,13 +70,9 @@ def _title(tasks: Sequence[Task], jobs: int) -> str:
     return f"training {many}, {len(tasks)} groups in {jobs} process{'es' * (jobs > 1)}"
 
 
-def _in_turn(tasks: Sequence[Task], listener: Listener) -> None:
-    hear = _Counter(listener)
-    for number, task in enumerate(tasks):
-        carry_out(task, _Messenger(number, _numbers(tasks), hear))
-
-
-def _in_processes(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
+def _in_processes(
+    tasks: Sequence[Task], numbers: dict[str, int], counter: "_Counter", jobs: int
+) -> None:
     """A worker that is told to stop saves a checkpoint; then the error or the interruption goes
     up.
     """
@@ -75,11 +85,11 @@ def _in_processes(tasks: Sequence[Task], listener: Listener, jobs: int) -> None:
     )
     with calm_workers(), pool:
         futures = [
-            pool.submit(_in_worker, task, number, _numbers(tasks), messages)
+            pool.submit(_in_worker, task, number, numbers, messages)
             for number, task in enumerate(tasks)
         ]
         try:
-            _listen(futures, messages, listener)
+            _listen(futures, messages, counter)
             for future in futures:
                 future.result()
         except BaseException:
@@ -105,14 +115,8 @@ def _in_worker(task: Task, number: int, numbers: dict[str, int], messages: Any) 
         raise
 
 
-def _numbers(tasks: Sequence[Task]) -> dict[str, int]:
-    """The number of every run among those of all tasks, by name."""
-    return {run_name(run): i for i, run in enumerate(r for task in tasks for r in task.runs)}
-
-
-def _listen(futures: Sequence[Future[None]], messages: Any, listener: Listener) -> None:
+def _listen(futures: Sequence[Future[None]], messages: Any, counter: "_Counter") -> None:
     """Pass on what workers say until all are done or one has failed."""
-    counter = _Counter(listener)
     while True:
         ended = all(future.done() for future in futures) or any(
             future.done() and future.exception() for future in futures
@@ -132,28 +136,30 @@ class _Counter:
         self.listener, self.steps = listener, dict[int, int]()
 
     def put(self, message: Message) -> None:
-        task, step, records, text = message
-        if text:
-            self.listener.note(text)
-        if step is not None:
-            self.steps[task] = step
-            self.listener.advance(Progress(sum(self.steps.values()), records))
+        if message.text:
+            self.listener.note(message.text)
+        if message.step is not None:
+            self.steps[message.task] = message.step
+            self.listener.advance(Progress(sum(self.steps.values()), message.records))
 
 
 class _Messenger:
-    """A task's listener: steps now and then, sentences at once."""
+    """A task's listener: steps now and then, sentences at once.
+
+    `numbers`: of every run among those of all tasks, by name.
+    """
 
     def __init__(self, task: int, numbers: dict[str, int], messages: Any):
         self.task, self.numbers, self.messages, self.sent = task, numbers, messages, 0.0
 
     def note(self, text: str) -> None:
-        self.messages.put((self.task, None, (), text))
+        self.messages.put(Message(self.task, text=text))
 
     def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         del title
         self.names, self.steps = [run_name(run) for run in runs], steps
         self.records: tuple[Record, ...] = ()
-        self.messages.put((self.task, step, (), ""))
+        self.messages.put(Message(self.task, step))
 
     def advance(self, progress: Progress) -> None:
         self.records = progress.records or self.records
@@ -166,7 +172,6 @@ class _Messenger:
                 for record in self.records
                 if self.names[record.run] in self.numbers
             )
-            self.messages.put((self.task, progress.step, records, ""))
+            self.messages.put(Message(self.task, progress.step, records))
 
-    def end(self) -> None:
-        """Nothing to close."""
+    def end(self) -> None: ...

@@ -38,27 +38,23 @@ from saelab.train.loop import Build
 from saelab.types import Hook
 from saelab.variants import check_sizes
 
-NAMES = (
-    *(
-        "model_name",
-        "corpus",
-        "layers",
-        "dict_size",
-        "num_tokens",
-        "context_length",
-        "learning_rate",
-        "l0",
-        "sparsity_penalty",
-    ),
-    *(
-        "warmup_steps",
-        "buffer_size",
-        "sae_batch_size",
-        "llm_batch_size",
-        "eval_types",
-        "seeds",
-        "build",
-    ),
+NAMES = (  # that a script must define
+    "model_name",
+    "corpus",
+    "layers",
+    "dict_size",
+    "num_tokens",
+    "context_length",
+    "learning_rate",
+    "l0",
+    "sparsity_penalty",
+    "warmup_steps",
+    "buffer_size",
+    "sae_batch_size",
+    "llm_batch_size",
+    "eval_types",
+    "seeds",
+    "build",
 )
 VARIANT = "experiment"  # the name of what the script builds
 
@@ -77,7 +73,7 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
     text = path.read_text(encoding="utf-8")
     identity = content_id([text, version("saelab")])
     with Explained(path, out, identity):
-        plan = plan_of(script, identity)
+        plan = script_plan(script, identity)
         build = seeded(script["build"], text)
         if _finished(out, identity):
             listener.note(f"{out} holds this very experiment, finished; it is left as it is")
@@ -98,26 +94,23 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
     return out
 
 
-def plan_of(script: Mapping[str, Any], code: str = "") -> Plan:
+def script_plan(script: Mapping[str, Any], code: str = "") -> Plan:
     """The runs that a script's constants ask for: one per layer and seed. `code` is the identity of
     the script that builds them. Raises `ValueError` for what makes no sense.
     """
     for name in NAMES:
         if name not in script:
-            near = get_close_matches(
-                name, [key for key in script if not key.startswith("_")], n=1, cutoff=0.6
-            )
-            raise ValueError(
-                f"the script defines no {name}"
-                + (f"; is it called {near[0]!r} now? Put it back" if near else "")
-            )
-    c = dict(script)
-    if (c["l0"] is None) == (c["sparsity_penalty"] is None):
+            given = [key for key in script if not key.startswith("_")]
+            near = get_close_matches(name, given, n=1, cutoff=0.6)
+            hint = f"; is it called {near[0]!r} now? Put it back" if near else ""
+            raise ValueError(f"the script defines no {name}{hint}")
+    c, penalty = dict(script), script["sparsity_penalty"]
+    if (c["l0"] is None) == (penalty is None):
         raise ValueError(
-            f"l0 is {c['l0']} and sparsity_penalty is {c['sparsity_penalty']}; give one of them "
-            "and set the other to None"
+            f"l0 is {c['l0']} and sparsity_penalty is {penalty}; give one of them and set the "
+            "other to None"
         )
-    fixed = {} if c["sparsity_penalty"] is None else {"coefficient": float(c["sparsity_penalty"])}
+    fixed = {} if penalty is None else {"coefficient": float(penalty)}
     spec = Spec(VARIANT, c["dict_size"], c["l0"] or min(32.0, c["dict_size"] / 2), fixed)
     check_sizes(spec)  # its name is the script's business
     if not c["layers"] or not c["seeds"]:
@@ -155,10 +148,9 @@ def seeded(build: Callable[..., object], source: str) -> Build:
             written = build(d_in)
         variant = variant_of(written, d_in, hook, source)
         if variant.sae.n_latents != spec.n_latents or variant.sae.d_in != d_in:
-            size = f"{variant.sae.d_in} x {variant.sae.n_latents}"
             raise ValueError(
-                f"build made an SAE of {size}, asked for is d_in x dict_size = {d_in} x "
-                f"{spec.n_latents}"
+                f"build made an SAE of {variant.sae.d_in} x {variant.sae.n_latents}, asked for is "
+                f"d_in x dict_size = {d_in} x {spec.n_latents}"
             )
         return variant
 
@@ -264,10 +256,8 @@ CURES = (
     (ImportError, "the module or name cannot be imported; correct it, or do without"),
     (
         AttributeError,
-        (
-            "there is no such attribute; look at the class it is asked of (a loss term gets a "
-            "saelab.terms.base.Step)"
-        ),
+        "there is no such attribute; look at the class it is asked of (a loss term gets a "
+        "saelab.terms.base.Step)",
     ),
     (
         TypeError,
@@ -276,22 +266,19 @@ CURES = (
     (IndexError, "an index or axis outside the tensor; x is [N, D], z and pre are [N, L]"),
     (
         RuntimeError,
-        (
-            "if shapes do not fit: x and x_hat are [N, D], z and pre are [N, L], a term returns a "
-            "scalar"
-        ),
+        "if shapes do not fit: x and x_hat are [N, D], z and pre are [N, L], a term returns a "
+        "scalar",
     ),
 )
 
 
 def explanation(error: BaseException, script: Path) -> str:
     """Cause, place in the script, and cure, under 1,500 characters."""
-    frames = [
+    inside = [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename).resolve() == script
+        if Path(frame.filename).resolve() == script and frame.name != "<module>"
     ]
-    inside = [frame for frame in frames if frame.name != "<module>"]
     where = f"{script.name}, line {inside[-1].lineno}: {inside[-1].line}\n" if inside else ""
     # by its own text
     explained = isinstance(error, ValueError | OSError | UnhealthyRun) and not inside

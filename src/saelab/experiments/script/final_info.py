@@ -30,9 +30,7 @@ def final_info(plan: Plan, out: Path) -> dict[str, Any]:
         assert isinstance(source, Source), "a script trains on a language model"
         folders = [run_folder(out, run) for run in plan.runs if run.source == source]
         values = [_values(folder, plan.evals) for folder in folders]
-        by_name: dict[str, list[float | None]] = {
-            name: [v.get(name) for v in values] for name in values[0]
-        }
+        by_name = {name: [run.get(name) for run in values] for name in values[0]}
         info[f"{Path(source.model).name}_layer_{int(values[0]['layer'] or 0)}"] = {
             "means": {name: _mean(column) for name, column in by_name.items()},
             "stderrs": {name: _stderr(column) for name, column in by_name.items()},
@@ -58,15 +56,15 @@ def _values(folder: RunFolder, evals: tuple[str, ...]) -> dict[str, float | None
 
 
 def _mean(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    if len(known) < len(values):
+    defined = [value for value in values if value is not None]
+    if len(defined) < len(values):
         return None
-    return known[0] if len(set(known)) == 1 else fmean(known)  # a count stays a whole number
+    return defined[0] if len(set(defined)) == 1 else fmean(defined)  # a count stays a whole number
 
 
 def _stderr(values: list[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return stdev(known) / math.sqrt(len(known)) if len(known) == len(values) > 1 else None
+    defined = [value for value in values if value is not None]
+    return stdev(defined) / math.sqrt(len(defined)) if len(defined) == len(values) > 1 else None
 
 
 def write_notes(out: Path, info: dict[str, Any]) -> None:
@@ -78,10 +76,8 @@ def write_notes(out: Path, info: dict[str, Any]) -> None:
     path = out.parent / "notes.txt"
     lines = []
     for name, entry in info.items():
-        means = {key: entry["means"].get(key) for key in SHOWN}
-        lines.append(
-            f"{name}: " + ", ".join(f"{key} {_short(value)}" for key, value in means.items())
-        )
+        means = ", ".join(f"{key} {_short(entry['means'].get(key))}" for key in SHOWN)
+        lines.append(f"{name}: {means}")
     first, last = (f"## {out.name} (written by saelab)", f"## end of {out.name}")
     block = "\n".join([first, *lines, last, ""])
     old = path.read_text(encoding="utf-8") if path.exists() else ""

@@ -1,15 +1,10 @@
 """A table on a synthetic world: variants x seeds x L0s, paired by seed, as a plan."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
-from saelab.experiments.compare.summary import Summary
-from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Contrast, Plan
-from saelab.experiments.run.execute import execute
-from saelab.experiments.tables.rows import Row, parse_row
+from saelab.experiments.tables.rows import at_l0, parse_row
 from saelab.experiments.tables.standard import COMPARATOR, OWN, SANITY
 from saelab.runs import Optim, Run, Spec, WorldSource
 from saelab.store import content_id
@@ -37,18 +32,16 @@ class Table:
     rates: Mapping[str, float] = field(default_factory=dict)
 
     @property
-    def rows(self) -> tuple[Row, ...]:
-        """The rows. Raises `ValueError` for one that cannot be."""
+    def rows(self) -> tuple[Spec, ...]:
+        """The rows, of default size. Raises `ValueError` for one that cannot be."""
         return tuple(map(parse_row, self.variants))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What the rows are called."""
         return tuple(row.name for row in self.rows)
 
     @property
     def entry(self) -> Entry:
-        """The world's entry in the table of worlds."""
         return entry_of(self.world)
 
     @property
@@ -81,83 +74,53 @@ def plan_of(table: Table) -> Plan:
     Raises `ValueError`.
     """
     _check(table)
-    setup, l0s = table.setup, table.l0s or (table.setup.k,)
+    setup, headline = table.setup, table.entry.headline
+    comparator = table.names.index(COMPARATOR) if COMPARATOR in table.names else 0
+    rates = {name: table.rates.get(name, setup.lr) for name in table.names}
     runs, contrasts = [], []
-    baseline = COMPARATOR if COMPARATOR in table.names else table.names[0]
-    for l0 in l0s:
-        for row in table.rows:
-            lr = table.rates.get(row.name, setup.lr)
+    for l0 in table.l0s or (setup.k,):
+        specs = [_spec(row, l0, table) for row in table.rows]
+        for spec, lr in zip(specs, rates.values(), strict=True):
             optim = Optim(lr=lr, warmup=WARMUP, decay=setup.decay, dead_after=setup.dead_after)
-            spec = Spec(
-                row.variant,
-                setup.n_latents,
-                l0,
-                _settings(row, table),
-                _label(row, l0, l0s),
-                row.parts,
-            )
             runs += [Run(spec, table.source(seed), optim, seed) for seed in table.seeds]
-            if row.name != baseline:
-                pair = tuple(
-                    f"{name}-l0_{l0:g}" if len(l0s) > 1 else name for name in (baseline, row.name)
-                )
-                contrasts += [
-                    Contrast(metric, *pair, where_defined=True) for metric in table.entry.headline
-                ]
-    return Plan(
-        table.name,
-        tuple(runs),
-        tuple(contrasts),
-        facts=_facts(table),
-        sanity=SANITY.get(table.world, ()),
-    )
-
-
-def run_table(
-    table: Table, out: Path, *, listener: Listener | None = None, jobs: int = 1
-) -> Summary:
-    """Train and evaluate what is not done yet; the summary has means, contrasts and sanity rows.
-
-    Raises as `execute` does.
-    """
-    return execute(plan_of(table), out, listener=listener, jobs=jobs)
-
-
-def _facts(table: Table) -> dict[str, Any]:
-    """What `summary.json` says of the world and of how the table was made."""
-    settings, setup = configure(table.world, table.changes)
-    return {
+        baseline = specs[comparator].name
+        contrasts += [
+            Contrast(metric, baseline, spec.name, where_defined=True)
+            for spec in specs
+            if spec.name != baseline
+            for metric in headline
+        ]
+    # what `summary.json` says of the world and of how the table was made
+    facts = {
         "world": table.world,
         "tests": table.entry.tests,
-        "headline": list(table.entry.headline),
-        "settings": settings,
-        "learning_rates": {name: table.rates.get(name, setup.lr) for name in table.names},
+        "headline": list(headline),
+        "settings": configure(table.world, table.changes)[0],
+        "learning_rates": rates,
         "length": table.length,
     }
+    sanity = SANITY.get(table.world, ())
+    return Plan(table.name, tuple(runs), tuple(contrasts), facts=facts, sanity=sanity)
 
 
-def _settings(row: Row, table: Table) -> dict[str, float]:
-    """The row's own numbers, and the world's that the variant knows, where they differ from the
-    variant's.
+def _spec(row: Spec, l0: float, table: Table) -> Spec:
+    """The row at the world's size, with the world's numbers that the variant knows, where they
+    differ from the variant's, beneath its own.
     """
-    known, setup = settings_of(row.variant), table.setup
+    defaults, setup = settings_of(row.variant), table.setup
     numbers = {
         "anneal": setup.anneal,
         "levels": setup.levels,
         "inner": setup.inner,
         **OWN.get(table.world, {}).get(row.variant, {}),
     }
-    world = {
-        name: value for name, value in numbers.items() if name in known and value != known[name]
+    settings = {
+        name: value
+        for name, value in numbers.items()
+        if name in defaults and value != defaults[name]
     }
-    return world | dict(row.settings)
-
-
-def _label(row: Row, l0: float, l0s: Sequence[float]) -> str:
-    """What tables call the row; nothing where that is the spec's own name."""
-    if len(l0s) > 1:
-        return f"{row.name}-l0_{l0:g}"
-    return "" if row.name == "-".join((row.variant, *row.parts)) else row.name
+    spec = replace(row, n_latents=setup.n_latents, l0=l0, settings=settings | dict(row.settings))
+    return at_l0(spec, l0) if len(table.l0s) > 1 else spec
 
 
 def _check(table: Table) -> None:

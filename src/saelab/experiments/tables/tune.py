@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from saelab.evals import EVALS
+from saelab.evals import metric_of
+from saelab.experiments.compare.judge import value_of
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan
 from saelab.experiments.run.execute import execute
+from saelab.experiments.tables.rows import at_rate
 from saelab.experiments.tables.table import Table, plan_of
 from saelab.store import CorruptFile, content_id, read_json, write_json
 
@@ -33,22 +35,17 @@ def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict
     )
     plan = _search(head)
     summary = execute(plan, folder, listener=listener, jobs=jobs)
-    measured = {
-        mean["variant"]: mean["metrics"].get(headline, {}).get("value") for mean in summary.means
-    }
-    metrics = (metric for name in plan.evals for metric in EVALS[name].metrics)
-    lower = any(metric.key == headline and metric.better == "lower" for metric in metrics)
-    sign = -1.0 if lower else 1.0
+    measured = {mean["variant"]: value_of(mean, headline) for mean in summary.means}
+    sign = -1.0 if metric_of(headline, plan.evals).better == "lower" else 1.0
     chosen: dict[str, float] = {}
-    for variant in table.names:
-        values = {lr: measured.get(_label(variant, lr)) for lr in GRID}
-        known = {lr: sign * value for lr, value in values.items() if value is not None}
-        if not known:
+    for name in table.names:
+        values = {lr: measured.get(f"{name}-lr{lr:g}") for lr in GRID}
+        defined = {lr: sign * value for lr, value in values.items() if value is not None}
+        if not defined:
             raise ValueError(
-                f"no learning rate of {GRID} gave {variant} a {headline} on {head.world}; see "
-                f"{folder}"
+                f"no learning rate of {GRID} gave {name} a {headline} on {head.world}; see {folder}"
             )
-        chosen[variant] = max(known, key=lambda lr: known[lr])
+        chosen[name] = max(defined, key=lambda lr: defined[lr])
     record = {
         "head": head.world,
         "headline": headline,
@@ -58,11 +55,8 @@ def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict
         "means": measured,
     }
     write_json(folder / FILE, record)
-    listener.note(
-        "chosen: "
-        + ", ".join(f"{variant} {lr:g}" for variant, lr in chosen.items())
-        + f"; in {folder / FILE}"
-    )
+    rates = ", ".join(f"{name} {lr:g}" for name, lr in chosen.items())
+    listener.note(f"chosen: {rates}; in {folder / FILE}")
     return chosen
 
 
@@ -72,10 +66,8 @@ def read_rates(path: Path, table: Table) -> dict[str, float]:
     """
     record: Any = read_json(path)
     try:
-        head, chosen = (
-            str(record["head"]),
-            {str(name): float(lr) for name, lr in record["chosen"].items()},
-        )
+        head = str(record["head"])
+        chosen = {str(name): float(lr) for name, lr in record["chosen"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CorruptFile(
             f"{path} holds no learning rates ({error!r}); give a {FILE} that --tune wrote"
@@ -94,16 +86,6 @@ def read_rates(path: Path, table: Table) -> dict[str, float]:
 
 
 def _search(head: Table) -> Plan:
-    """Every variant at every rate, as one plan."""
-    runs = []
-    for lr in GRID:
-        for run in plan_of(replace(head, rates=dict.fromkeys(head.names, lr))).runs:
-            runs.append(replace(run, spec=replace(run.spec, label=_label(run.spec.name, lr))))
-    return Plan(
-        f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}",
-        tuple(runs),
-    )
-
-
-def _label(variant: str, lr: float) -> str:
-    return f"{variant}-lr{lr:g}"
+    """Every row at every rate, as one plan."""
+    runs = tuple(at_rate(run, lr) for lr in GRID for run in plan_of(head).runs)
+    return Plan(f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}", runs)
