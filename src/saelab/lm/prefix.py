@@ -82,7 +82,7 @@ def cache_argument(model: PreTrainedModel) -> str:
 
 
 def _at(state: "State", places: Any) -> "State":
-    """The state at some windows, or at some positions of all: `places` is an index into `[B, T]`."""
+    """The state of some windows, or of some positions in all: `places` is an index of `[B, T]`."""
     block_input = None if state.block_input is None else state.block_input[places]
     return replace(state, tokens=state.tokens[places], block_input=block_input)
 

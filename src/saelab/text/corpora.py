@@ -95,8 +95,6 @@ def _file(name: str) -> Path:
             f"no corpus {name}; give {EMBEDDED}, a {' / '.join(SUFFIXES)} file or "
             "hf:<dataset>[:<config>]"
         )
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"corpus {name} must end in one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise ValueError(f"corpus {name} is empty (0 bytes)")
     return path
@@ -134,7 +132,7 @@ def _has_mark(path: Path, mtime: int, size: int) -> bool:
     not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    done, tail, found = 0, "", False
+    done, tail, marked = 0, "", False
     with path.open("rb") as file:
         while True:
             chunk = file.read(MEBIBYTE)
@@ -146,10 +144,10 @@ def _has_mark(path: Path, mtime: int, size: int) -> bool:
                     f"corpus {path} is not UTF-8: {error.reason} at byte "
                     f"{done - pending + error.start:,}; convert it first"
                 ) from error
-            found = found or MARK in tail + text
+            marked = marked or MARK in tail + text
             tail, done = text[-len(MARK) :], done + len(chunk)
             if not chunk:
-                return found
+                return marked
 
 
 def _jsonl(path: Path, column: str) -> Iterator[tuple[str, str]]:

@@ -15,106 +15,35 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-TYPES = (
-    "name",
-    "keyword",
-    "string",
-    "docstring",
-    "comment",
-    "op",
-    "bracket",
-    "number",
-    "newline",
-    "line_break",
+_WORDS = {
+    "token_type": "name keyword string docstring comment op bracket number newline line_break "
     "space",
-)
-ROLES = (
-    *(
-        "none",
-        "load",
-        "store",
-        "attribute",
-        "method_call",
-        "call",
-        "builtin_call",
-        "builtin",
-        "parameter",
-    ),
-    *("keyword_argument", "function_name", "class_name", "imported_name", "self", "other"),
-)
-CONSTRUCTS = (
-    *(
-        "module",
-        "call",
-        "def",
-        "assign",
-        "class",
-        "tuple",
-        "if",
-        "binop",
-        "dict",
-        "list",
-        "compare",
-        "subscript",
-        "for",
-    ),
-    *(
-        "with",
-        "import",
-        "try",
-        "return",
-        "except",
-        "boolop",
-        "while",
-        "comprehension",
-        "set",
-        "fstring",
-        "lambda",
-        "ifexp",
-    ),
-    *("raise", "yield", "assert", "match"),
-)
-SCOPES = ("module", "class", "function", "method")
-DEPTHS = ("0", "1", "2", "3", "4", "5", "6+")
-BRACKETS = ("0", "1", "2", "3", "4+")
-NO_YES = ("no", "yes")
-VALUES = {
-    "token_type": TYPES,
-    "in_docstring": NO_YES,
-    "in_comment": NO_YES,
-    "in_string": NO_YES,  # docstrings included
-    "indentation": DEPTHS,  # of the block, in levels
-    "brackets": BRACKETS,  # open ones, the bracket itself included
-    "role": ROLES,  # of an identifier
-    "construct": CONSTRUCTS,  # the innermost one
-    "scope": SCOPES,
+    "in_docstring": "no yes",
+    "in_comment": "no yes",
+    "in_string": "no yes",  # docstrings included
+    "indentation": "0 1 2 3 4 5 6+",  # of the block, in levels
+    "brackets": "0 1 2 3 4+",  # open ones, the bracket itself included
+    # of an identifier
+    "role": "none load store attribute method_call call builtin_call builtin parameter "
+    "keyword_argument function_name class_name imported_name self other",
+    # the innermost one
+    "construct": "module call def assign class tuple if binop dict list compare subscript for with "
+    "import try return except boolop while comprehension set fstring lambda ifexp raise yield "
+    "assert match",
+    "scope": "module class function method",
 }
+VALUES = {family: tuple(words.split()) for family, words in _WORDS.items()}
 FAMILIES = tuple(VALUES)
-NAMED_AS_IS = (
-    *(
-        "Call",
-        "Assign",
-        "If",
-        "With",
-        "Try",
-        "For",
-        "While",
-        "Return",
-        "Raise",
-        "Assert",
-        "Tuple",
-        "List",
-        "Dict",
-        "Set",
-    ),
-    *("Compare", "Subscript", "BoolOp", "BinOp", "IfExp", "Lambda", "Yield", "Import", "Match"),
-)
-CONSTRUCT_OF = {kind: kind.lower() for kind in NAMED_AS_IS} | {
+# statements and expressions by the names of their classes: many are called as their construct is
+CONSTRUCT_OF = {
+    kind.__name__: kind.__name__.lower()
+    for kind in (*ast.stmt.__subclasses__(), *ast.expr.__subclasses__())
+    if kind.__name__.lower() in VALUES["construct"]
+} | {
     "ImportFrom": "import",
     "AugAssign": "assign",
     "AnnAssign": "assign",
@@ -192,14 +121,6 @@ def _plain_lines(text: str) -> tuple[str, np.ndarray]:
     return plain, np.cumsum(~dropped) - ~dropped
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Identifiers of one text by place."""
-
-    end: dict[int, int]  # of the one that starts here
-    start: dict[int, int]  # of the one that ends here
-
-
 class _Painter:
     """The label array of one text, painted from outside to inside: what is painted later lies
     deeper.
@@ -211,8 +132,10 @@ class _Painter:
         self.starts = np.cumsum([0] + [len(line) + 1 for line in self.lines])
         self.labels = np.zeros((len(text), len(FAMILIES)), np.int16)
         self.of = {name: self.labels[:, i] for i, name in enumerate(FAMILIES)}
-        self.of["token_type"][:] = TYPES.index("space")
-        self.names = _Names({}, {})
+        self.of["token_type"][:] = VALUES["token_type"].index("space")
+        # identifiers: where the one ends that starts here, and starts that ends here
+        self.name_end: dict[int, int] = {}
+        self.name_start: dict[int, int] = {}
 
     def put(self, family: str, start: int, end: int, value: str) -> None:
         self.of[family][start:end] = VALUES[family].index(value)
@@ -243,12 +166,12 @@ class _Painter:
             done = max(done, end)
 
     def _paint_depths(self, start: int, end: int, depth: int, brackets: int) -> None:
-        self.of["indentation"][start:end] = min(depth, len(DEPTHS) - 1)
-        self.of["brackets"][start:end] = min(brackets, len(BRACKETS) - 1)
+        self.of["indentation"][start:end] = min(depth, len(VALUES["indentation"]) - 1)
+        self.of["brackets"][start:end] = min(brackets, len(VALUES["brackets"]) - 1)
 
     def _note_name(self, start: int, end: int, text: str, value: str) -> None:
         if value == "name":
-            self.names.end[start], self.names.start[end] = end, start
+            self.name_end[start], self.name_start[end] = end, start
             self.put("role", start, end, "self" if text in ("self", "cls") else "other")
 
     # Tree: docstring, role, construct, scope ------------------------------------------------------
@@ -272,13 +195,8 @@ class _Painter:
             start, end = self.span(node)
             self.put("construct", start, end, construct)
             if construct in ("def", "class"):
-                scope = (
-                    "class"
-                    if construct == "class"
-                    else "method"
-                    if scope == "class"
-                    else "function"
-                )
+                function = "method" if scope == "class" else "function"
+                scope = "class" if construct == "class" else function
                 self.put("scope", start, end, scope)
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             start, end = self.span(node.body[0])
@@ -289,23 +207,20 @@ class _Painter:
 
     def _paint_role(self, node: ast.AST, called: bool) -> None:
         for start, role in self._roles(node, called):
-            end = self.names.end.get(start)
-            if end is not None and self.of["role"][start] == ROLES.index("other"):
+            end = self.name_end.get(start)
+            if end is not None and self.of["role"][start] == VALUES["role"].index("other"):
                 self.put("role", start, end, role)
 
     def _roles(self, node: ast.AST, called: bool) -> Iterator[tuple[int, str]]:
         """Where the identifiers of one node start, and their roles."""
         match node:
             case ast.Name():
-                known = node.id in BUILTINS
-                if called:
-                    yield self.span(node)[0], "builtin_call" if known else "call"
-                else:
-                    own = "store" if isinstance(node.ctx, ast.Store) else "load"
-                    yield self.span(node)[0], "builtin" if known else own
+                plain = "store" if isinstance(node.ctx, ast.Store) else "load"
+                role, builtin = ("call", "builtin_call") if called else (plain, "builtin")
+                yield self.span(node)[0], builtin if node.id in BUILTINS else role
             case ast.Attribute():
                 yield (
-                    self.names.start.get(self.span(node)[1], -1),
+                    self.name_start.get(self.span(node)[1], -1),
                     "method_call" if called else "attribute",
                 )
             case ast.arg():
@@ -317,7 +232,7 @@ class _Painter:
                 yield from (
                     (place, "imported_name")
                     for place in range(start, end)
-                    if place in self.names.end
+                    if place in self.name_end
                 )
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 header = HEADER.match(self.text, self.span(node)[0])
