@@ -164,7 +164,10 @@ class FeatureProcess:
     def _tops(self) -> "Tops":
         free = torch.arange(self.forest.size, len(self.features))
         feature = torch.cat([torch.arange(self.forest.roots), free])
-        return Tops.of(feature, self.slope[feature], self.offset[feature])
+        slope, offset = self.slope[feature], self.offset[feature]
+        level = (TAIL * slope.norm(dim=1) - offset).clamp(max=LEVEL)
+        rate = -torch.log1p(-ndtr(level))
+        return Tops(feature, slope.T.contiguous(), offset, level + offset, rate)
 
 
 @dataclass(frozen=True)
@@ -183,14 +186,6 @@ class Tops:
     offset: Tensor  # [T]
     bound: Tensor  # [T]
     rate: Tensor  # [T]
-
-    @classmethod
-    def of(cls, feature: Tensor, slope: Tensor, offset: Tensor) -> "Tops":
-        """From the features' numbers `[T]`, slopes `[T, R]` and offsets `[T]`."""
-        level = (TAIL * slope.norm(dim=1) - offset).clamp(max=LEVEL)
-        return cls(
-            feature, slope.T.contiguous(), offset, level + offset, -torch.log1p(-ndtr(level))
-        )
 
     def draw(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows and features of the cells that are on, for z `[N, R]`."""

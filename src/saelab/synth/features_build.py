@@ -176,7 +176,7 @@ def synthsaebench(
             f"{forest.size} already"
         )
     number = round(model)
-    shared, own = copula(n, round(rank), correlation, _generator("copula", seed, number))
+    shared, own_sd = copula(n, round(rank), correlation, _generator("copula", seed, number))
     threshold = -torch.special.ndtri(compensated(chances, forest)).float()
     sd = (sd_mean + sd_sd * torch.randn(n, generator=_generator("sd", seed, number))).abs()
     rows, offset = directions(
@@ -184,7 +184,14 @@ def synthsaebench(
     )
     mean = torch.linspace(mean_first, mean_last, n)
     return FeatureProcess(
-        rows, offset, shared / own.unsqueeze(1), threshold / own, mean, sd, forest, bool(scaled)
+        rows,
+        offset,
+        shared / own_sd.unsqueeze(1),
+        threshold / own_sd,
+        mean,
+        sd,
+        forest,
+        bool(scaled),
     )
 
 

@@ -81,9 +81,9 @@ class Factors:
         """Factor values of tokens `[B, T, 6]`: those of their sequence `[B, 6]`, or their own."""
         held = values.unsqueeze(1).expand(-1, LENGTH, -1)
         if self.hold < 1:
-            own = self.values(len(values) * LENGTH, generator, rho=self.rho).view(held.shape)
+            redrawn = self.values(len(values) * LENGTH, generator, rho=self.rho).view(held.shape)
             held = torch.where(
-                torch.rand(*held.shape[:2], 1, generator=generator) < self.hold, held, own
+                torch.rand(*held.shape[:2], 1, generator=generator) < self.hold, held, redrawn
             )
         return held
 

@@ -69,15 +69,8 @@ TOKEN_TYPES = {
     tokenize.NEWLINE: "newline",
     tokenize.NL: "line_break",
 }
-STRING_PARTS = {
-    "STRING",
-    "FSTRING_START",
-    "FSTRING_MIDDLE",
-    "FSTRING_END",
-    "TSTRING_START",
-    "TSTRING_MIDDLE",
-    "TSTRING_END",
-}
+STRING_STARTS, STRING_ENDS = ("FSTRING_START", "TSTRING_START"), ("FSTRING_END", "TSTRING_END")
+STRINGS = {"STRING", *STRING_STARTS, "FSTRING_MIDDLE", "TSTRING_MIDDLE", *STRING_ENDS}
 FSTRING_INSIDE = hasattr(tokenize, "FSTRING_START")  # Python 3.12: f-strings are tokenised inside
 BUILTINS = frozenset(dir(builtins))
 HEADER = re.compile(r"(?:async[\s\\]+)?(?:def|class)[\s\\]+")
@@ -95,11 +88,7 @@ def python_labels(text: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the source's own invalid escapes
             tree = ast.parse(plain)
-        tokens = [
-            t
-            for t in tokenize.generate_tokens(io.StringIO(plain).readline)
-            if t.type != tokenize.ENCODING
-        ]
+        tokens = list(tokenize.generate_tokens(io.StringIO(plain).readline))
     except UNREADABLE as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     painter = _Painter(plain)
@@ -131,14 +120,14 @@ class _Painter:
         self.lines = text.split("\n")
         self.starts = np.cumsum([0] + [len(line) + 1 for line in self.lines])
         self.labels = np.zeros((len(text), len(FAMILIES)), np.int16)
-        self.of = {name: self.labels[:, i] for i, name in enumerate(FAMILIES)}
-        self.of["token_type"][:] = VALUES["token_type"].index("space")
+        self.columns = {name: self.labels[:, i] for i, name in enumerate(FAMILIES)}
+        self.columns["token_type"][:] = VALUES["token_type"].index("space")
         # identifiers: where the one ends that starts here, and starts that ends here
         self.name_end: dict[int, int] = {}
         self.name_start: dict[int, int] = {}
 
     def put(self, family: str, start: int, end: int, value: str) -> None:
-        self.of[family][start:end] = VALUES[family].index(value)
+        self.columns[family][start:end] = VALUES[family].index(value)
 
     # Tokens: type, string, comment, depths --------------------------------------------------------
 
@@ -150,7 +139,7 @@ class _Painter:
             )
             kind = tokenize.tok_name[token.type]
             depth += (kind == "INDENT") - (kind == "DEDENT")
-            fstrings += kind in ("FSTRING_START", "TSTRING_START")
+            fstrings += kind in STRING_STARTS
             self._paint_depths(done, start, depth, brackets)  # blanks before it
             brackets += kind == "OP" and token.string in "([{"
             self._paint_depths(start, end, depth, brackets)
@@ -158,16 +147,16 @@ class _Painter:
             if end > start and (value := _type_of(token, kind)):
                 self.put("token_type", start, end, value)
                 self._note_name(start, end, token.string, value)
-            if fstrings or kind in STRING_PARTS:
+            if fstrings or kind in STRINGS:
                 self.put("in_string", min(done, start) if fstrings else start, end, "yes")
             if kind == "COMMENT":
                 self.put("in_comment", start, end, "yes")
-            fstrings -= kind in ("FSTRING_END", "TSTRING_END")
+            fstrings -= kind in STRING_ENDS
             done = max(done, end)
 
     def _paint_depths(self, start: int, end: int, depth: int, brackets: int) -> None:
-        self.of["indentation"][start:end] = min(depth, len(VALUES["indentation"]) - 1)
-        self.of["brackets"][start:end] = min(brackets, len(VALUES["brackets"]) - 1)
+        self.columns["indentation"][start:end] = min(depth, len(VALUES["indentation"]) - 1)
+        self.columns["brackets"][start:end] = min(brackets, len(VALUES["brackets"]) - 1)
 
     def _note_name(self, start: int, end: int, text: str, value: str) -> None:
         if value == "name":
@@ -208,7 +197,7 @@ class _Painter:
     def _paint_role(self, node: ast.AST, called: bool) -> None:
         for start, role in self._roles(node, called):
             end = self.name_end.get(start)
-            if end is not None and self.of["role"][start] == VALUES["role"].index("other"):
+            if end is not None and self.columns["role"][start] == VALUES["role"].index("other"):
                 self.put("role", start, end, role)
 
     def _roles(self, node: ast.AST, called: bool) -> Iterator[tuple[int, str]]:
@@ -259,4 +248,4 @@ def _type_of(token: tokenize.TokenInfo, kind: str) -> str | None:
         return "keyword" if keyword.iskeyword(token.string) else "name"
     if kind == "OP":
         return "bracket" if token.string in "()[]{}" else "op"
-    return "string" if kind in STRING_PARTS else TOKEN_TYPES.get(token.type)
+    return "string" if kind in STRINGS else TOKEN_TYPES.get(token.type)
