@@ -177,22 +177,13 @@ def synthsaebench(
         )
     number = round(model)
     shared, own_sd = copula(n, round(rank), correlation, _generator("copula", seed, number))
-    threshold = -torch.special.ndtri(compensated(chances, forest)).float()
+    offset = -torch.special.ndtri(compensated(chances, forest)).float() / own_sd
     sd = (sd_mean + sd_sd * torch.randn(n, generator=_generator("sd", seed, number))).abs()
-    rows, offset = directions(
+    rows, centre = directions(
         Directions(n, round(d), bias, round(apart_steps), apart_rate, 0 if number else seed, number)
     )
-    mean = torch.linspace(mean_first, mean_last, n)
-    return FeatureProcess(
-        rows,
-        offset,
-        shared / own_sd.unsqueeze(1),
-        threshold / own_sd,
-        mean,
-        sd,
-        forest,
-        bool(scaled),
-    )
+    slope, mean = shared / own_sd.unsqueeze(1), torch.linspace(mean_first, mean_last, n)
+    return FeatureProcess(rows, centre, slope, offset, mean, sd, forest, bool(scaled))
 
 
 def _generator(part: str, seed: int, model: int) -> torch.Generator:
