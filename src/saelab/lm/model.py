@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from saelab.lm.hooks import Layout, layout_of, parse_hook
-from saelab.lm.prefix import cache_argument, splits, tail_of
+from saelab.lm.prefix import splits, tail_of
 from saelab.lm.splice import feeding, passing, reading, replacing
 from saelab.lm.weights import load_weights, locate
 from saelab.store import file_hash
@@ -107,27 +107,31 @@ class HFModel:
                 stack.enter_context(feeding(self.blocks[0], stream))
             if state.block_input is not None:
                 stack.enter_context(replacing(self.module(self.hook), x))
-            wanted = {"logits_to_keep": x.shape[1] - since} if since and self._keeps_logits else {}
-            logits = self.model(input_ids=state.tokens, **self._cached(state.past), **wanted).logits
+            options: dict[str, Any] = {"use_cache": state.past is not None}
+            if state.past is not None:
+                options[self._cache_argument] = state.past
+            if since and "logits_to_keep" in self._arguments:
+                options["logits_to_keep"] = x.shape[1] - since
+            logits = self.model(input_ids=state.tokens, **options).logits
         # an architecture may not know `logits_to_keep` and give all
         return logits[:, -(x.shape[1] - since) :]
 
     @functools.cached_property
-    def _keeps_logits(self) -> bool:
-        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+    def _arguments(self) -> tuple[str, ...]:
+        """Names of what the model's forward takes."""
+        return tuple(inspect.signature(self.model.forward).parameters)
 
     @functools.cached_property
     def _cache_argument(self) -> str:
-        return cache_argument(self.model)
-
-    def _cached(self, past: Cache | None) -> dict[str, Any]:
-        """Arguments of the model's forward that make it go on from `past`, or read whole windows
-        where that is None.
+        """What the forward calls its keys and values: transformers 5.24 renamed the argument of
+        most models. Raises `TypeError` where it takes none.
         """
-        return (
-            {"use_cache": False}
-            if past is None
-            else {"use_cache": True, self._cache_argument: past}
+        for name in ("cache", "past_key_values"):
+            if name in self._arguments:
+                return name
+        raise TypeError(
+            f"the forward of {type(self.model).__name__} takes neither `cache` nor "
+            "`past_key_values`"
         )
 
     @functools.cached_property

@@ -6,14 +6,13 @@ few positions behind it, then cost those positions and not whole windows.
 """
 
 import copy
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache
 
 if TYPE_CHECKING:
     from saelab.lm.model import HFModel, State
@@ -64,21 +63,6 @@ def splits(lm: "HFModel") -> bool:
         return False  # an architecture whose cache is of another kind
     close = CLOSE_HALF if lm.dtype in (torch.float16, torch.bfloat16) else CLOSE
     return bool((split - whole).abs().max() <= close * whole.float().std())
-
-
-def cache_argument(model: PreTrainedModel) -> str:
-    """What the forward of this model calls its keys and values: transformers 5.24 renamed the
-    argument of most models.
-
-    Raises `TypeError` where it takes none.
-    """
-    names = inspect.signature(model.forward).parameters
-    for name in ("cache", "past_key_values"):
-        if name in names:
-            return name
-    raise TypeError(
-        f"the forward of {type(model).__name__} takes neither `cache` nor `past_key_values`"
-    )
 
 
 def _at(state: "State", places: Any) -> "State":
