@@ -5,10 +5,9 @@ A hidden state h_f(t) is on with probability p and keeps its value from one posi
 with probability `stay`, else it is redrawn, so its correlation at lag d is stay^d. A state that is
 on shows with probability `emission`:
 
-    x_t = sum_f h_f(t) e_f(t) (1 + .1 n_f(t)) d_f + signals(t) + noise n(t),      n ~ N(0, 1),  e ~
-        Bernoulli(emission)
+    x_t = sum_f h_f(t) e_f(t) (1 + .1 n_f(t)) d_f + signals(t) + noise n(t)
 
-`signals` are two circles in the position (once and four times a sequence): they too change slowly,
+with n ~ N(0, 1) and e ~ Bernoulli(emission). `signals` are two circles in the position (once and four times a sequence): they too change slowly,
 but say nothing about the content. At a single position slow and fast features are
 indistinguishable. Idea: switching states with noisy emissions as ground truth for temporal
 objectives (Hidden Markov models; nonlinear ICA from nonstationarity, Halva & Hyvarinen 2020).

@@ -5,11 +5,10 @@ active features: an SAE that minimises squared error then spends one latent on t
 two (the exact solution for two features is in Chanin and Garriga-Alonso, "Sparse but Wrong",
 2508.16560), and neither factor can be removed without the other. `s5b` spreads s over six
 directions, so that three bank latents cannot hold all of it. `s5_null` has correlation 0 at the
-same
-marginals: there is nothing to mix, the labels of s are as true as before. Read `spurious_cos`
-    there: one latent holds s, so that a bank of the three best is filled up with near ties, which
-    can take the task's latent. (The null of a variant that is given labels is another one: random
-    labels of s on `s5`.)
+same marginals: there is nothing to mix, the labels of s are as true as before. Read `spurious_cos`
+there: one latent holds s, so that a bank of the three best is filled up with near ties, which can
+take the task's latent. (The null of a variant that is given labels is another one: random labels of
+s on `s5`.)
 
 Labels `[N, 2]` are (T, s), each 0 or 1; -1 is unknown. There is no order.
 """
@@ -60,8 +59,8 @@ class SpuriousFactor:
         """Labels (T, s) of n samples, int64 `[N, 2]`.
 
         natural: marginals and correlation of the world; decorrelated: the same marginals,
-            independent; balanced: the four cells in turn, a quarter each; concordant: T = s, half
-            of each.
+        independent; balanced: the four cells in turn, a quarter each; concordant: T = s, half of
+        each.
         """
         if mode in ("balanced", "concordant"):
             turn = torch.arange(n)
