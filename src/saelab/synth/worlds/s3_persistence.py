@@ -7,10 +7,11 @@ on shows with probability `emission`:
 
     x_t = sum_f h_f(t) e_f(t) (1 + .1 n_f(t)) d_f + signals(t) + noise n(t)
 
-with n ~ N(0, 1) and e ~ Bernoulli(emission). `signals` are two circles in the position (once and four times a sequence): they too change slowly,
-but say nothing about the content. At a single position slow and fast features are
-indistinguishable. Idea: switching states with noisy emissions as ground truth for temporal
-objectives (Hidden Markov models; nonlinear ICA from nonstationarity, Halva & Hyvarinen 2020).
+with n ~ N(0, 1) and e ~ Bernoulli(emission). `signals` are two circles in the position (once and
+four times a sequence): they too change slowly, but say nothing about the content. At a single
+position slow and fast features are indistinguishable. Idea: switching states with noisy emissions
+as ground truth for temporal objectives (Hidden Markov models; nonlinear ICA from nonstationarity,
+Halva & Hyvarinen 2020).
 
 In `s3c` the dictionary has fewer latents than there are features and no features of the position,
 so a method must choose what to keep, and no sorting afterwards can bring back what was not learned.
