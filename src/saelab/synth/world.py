@@ -202,9 +202,13 @@ class World:
         given = ", ".join(kind.__name__ for kind in self.kinds)
         return f"world {self.name!r} has {why}. It has {given}"
 
-    @cached_property
+    @property
     def stats(self) -> InputStats:
         """Mean and scale, from a sample that training does not see."""
+        return self._stats
+
+    @cached_property
+    def _stats(self) -> InputStats:
         x = self.activations(STATS_ROWS, "stats").flatten(0, -2)
         return InputStats(x.mean(0), float(x.square().sum(1).mean().rsqrt()), len(x))
 
