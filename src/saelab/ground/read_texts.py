@@ -7,7 +7,7 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 
 from saelab.lm.model import HFModel
-from saelab.text.windows import hygiene, start_token
+from saelab.text.windows import hygiene, special_ids, start_token
 from saelab.types import Windows
 
 
@@ -39,8 +39,7 @@ def read_texts(
     if not rows:
         raise ValueError("there are no texts; give at least one")
     tokens = pad_sequence(rows, batch_first=True, padding_value=start_id or 0)  # [B, T]
-    special = {name: getattr(lm.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    _, keep = hygiene(tokens.numpy(), special)
+    _, keep = hygiene(tokens.numpy(), special_ids(lm.tokenizer))
     length = np.array([len(row) for row in rows])
     keep &= np.arange(tokens.shape[1]) < length[:, None]
     x = torch.cat([lm.capture(part)[0] for part in tokens.split(batch)])

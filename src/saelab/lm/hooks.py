@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 
-from saelab.types import SITES, Hook, Site
+from saelab.types import SITES, Hook
 
 _ATTENTION = ("self_attn", "attn", "attention", "self_attention")
 _MLP = ("mlp", "feed_forward", "block_sparse_moe")
@@ -41,8 +41,8 @@ class Layout:
     inner: tuple[str, ...] = ()  # modules whose output passes a norm before it is added: not a site
 
     def path(self, hook: Hook) -> str:
-        """Path of the module whose output is read; for `resid_pre` the block whose input is
-        read.
+        """Path of the module whose output is read at `hook` (`model.layers.5.mlp`); for `resid_pre`
+        of the block whose input is read.
         """
         block = f"{self.blocks}.{hook.layer}"
         name = {"attn_out": self.attn, "mlp_out": self.mlp}.get(hook.site)
@@ -86,7 +86,9 @@ def _first(block: nn.Module, names: tuple[str, ...]) -> str:
     return next((name for name in names if isinstance(getattr(block, name, None), nn.Module)), "")
 
 
-def parse_hook(spelling: str, config_or_model: PreTrainedConfig | PreTrainedModel | Layout) -> Hook:
+def parse_hook(
+    spelling: str | Hook, config_or_model: PreTrainedConfig | PreTrainedModel | Layout
+) -> Hook:
     """The `Hook` meant by `blocks.5.hook_resid_post`, `layers.5`, `layers.5.mlp`, `model.layers.5`
     or `middle`.
 
@@ -94,6 +96,7 @@ def parse_hook(spelling: str, config_or_model: PreTrainedConfig | PreTrainedMode
     first half. Raises `ValueError` for an unknown spelling (with the nearest one), a layer out of
     range, or a site that the architecture does not have.
     """
+    spelling = spelling.name if isinstance(spelling, Hook) else spelling
     layout = config_or_model if isinstance(config_or_model, Layout) else layout_of(config_or_model)
     if spelling == "middle":
         return Hook(max(layout.n_layers // 2 - 1, 0))
@@ -103,7 +106,8 @@ def parse_hook(spelling: str, config_or_model: PreTrainedConfig | PreTrainedMode
             f"{layout.architecture} has layers 0 to {layout.n_layers - 1}, so the last one is "
             f"layers.{layout.n_layers - 1}"
         )
-    hook = Hook.from_name(spelling) if _is_hook_name(spelling) else _from_path(spelling, layout)
+    name = re.fullmatch(rf"blocks\.\d+\.hook_({'|'.join(SITES)})", spelling)
+    hook = Hook.from_name(spelling) if name else _from_path(spelling, layout)
     if not 0 <= hook.layer < layout.n_layers:
         raise ValueError(
             f"hook {spelling!r}: layer {hook.layer} is out of range; "
@@ -117,10 +121,6 @@ def parse_hook(spelling: str, config_or_model: PreTrainedConfig | PreTrainedMode
     return hook
 
 
-def _is_hook_name(spelling: str) -> bool:
-    return any(re.fullmatch(rf"blocks\.\d+\.hook_{site}", spelling) for site in SITES)
-
-
 def _from_path(spelling: str, layout: Layout) -> Hook:
     relative = layout.blocks.removeprefix(layout.base + ".")
     stems = [*dict.fromkeys((layout.blocks, relative, "layers"))]
@@ -129,11 +129,8 @@ def _from_path(spelling: str, layout: Layout) -> Hook:
         if match is None:
             continue
         layer, child = int(match[1]), match[2]
-        site: Site | None = None if child else "resid_post"
-        if child:
-            site = (
-                "attn_out" if child == layout.attn else "mlp_out" if child == layout.mlp else None
-            )
+        if child is None:
+            return Hook(layer)
         if child in layout.inner:
             added = layout.attn if child == layout.inner[0] else layout.mlp
             raise ValueError(
@@ -141,16 +138,10 @@ def _from_path(spelling: str, layout: Layout) -> Hook:
                 "before adding it to the "
                 f"residual stream; write {stem}.{layer}.{added} for what is added"
             )
-        if site is not None:
-            return Hook(layer, site)
+        if child in (layout.attn, layout.mlp):
+            return Hook(layer, "attn_out" if child == layout.attn else "mlp_out")
     raise ValueError(
         f"unknown hook {spelling!r}; did you mean {_nearest(spelling, layout, stems)!r}? "
-        f"{_spellings(layout)}"
-    )
-
-
-def _spellings(layout: Layout) -> str:
-    return (
         f"Write blocks.<layer>.hook_<{'|'.join(SITES)}>, layers.<layer>, {layout.blocks}.<layer> "
         "or middle"
     )
@@ -163,10 +154,3 @@ def _nearest(spelling: str, layout: Layout, stems: list[str]) -> str:
     names = [f"blocks.{layer}.hook_{site}" for site in SITES] + ["middle"]
     names += [f"{stem}.{layer}{child}" for stem in stems for child in ("", *children)]
     return difflib.get_close_matches(spelling, names, 1, 0.0)[0]
-
-
-def module_path(hook: Hook, model: PreTrainedConfig | PreTrainedModel | Layout) -> str:
-    """Path of the module whose output is read at `hook` (`model.layers.5.mlp`); for `resid_pre`,
-    whose input is read.
-    """
-    return (model if isinstance(model, Layout) else layout_of(model)).path(hook)

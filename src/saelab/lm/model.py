@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from transformers import Cache, PreTrainedModel
 
 from saelab.lm.hooks import Layout, layout_of, parse_hook
-from saelab.lm.prefix import cache_argument, splits, tail_of
+from saelab.lm.prefix import splits, tail_of
 from saelab.lm.splice import feeding, passing, reading, replacing
 from saelab.lm.weights import load_weights, locate
 from saelab.store import file_hash
@@ -66,10 +66,11 @@ class HFModel:
         stops at the hook.
         """
         tokens = tokens.to(self.device, torch.long)
-        sublayer = self.hook.site in ("attn_out", "mlp_out")
-        sites = [self.hook] + [Hook(self.hook.layer, "resid_pre")] * sublayer
-        seen = self._read(tokens, sites)
-        return seen[0], State(tokens, seen[1] if sublayer else None)
+        if self.hook.site in ("resid_pre", "resid_post"):
+            (x,) = self._read(tokens, [self.hook])
+            return x, State(tokens, None)
+        x, block_input = self._read(tokens, [self.hook, Hook(self.hook.layer, "resid_pre")])
+        return x, State(tokens, block_input)
 
     def _read(self, tokens: Tensor, sites: list[Hook]) -> list[Tensor]:
         """Activations at `sites`; the forward stops as soon as all were seen."""
@@ -106,27 +107,31 @@ class HFModel:
                 stack.enter_context(feeding(self.blocks[0], stream))
             if state.block_input is not None:
                 stack.enter_context(replacing(self.module(self.hook), x))
-            wanted = {"logits_to_keep": x.shape[1] - since} if since and self._keeps_logits else {}
-            logits = self.model(input_ids=state.tokens, **self._cached(state.past), **wanted).logits
+            options: dict[str, Any] = {"use_cache": state.past is not None}
+            if state.past is not None:
+                options[self._cache_argument] = state.past
+            if since and "logits_to_keep" in self._arguments:
+                options["logits_to_keep"] = x.shape[1] - since
+            logits = self.model(input_ids=state.tokens, **options).logits
         # an architecture may not know `logits_to_keep` and give all
         return logits[:, -(x.shape[1] - since) :]
 
     @functools.cached_property
-    def _keeps_logits(self) -> bool:
-        return "logits_to_keep" in inspect.signature(self.model.forward).parameters
+    def _arguments(self) -> tuple[str, ...]:
+        """Names of what the model's forward takes."""
+        return tuple(inspect.signature(self.model.forward).parameters)
 
     @functools.cached_property
     def _cache_argument(self) -> str:
-        return cache_argument(self.model)
-
-    def _cached(self, past: Cache | None) -> dict[str, Any]:
-        """Arguments of the model's forward that make it go on from `past`, or read whole windows
-        where that is None.
+        """What the forward calls its keys and values: transformers 5.24 renamed the argument of
+        most models. Raises `TypeError` where it takes none.
         """
-        return (
-            {"use_cache": False}
-            if past is None
-            else {"use_cache": True, self._cache_argument: past}
+        for name in ("cache", "past_key_values"):
+            if name in self._arguments:
+                return name
+        raise TypeError(
+            f"the forward of {type(self.model).__name__} takes neither `cache` nor "
+            "`past_key_values`"
         )
 
     @functools.cached_property
@@ -156,51 +161,40 @@ class HFModel:
 
     def at(self, hook: Hook | str) -> "HFModel":
         """The same weights read at another hook."""
-        return replace(
-            self, hook=parse_hook(hook if isinstance(hook, str) else hook.name, self.layout)
-        )
+        return replace(self, hook=parse_hook(hook, self.layout))
 
     def module(self, hook: Hook) -> nn.Module:
         """The module read at `hook`."""
         return self.model.get_submodule(self.layout.path(hook))
 
+    @torch.no_grad()
     def first_broken(self, tokens: Tensor) -> str | None:
         """Path of the first place up to the hook where activations are NaN or infinite, or None."""
-        for layer in range(self.hook.layer + 1):
-            for site in ("resid_pre", "resid_post") if layer == 0 else ("resid_post",):
-                hook = Hook(layer, site)
-                with torch.no_grad():
-                    finite = torch.isfinite(
-                        self._read(tokens.to(self.device, torch.long), [hook])[0]
-                    ).all()
-                if not finite:
-                    return (
-                        "the embedding"
-                        if site == "resid_pre"
-                        else f"layer {layer} ({self.layout.path(hook)})"
-                    )
+        for hook in (Hook(0, "resid_pre"), *map(Hook, range(self.hook.layer + 1))):
+            (x,) = self._read(tokens.to(self.device, torch.long), [hook])
+            if not torch.isfinite(x).all():
+                layer = f"layer {hook.layer} ({self.layout.path(hook)})"
+                return "the embedding" if hook.site == "resid_pre" else layer
         return None
 
+    def few_tokens(self, n: int) -> Tensor:
+        """n different token ids `[1, n]`, to try the model on."""
+        return (
+            torch.arange(1, n + 1, device=self.device)[None]
+            % self.model.config.get_text_config().vocab_size
+        )
+
+    @torch.no_grad()
     def _check_sum(self) -> None:
         """Refuse a sublayer site where attention and MLP outputs do not add up to what the block
         adds.
         """
-        layer = self.hook.layer
-        tokens = (
-            torch.arange(1, 7, device=self.device)[None]
-            % self.model.config.get_text_config().vocab_size
-        )
-        sites = [
-            Hook(layer, "resid_pre"),
-            Hook(layer, "attn_out"),
-            Hook(layer, "mlp_out"),
-            Hook(layer, "resid_post"),
-        ]
-        if not (self.layout.attn and self.layout.mlp):
-            sites = [sites[0], Hook(layer, self.hook.site), sites[3]]
-        with torch.no_grad():
-            before, *parts, after = (x.double() for x in self._read(tokens, sites))
-        gap = (before + sum(parts) - after).abs().max() / after.abs().max().clamp_min(1e-30)
+        layer, added = self.hook.layer, [self.hook]
+        if self.layout.attn and self.layout.mlp:
+            added = [Hook(layer, "attn_out"), Hook(layer, "mlp_out")]
+        sites = [Hook(layer, "resid_pre"), *added, Hook(layer)]
+        before, *sublayers, after = (x.double() for x in self._read(self.few_tokens(6), sites))
+        gap = (before + sum(sublayers) - after).abs().max() / after.abs().max().clamp_min(1e-30)
         if gap > (1e-3 if self.dtype == torch.float32 else 0.05):
             raise ValueError(
                 f"{self.hook.name}: in this {self.layout.architecture} the block adds something "
@@ -236,24 +230,6 @@ class HFModel:
     def n_layers(self) -> int:
         """Number of blocks."""
         return self.layout.n_layers
-
-    @property
-    def bos_id(self) -> int | None:
-        """The tokenizer's BOS id (0 is an id), or None."""
-        return self.tokenizer.bos_token_id
-
-    @property
-    def special_tokens(self) -> dict[str, int]:
-        """The ids of bos, eos and pad, those that the tokenizer has; 0 is an id."""
-        ids = {name: getattr(self.tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-        return {name: i for name, i in ids.items() if i is not None}
-
-    @property
-    def special_ids(self) -> frozenset[int]:
-        """The ids of bos, eos and pad: their activations are left out of training and of
-        reconstruction scores.
-        """
-        return frozenset(self.special_tokens.values())
 
     def unembed(self) -> Tensor:
         """The unembedding `[D, V]` in float32, final norm not folded in."""
@@ -298,11 +274,12 @@ class HFModel:
     @property
     def weights_hash(self) -> str:
         """sha256 over the weight files of a local folder; the commit of a model from the hub."""
-        place = locate(self.name)
-        return (
-            _folder_hash(place)
-            if Path(place).is_dir()
-            else str(getattr(self.model.config, "_commit_hash", None))
+        folder = Path(locate(self.name))
+        if not folder.is_dir():
+            return str(getattr(self.model.config, "_commit_hash", None))
+        paths = sorted(folder.glob("*.safetensors"))
+        return _files_hash(
+            tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
         )
 
 
@@ -326,29 +303,22 @@ def wrap(model: PreTrainedModel, tokenizer: Any, name: str, hook: str | Hook = "
     have.
     """
     layout = layout_of(model)
-    hook = parse_hook(hook if isinstance(hook, str) else hook.name, layout)
-    return HFModel(model, tokenizer, name, hook, layout, _returns_tuples(model, layout))
+    tuples = _returns_tuples(model, layout)
+    return HFModel(model, tokenizer, name, parse_hook(hook, layout), layout, tuples)
 
 
 def _returns_tuples(model: PreTrainedModel, layout: Layout) -> bool:
-    found: list[bool] = []
+    outputs: list[Any] = []
 
     def look(module: nn.Module, args: Any, output: Any) -> None:
-        found.append(isinstance(output, tuple))
+        outputs.append(output)
         raise _Stop
 
-    handle = model.get_submodule(f"{layout.blocks}.0").register_forward_hook(look)
-    with contextlib.suppress(_Stop), torch.no_grad():
-        model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=model.device), use_cache=False)
-    handle.remove()
-    return found[0]
-
-
-def _folder_hash(folder: str) -> str:
-    paths = sorted(Path(folder).glob("*.safetensors"))
-    return _files_hash(
-        tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths)
-    )
+    tokens = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    first = model.get_submodule(f"{layout.blocks}.0")
+    with first.register_forward_hook(look), contextlib.suppress(_Stop), torch.no_grad():
+        model(input_ids=tokens, use_cache=False)
+    return isinstance(outputs[0], tuple)
 
 
 @functools.cache

@@ -6,20 +6,20 @@ few positions behind it, then cost those positions and not whole windows.
 """
 
 import copy
-import inspect
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers import Cache, DynamicCache
 
 if TYPE_CHECKING:
     from saelab.lm.model import HFModel, State
 
 # of the logits' spread: how far a split window may be from the whole one, in half precision too
 CLOSE, CLOSE_HALF = 1e-3, 0.05
+ALL = slice(None)
 
 
 @torch.no_grad()
@@ -30,7 +30,7 @@ def tail_of(lm: "HFModel", x: Tensor, state: "State", at: int) -> Callable[[Tens
     What comes back takes activations `[c n, T - at, D]` from position `at` on, c versions of the n
     windows, to their logits `[c n, T - at, V]`.
     """
-    before, after = _part(state, slice(at)), _part(state, slice(at, None))
+    before, after = _at(state, (ALL, slice(at))), _at(state, (ALL, slice(at, None)))
     first = lm.hook.layer + (lm.hook.site == "resid_post")  # the first block that runs
     if at > 0 and first < lm.n_layers:
         past = DynamicCache(config=lm.model.config)
@@ -44,11 +44,8 @@ def tail_of(lm: "HFModel", x: Tensor, state: "State", at: int) -> Callable[[Tens
 
     def logits(x: Tensor) -> Tensor:
         rows = torch.arange(n, device=after.tokens.device).repeat(len(x) // n)
-        block_input = None if after.block_input is None else after.block_input[rows]
         past = None if after.past is None else _rows(after.past, rows)
-        return lm.resume(
-            x, replace(after, tokens=after.tokens[rows], block_input=block_input, past=past)
-        )
+        return lm.resume(x, replace(_at(after, rows), past=past))
 
     return logits
 
@@ -58,10 +55,7 @@ def splits(lm: "HFModel") -> bool:
     """Whether windows of this model can be split: it goes on from kept keys and values as its own
     forward does.
     """
-    tokens = (
-        torch.arange(1, 13, device=lm.device)[None] % lm.model.config.get_text_config().vocab_size
-    )
-    x, state = lm.capture(tokens)
+    x, state = lm.capture(lm.few_tokens(12))
     whole = lm.resume(x, state, 7)
     try:
         split = tail_of(lm, x, state, 7)(x[:, 7:])
@@ -71,30 +65,15 @@ def splits(lm: "HFModel") -> bool:
     return bool((split - whole).abs().max() <= close * whole.float().std())
 
 
-def cache_argument(model: PreTrainedModel) -> str:
-    """What the forward of this model calls its keys and values: transformers 5.24 renamed the
-    argument of most models.
-
-    Raises `TypeError` where it takes none.
-    """
-    names = inspect.signature(model.forward).parameters
-    for name in ("cache", "past_key_values"):
-        if name in names:
-            return name
-    raise TypeError(
-        f"the forward of {type(model).__name__} takes neither `cache` nor `past_key_values`"
-    )
-
-
-def _part(state: "State", part: slice) -> "State":
-    """The state of some positions."""
-    block_input = None if state.block_input is None else state.block_input[:, part]
-    return replace(state, tokens=state.tokens[:, part], block_input=block_input)
+def _at(state: "State", places: Any) -> "State":
+    """The state of some windows, or of some positions in all: `places` is an index of `[B, T]`."""
+    block_input = None if state.block_input is None else state.block_input[places]
+    return replace(state, tokens=state.tokens[places], block_input=block_input)
 
 
 def _rows(past: Cache, rows: Tensor) -> Cache:
     """Keys and values of some windows, to be added to: the ones given stay as they are."""
-    mine = copy.copy(past)
-    mine.layers = [copy.copy(layer) for layer in past.layers]
-    mine.batch_select_indices(rows)
-    return mine
+    selected = copy.copy(past)
+    selected.layers = [copy.copy(layer) for layer in past.layers]
+    selected.batch_select_indices(rows)
+    return selected

@@ -5,6 +5,10 @@ from torch import Tensor
 
 from saelab.store import content_id
 
+RATE = 0.05  # of the steps by which rows push each other apart
+MARGIN = 0.1  # |cosine| up to which rows that are only kept apart do not push
+TRIES = 2_000  # steps after which rows do not fit as far apart as asked
+
 
 def feature_generator(family: str, seed: int) -> torch.Generator:
     """The randomness of the features of a family of worlds.
@@ -26,40 +30,22 @@ def orthonormal(d: int, generator: torch.Generator) -> Tensor:
 
 
 def repelled(
-    n: int,
-    d: int,
-    generator: torch.Generator,
-    *,
-    steps: int = 300,
-    rate: float = 0.05,
-    margin: float = 0.1,
-    fixed: Tensor | None = None,
+    n: int, d: int, generator: torch.Generator, *, steps: int = 300, fixed: Tensor | None = None
 ) -> Tensor:
-    """n unit rows `[n, d]` that push each other apart: gradient steps on the squared cosines above
-    `margin`.
+    """n random unit rows `[n, d]` after a number of steps in which they push each other apart.
 
     `fixed [m, d]`: rows that push but do not move.
     """
-    rows = unit_rows(torch.randn(n, d, generator=generator))
-    held = 0 if fixed is None else len(fixed)
-    rows = rows if fixed is None else torch.cat([fixed, rows])
+    fixed = torch.empty(0, d) if fixed is None else fixed
+    rows = torch.cat([fixed, unit_rows(torch.randn(n, d, generator=generator))])
     for _ in range(steps):
-        cosines = (rows @ rows.T).fill_diagonal_(0)
-        push = rate * ((cosines * (cosines.abs() > margin)) @ rows)
-        push[:held] = 0
+        push = _push(rows, _cosines(rows), MARGIN)
+        push[: len(fixed)] = 0
         rows = unit_rows(rows - push)
-    return rows[held:]
+    return rows[len(fixed) :]
 
 
-def spread(
-    n: int,
-    d: int,
-    generator: torch.Generator,
-    *,
-    target: float,
-    tries: int = 2_000,
-    rate: float = 0.05,
-) -> Tensor:
+def spread(n: int, d: int, generator: torch.Generator, *, target: float) -> Tensor:
     """n unit rows `[n, d]` whose largest |cosine| with another is, in the mean over rows, just
     below `target`.
 
@@ -67,12 +53,22 @@ def spread(
     fit that far apart.
     """
     rows = unit_rows(torch.randn(n, d, generator=generator))
-    for _ in range(tries):
-        cosines = (rows @ rows.T).fill_diagonal_(0)
+    for _ in range(TRIES):
+        cosines = _cosines(rows)
         if cosines.abs().amax(1).mean() < target:
             return rows
-        rows = unit_rows(rows - rate * ((cosines * (cosines.abs() > 0.8 * target)) @ rows))
+        rows = unit_rows(rows - _push(rows, cosines, 0.8 * target))
     raise ValueError(
         f"{n} directions in {d} dimensions do not get their largest |cosine| down to {target:g}; "
         "ask for more or widen d"
     )
+
+
+def _cosines(rows: Tensor) -> Tensor:
+    """Cosines `[n, n]` of unit rows with the others, 0 with themselves."""
+    return (rows @ rows.T).fill_diagonal_(0)
+
+
+def _push(rows: Tensor, cosines: Tensor, margin: float) -> Tensor:
+    """What a step takes from the rows: the gradient of the squared cosines above `margin`."""
+    return RATE * ((cosines * (cosines.abs() > margin)) @ rows)

@@ -9,8 +9,6 @@ from typing import get_type_hints
 from saelab.numbers import Kind
 from saelab.synth.world import Process
 
-ANY = float("inf")
-
 
 @dataclass(frozen=True)
 class Setup:
@@ -49,11 +47,10 @@ class Entry:
         return get_type_hints(self.build)["return"]
 
 
-def check_limits(limits: Mapping[str, tuple[float, float, float]]) -> None:
-    """Refuse numbers of a world that lie outside theirs: name -> (value, lowest, highest), `ANY`
-    for no highest.
+def check_kind(kind: Kind, **numbers: float) -> None:
+    """Refuse numbers of a world, given by their names, that are not of this kind.
 
-    Raises `ValueError` naming the number, its value and the limits; NaN is always outside.
+    Raises `ValueError` naming the first one, its value and the range; NaN is always outside.
     """
-    for name, (value, low, high) in limits.items():
-        Kind(low, high).check(name, value)
+    for name, value in numbers.items():
+        kind.check(name, value)

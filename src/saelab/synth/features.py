@@ -3,10 +3,10 @@ by what is active.
 
 x = bias + sum_f code_f feature_f. Feature f fires where slope_f . z + own noise > offset_f, z and
 own noise standard normal: a Gaussian copula of low rank R. A firing feature has the raw code max(0,
-mean_f + sd_f normal). Then the forest, from the roots
-down: a child is silent where its parent is, at most one child of a parent stays (a fair draw among
-    those with a code above 0), and a child's code is multiplied by its parent's over the parent's
-    mean. Features outside the forest fire for themselves.
+mean_f + sd_f normal). Then the forest, from the roots down: a child is silent where its parent is,
+at most one child of a parent stays (a fair draw among those with a code above 0), and a child's
+code is multiplied by its parent's over the parent's mean. Features outside the forest fire for
+themselves.
 
 What does not fire costs nothing: given z all own noises are independent, so a child is only drawn
 where its parent is active, and features without a parent come from a Poisson process of proposals
@@ -100,15 +100,15 @@ class FeatureProcess:
     def draw_sparse(self, n: int, generator: torch.Generator) -> SparseSample:
         """The same n activations with a list of what is active."""
         x = torch.empty(n, self.features.shape[1])
-        parts, start = [], 0
+        entries, start = [], 0
         for z in torch.randn(n, self.slope.shape[1], generator=generator).split(ROWS):
             row, feature, code = self._active(z, generator)
             first = torch.searchsorted(row, torch.arange(len(z)))
             rows = embedding_bag(feature, self.features, first, mode="sum", per_sample_weights=code)
             torch.add(rows, self.bias, out=x[start : start + len(z)])
-            parts.append((row + start, feature, code))
+            entries.append((row + start, feature, code))
             start += len(z)
-        row, feature, code = map(torch.cat, zip(*parts, strict=True))
+        row, feature, code = map(torch.cat, zip(*entries, strict=True))
         return SparseSample(x, row, feature, code, len(self.features))
 
     def _active(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,13 +117,14 @@ class FeatureProcess:
         code = torch.relu(
             self.mean[feature] + self.sd[feature] * torch.randn(len(row), generator=generator)
         )
-        here = code > 0
-        parts = [(row[here], feature[here], code[here])]
-        active = tuple(part[feature[here] < self.forest.roots] for part in parts[0])
+        positive = code > 0
+        row, feature, code = row[positive], feature[positive], code[positive]
+        root = feature < self.forest.roots
+        active, levels = (row[root], feature[root], code[root]), [(row, feature, code)]
         for _ in range(self.forest.depth):
             active = self._children(z, *active, generator=generator)
-            parts.append(active)
-        row, feature, code = map(torch.cat, zip(*parts, strict=True))
+            levels.append(active)
+        row, feature, code = map(torch.cat, zip(*levels, strict=True))
         order = torch.from_numpy(row.short().numpy().argsort(kind="stable"))  # a radix sort
         return row[order], feature[order], code[order]
 
@@ -146,8 +147,8 @@ class FeatureProcess:
         if self.scaled:
             child = child * (code / self.mean[parent])
         feature = self.forest.roots + self.forest.branching * parent + which
-        here = won > 0
-        return row[here], feature[here], child[here]
+        stays = won > 0
+        return row[stays], feature[stays], child[stays]
 
     @cached_property
     def _family(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -163,7 +164,10 @@ class FeatureProcess:
     def _tops(self) -> "Tops":
         free = torch.arange(self.forest.size, len(self.features))
         feature = torch.cat([torch.arange(self.forest.roots), free])
-        return Tops.of(feature, self.slope[feature], self.offset[feature])
+        slope, offset = self.slope[feature], self.offset[feature]
+        level = (TAIL * slope.norm(dim=1) - offset).clamp(max=LEVEL)
+        rate = -torch.log1p(-ndtr(level))
+        return Tops(feature, slope.T.contiguous(), offset, level + offset, rate)
 
 
 @dataclass(frozen=True)
@@ -182,14 +186,6 @@ class Tops:
     offset: Tensor  # [T]
     bound: Tensor  # [T]
     rate: Tensor  # [T]
-
-    @classmethod
-    def of(cls, feature: Tensor, slope: Tensor, offset: Tensor) -> "Tops":
-        """From the features' numbers `[T]`, slopes `[T, R]` and offsets `[T]`."""
-        level = (TAIL * slope.norm(dim=1) - offset).clamp(max=LEVEL)
-        return cls(
-            feature, slope.T.contiguous(), offset, level + offset, -torch.log1p(-ndtr(level))
-        )
 
     def draw(self, z: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Rows and features of the cells that are on, for z `[N, R]`."""
@@ -212,9 +208,9 @@ class Tops:
         proposals = torch.poisson(len(z) * self.rate, generator).long()
         column = torch.arange(len(self.feature)).repeat_interleave(proposals)
         cell = torch.randint(len(z), column.shape, generator=generator) * len(self.feature) + column
-        here = shared[cell]
-        intensity = -torch.log1p(-ndtr(here - self.offset[column]))
-        kept = (here <= self.bound[column]) & (
+        level = shared[cell]
+        intensity = -torch.log1p(-ndtr(level - self.offset[column]))
+        kept = (level <= self.bound[column]) & (
             torch.rand(len(cell), generator=generator) * self.rate[column] < intensity
         )
         return torch.cat([above[single], cell[kept]]).unique()

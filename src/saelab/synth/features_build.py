@@ -19,12 +19,18 @@ from torch import Tensor
 from saelab.numbers import Kind
 from saelab.store import content_id, read_tensors, write_tensors
 from saelab.synth.directions import feature_generator, unit_rows
-from saelab.synth.entry import ANY, check_limits
+from saelab.synth.entry import check_kind
 from saelab.synth.features import FeatureProcess, Forest
 
 OWN_SHARE = 0.01  # least variance of a feature's own noise
 # multiply-adds of the orthogonalisation from which its result is kept on disk: ten seconds or more
 CACHED_FROM = 1e12
+LOWEST = {  # of the numbers that have no highest
+    0: ("depth", "correlation", "sd_mean", "sd_sd", "bias", "apart_steps", "apart_rate", "model"),
+    0.01: ("exponent", "mean_first", "mean_last"),
+    1: ("features", "roots", "branching", "rank"),
+    2: ("d",),
+}
 REFERENCE_SEEDS = {"directions": 0, "sd": 1, "copula": 4}  # what sae-lens adds to a model's seed
 
 
@@ -43,7 +49,16 @@ class Directions:
 
 
 def zipf(n: int, *, exponent: float, p_max: float, p_min: float) -> Tensor:
-    """Firing probabilities `[n]` that fall with the rank as a power, from p_max to p_min."""
+    """Firing probabilities `[n]` that fall with the rank as a power, from p_max to p_min.
+
+    Raises `ValueError` for a probability outside of (0, 1], and for p_min above p_max.
+    """
+    for name, value in {"p_max": p_max, "p_min": p_min}.items():
+        if not 0 < value <= 1 or p_min > p_max:
+            raise ValueError(
+                f"{name} is {value:g}; probabilities are above 0, at most 1, and p_min "
+                f"({p_min:g}) at most p_max"
+            )
     power = torch.arange(1, n + 1, dtype=torch.double) ** -exponent
     if n > 1:
         power = (power - power[-1]) / (1 - power[-1])
@@ -87,21 +102,21 @@ def orthogonalised(rows: Tensor, *, steps: int, rate: float) -> Tensor:
     return unit_rows(rows.detach())
 
 
-def directions(of: Directions) -> tuple[Tensor, Tensor]:
+def directions(recipe: Directions) -> tuple[Tensor, Tensor]:
     """Features `[F, D]` and the bias `[D]`. Large ones are kept in `cache_folder()` and read
     again.
     """
-    path = cache_folder() / "synthsaebench" / f"{content_id(asdict(of))}.safetensors"
-    large = of.steps * 2 * of.features * of.d**2 >= CACHED_FROM
+    path = cache_folder() / "synthsaebench" / f"{content_id(asdict(recipe))}.safetensors"
+    large = recipe.steps * 2 * recipe.features * recipe.d**2 >= CACHED_FROM
     if large and path.exists():
         kept = read_tensors(path)
         return kept["features"], kept["bias"]
-    generator = _generator("directions", of.seed, of.model)
-    rows = torch.randn(of.features, of.d, generator=generator)
-    bias = of.bias * unit_rows(torch.randn(of.d, generator=generator))
-    features = orthogonalised(rows, steps=of.steps, rate=of.rate)
+    generator = _generator("directions", recipe.seed, recipe.model)
+    rows = torch.randn(recipe.features, recipe.d, generator=generator)
+    bias = recipe.bias * unit_rows(torch.randn(recipe.d, generator=generator))
+    features = orthogonalised(rows, steps=recipe.steps, rate=recipe.rate)
     if large:
-        write_tensors(path, {"features": features, "bias": bias}, asdict(of))
+        write_tensors(path, {"features": features, "bias": bias}, asdict(recipe))
     return features, bias
 
 
@@ -144,14 +159,10 @@ def synthsaebench(
     seed here (42: the published benchmark). Raises `ValueError` for numbers that make no such
     process.
     """
-    given = dict(locals())
-    check_limits({name: (given[name], low, ANY) for name, low in _LEAST.items()})
-    for name, value in {"p_max": p_max, "p_min": p_min}.items():
-        if not 0 < value <= 1 or p_min > p_max:
-            raise ValueError(
-                f"{name} is {value:g}; probabilities are above 0, at most 1, and p_min "
-                f"({p_min:g}) at most p_max"
-            )
+    numbers = dict(locals())
+    for low, names in LOWEST.items():
+        check_kind(Kind(low), **{name: numbers[name] for name in names})
+    chances = zipf(round(features), exponent=exponent, p_max=p_max, p_min=p_min)
     Kind(0, 1, whole=True).check("scaled", scaled, "children are scaled by their parent")
     if model and model == seed:
         raise ValueError(
@@ -165,37 +176,14 @@ def synthsaebench(
             f"{forest.size} already"
         )
     number = round(model)
-    shared, own = copula(n, round(rank), correlation, _generator("copula", seed, number))
-    p = compensated(zipf(n, exponent=exponent, p_max=p_max, p_min=p_min), forest)
-    threshold = -torch.special.ndtri(p).float()
+    shared, own_sd = copula(n, round(rank), correlation, _generator("copula", seed, number))
+    offset = -torch.special.ndtri(compensated(chances, forest)).float() / own_sd
     sd = (sd_mean + sd_sd * torch.randn(n, generator=_generator("sd", seed, number))).abs()
-    rows, offset = directions(
+    rows, centre = directions(
         Directions(n, round(d), bias, round(apart_steps), apart_rate, 0 if number else seed, number)
     )
-    mean = torch.linspace(mean_first, mean_last, n)
-    return FeatureProcess(
-        rows, offset, shared / own.unsqueeze(1), threshold / own, mean, sd, forest, bool(scaled)
-    )
-
-
-_LEAST = {
-    "features": 1,
-    "d": 2,
-    "roots": 1,
-    "branching": 1,
-    "depth": 0,
-    "exponent": 0.01,
-    "rank": 1,
-    "correlation": 0,
-    "mean_first": 0.01,
-    "mean_last": 0.01,
-    "sd_mean": 0,
-    "sd_sd": 0,
-    "bias": 0,
-    "apart_steps": 0,
-    "apart_rate": 0,
-    "model": 0,
-}
+    slope, mean = shared / own_sd.unsqueeze(1), torch.linspace(mean_first, mean_last, n)
+    return FeatureProcess(rows, centre, slope, offset, mean, sd, forest, bool(scaled))
 
 
 def _generator(part: str, seed: int, model: int) -> torch.Generator:

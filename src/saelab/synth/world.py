@@ -54,6 +54,17 @@ class Sample:
         )
 
 
+def strengths(active: Tensor, spread: float, generator: torch.Generator) -> Tensor:
+    """How strongly features are present: |N(1, spread)| where `active [..., F]`, else 0.
+
+    Numbers are drawn for what is active only, in its order.
+    """
+    codes = torch.zeros(active.shape)
+    places = active.flatten().nonzero().squeeze(1)
+    codes.view(-1)[places] = (1 + spread * torch.randn(len(places), generator=generator)).abs()
+    return codes
+
+
 @dataclass(frozen=True)
 class SparseSample:
     """Activations with a list of the features active in each: what a `Sample` says, where dense
@@ -161,16 +172,7 @@ class World:
         if batch < 1:
             raise ValueError(f"batch is {batch}; it must be at least 1")
         self.name, self.process, self.seed, self.batch = name, process, seed, batch
-
-    @property
-    def hook(self) -> Hook:
-        """The only place there is."""
-        return Hook(0)
-
-    @property
-    def d_in(self) -> int:
-        """Width D of the activations."""
-        return self.process.features.shape[1]
+        self.hook, self.d_in = Hook(0), process.features.shape[1]
 
     @property
     def lm(self) -> LanguageModel | None:
@@ -180,13 +182,13 @@ class World:
     @cached_property
     def kinds(self) -> tuple[type[Batch], ...]:
         """The kinds of batches that this world can give."""
-        has = {
+        drawn = {
             Tokens: True,
             Windows: self.activations(self.batch, 0).ndim == 3,
             Pairs: isinstance(self.process, PairProcess),
             Labelled: isinstance(self.process, LabelledProcess),
         }
-        return tuple(kind for kind, there in has.items() if there)
+        return tuple(kind for kind in drawn if drawn[kind])
 
     def missing(self, kind: type[Batch]) -> str:
         """What the world's process does not draw."""
@@ -240,37 +242,35 @@ class World:
         ordered = Windows in (main, *sides)
         number = start.batch
         while True:
-            first = self.windows(number) if ordered else Tokens(self._tokens(number))
-            views = {
-                kind: self._beside(kind, number) for kind in sides if kind in (Pairs, Labelled)
-            }
-            views |= {kind: first for kind in sides if kind not in views}
+            if ordered:
+                first = self.windows(number)
+            else:
+                first = Tokens(self.activations(self.batch, number).flatten(0, -2))
+            makers = {Pairs: self._pairs, Labelled: self._labelled}
+            beside = {kind: makers[kind](number) if kind in makers else first for kind in sides}
             number += 1
-            yield Views(first, views), Cursor(0, 0, number)
+            yield Views(first, beside), Cursor(0, 0, number)
 
-    def _beside(self, kind: type[Batch], number: int) -> Batch:
-        """The batch of pairs, or of labelled activations, of step `number`."""
+    def _pairs(self, number: int) -> Pairs:
         process = self.process
-        if kind is Pairs:
-            assert isinstance(process, PairProcess)
-            generator = self.generator(f"pairs {number}")
-            first, second, shared = process.pairs(self.batch, generator)
-            assert first.labels is not None and second.labels is not None
-            numbers = torch.arange(2 * len(shared)).view(-1, 2) + 2 * len(shared) * number
-            return Pairs(
-                _in_order(first, numbers[:, 0]),
-                _in_order(second, numbers[:, 1]),
-                shared,
-                process.pair_kinds,
-                torch.stack([first.labels, second.labels], 1),
-            )
+        assert isinstance(process, PairProcess)
+        first, second, shared = process.pairs(self.batch, self.generator(f"pairs {number}"))
+        assert first.labels is not None and second.labels is not None
+        numbers = torch.arange(2 * len(shared)).view(-1, 2) + 2 * len(shared) * number
+        return Pairs(
+            _in_order(first, numbers[:, 0]),
+            _in_order(second, numbers[:, 1]),
+            shared,
+            process.pair_kinds,
+            torch.stack([first.labels, second.labels], 1),
+        )
+
+    def _labelled(self, number: int) -> Labelled:
+        process = self.process
         assert isinstance(process, LabelledProcess)
         sample = process.labelled(self.batch, self.generator(f"labelled {number}"))
         assert sample.labels is not None
         return Labelled(sample.x, sample.labels, process.label_names)
-
-    def _tokens(self, number: int) -> Tensor:
-        return self.activations(self.batch, number).flatten(0, -2)
 
     def windows(self, number: int) -> Windows:
         """The batch of step `number` in order. The first token of a window is its own number, by
@@ -306,27 +306,17 @@ class WorldModel:
 
     def __init__(self, world: World, process: Downstream):
         self.world, self.process = world, process
-
-    @property
-    def hook(self) -> Hook:
-        """Where the world is read."""
-        return self.world.hook
-
-    @property
-    def d_in(self) -> int:
-        """Width D of the activations."""
-        return self.world.d_in
+        self.hook, self.d_in = world.hook, world.d_in
 
     def capture(self, tokens: Tensor) -> tuple[Tensor, None]:
         """Activations `[B, T, D]` of windows `[B, T]`, found by the number in their first token."""
         per_batch = len(self.world.sample(self.world.batch, 0).x)
+        places = [divmod(number, per_batch) for number in tokens[:, 0].tolist()]
         batches = {
-            int(i): self.world.sample(self.world.batch, int(i)).x
-            for i in (tokens[:, 0] // per_batch).unique()
+            number: self.world.sample(self.world.batch, number).x
+            for number in {batch for batch, _ in places}
         }
-        return torch.stack(
-            [batches[int(i) // per_batch][int(i) % per_batch] for i in tokens[:, 0]]
-        ), None
+        return torch.stack([batches[batch][row] for batch, row in places]), None
 
     def resume(self, x: Tensor, state: None, since: int = 0) -> Tensor:
         """Logits of positions `since` on `[B, T - since, V]`, from activations `[B, T, D]`."""

@@ -67,20 +67,23 @@ def read_documents(source: Source, split: Split | None = None) -> Iterator[Docum
     `source.seed`, its held-out files in one fixed order. Raises `FileNotFoundError` or `ValueError`
     naming the file, and the line where there is one.
     """
-    corpus = source.corpus
-    if corpus == EMBEDDED:
-        pairs = _embedded(source.seed, split or "train")
-    elif corpus.startswith("hf:"):
-        pairs = _hub(corpus, source.text_column)
+    if source.corpus == EMBEDDED:
+        named = _embedded(source.seed, split or "train")
     else:
-        path = _file(corpus)
-        reader = {".txt": _txt, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix]
-        pairs = reader(path, source.text_column)
-    index = 0
-    for name, text in pairs:
-        if text.strip():
-            yield Document(index, name, text)
-            index += 1
+        named = (("", text) for text in _texts(source.corpus, source.text_column))
+    solid = ((name, text) for name, text in named if text.strip())
+    for index, (name, text) in enumerate(solid):
+        yield Document(index, name, text)
+
+
+def _texts(corpus: str, column: str) -> Iterator[str]:
+    """The texts of a file or a dataset, in order."""
+    if corpus.startswith("hf:"):
+        return _hub(corpus, column)
+    path = _file(corpus)
+    if path.suffix == ".txt":
+        return _txt(path)
+    return _jsonl(path, column) if path.suffix == ".jsonl" else _parquet(path, column)
 
 
 def _file(name: str) -> Path:
@@ -95,8 +98,6 @@ def _file(name: str) -> Path:
             f"no corpus {name}; give {EMBEDDED}, a {' / '.join(SUFFIXES)} file or "
             "hf:<dataset>[:<config>]"
         )
-    if path.suffix not in SUFFIXES:
-        raise ValueError(f"corpus {name} must end in one of {', '.join(SUFFIXES)}")
     if path.stat().st_size == 0:
         raise ValueError(f"corpus {name} is empty (0 bytes)")
     return path
@@ -108,7 +109,7 @@ def _embedded(seed: int, split: Split) -> Iterator[tuple[str, str]]:
     return ((file.path, file.text) for file in files)
 
 
-def _txt(path: Path, _: str) -> Iterator[tuple[str, str]]:
+def _txt(path: Path) -> Iterator[str]:
     status = path.stat()
     marked = _has_mark(path, status.st_mtime_ns, status.st_size)
     piece: list[str] = []
@@ -117,15 +118,15 @@ def _txt(path: Path, _: str) -> Iterator[tuple[str, str]]:
         while line := file.readline(MEBIBYTE):
             if marked and MARK in line:
                 *ended, line = line.split(MARK)
-                yield "", "".join(piece) + ended[0]
-                yield from (("", text) for text in ended[1:])
+                yield "".join(piece) + ended[0]
+                yield from ended[1:]
                 piece = []
             piece.append(line)
             size += len(line)
             if not marked and ((size >= PIECE and not line.strip()) or size >= LONG_PIECE):
-                yield "", "".join(piece)
+                yield "".join(piece)
                 piece, size = [], 0
-    yield "", "".join(piece)
+    yield "".join(piece)
 
 
 @functools.cache
@@ -134,7 +135,7 @@ def _has_mark(path: Path, mtime: int, size: int) -> bool:
     not UTF-8.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
-    done, tail, found = 0, "", False
+    done, tail, marked = 0, "", False
     with path.open("rb") as file:
         while True:
             chunk = file.read(MEBIBYTE)
@@ -146,14 +147,13 @@ def _has_mark(path: Path, mtime: int, size: int) -> bool:
                     f"corpus {path} is not UTF-8: {error.reason} at byte "
                     f"{done - pending + error.start:,}; convert it first"
                 ) from error
-            found = found or MARK in tail + text
+            marked = marked or MARK in tail + text
             tail, done = text[-len(MARK) :], done + len(chunk)
             if not chunk:
-                return found
+                return marked
 
 
-def _jsonl(path: Path, column: str) -> Iterator[tuple[str, str]]:
-    number = 0
+def _jsonl(path: Path, column: str) -> Iterator[str]:
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
@@ -168,7 +168,7 @@ def _jsonl(path: Path, column: str) -> Iterator[tuple[str, str]]:
                 raise ValueError(
                     f"corpus {path}, line {number}: {_lacking(row, column)} (see text_column)"
                 )
-            yield "", row[column]
+            yield row[column]
 
 
 def _lacking(row: object, column: str) -> str:
@@ -180,7 +180,7 @@ def _lacking(row: object, column: str) -> str:
     return f"there is no column {column!r}; its columns are {', '.join(row) or 'none'}"
 
 
-def _parquet(path: Path, column: str) -> Iterator[tuple[str, str]]:
+def _parquet(path: Path, column: str) -> Iterator[str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -197,10 +197,10 @@ def _parquet(path: Path, column: str) -> Iterator[tuple[str, str]]:
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
         raise ValueError(f"corpus {path}: column {column!r} is {kind}, not text (see text_column)")
     for batch in table.iter_batches(batch_size=256, columns=[column]):
-        yield from (("", text) for text in batch.column(0).to_pylist() if text is not None)
+        yield from (text for text in batch.column(0).to_pylist() if text is not None)
 
 
-def _hub(corpus: str, column: str) -> Iterator[tuple[str, str]]:
+def _hub(corpus: str, column: str) -> Iterator[str]:
     import datasets
 
     name, _, config = corpus.removeprefix("hf:").partition(":")
@@ -219,4 +219,4 @@ def _hub(corpus: str, column: str) -> Iterator[tuple[str, str]]:
                 f"dataset {name!r} has no column {column!r}; its columns are {', '.join(row)} "
                 "(see text_column)"
             )
-        yield "", row[column]
+        yield row[column]

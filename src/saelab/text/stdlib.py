@@ -92,8 +92,8 @@ def stdlib_corpus(root: str | None = None) -> StdlibCorpus:
 
 
 def _python_files(base: Path) -> list[Path]:
-    found = []
+    paths = []
     for folder, subfolders, names in os.walk(base):
         subfolders[:] = [name for name in subfolders if name not in EXCLUDED_FOLDERS]
-        found += [Path(folder) / name for name in names if name.endswith(".py")]
-    return sorted(found, key=lambda path: path.relative_to(base).as_posix())
+        paths += [Path(folder) / name for name in names if name.endswith(".py")]
+    return sorted(paths, key=lambda path: path.relative_to(base).as_posix())

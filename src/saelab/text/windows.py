@@ -85,8 +85,8 @@ def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
     ids, doc, names = _tokenise(documents, tokenizer, start_id, None if few else need)
     at = np.arange(len(ids)) - np.searchsorted(doc, doc) - (start_id is not None)
     if few:
-        part = _part(len(ids), source, split, need)
-        ids, doc, at = ids[part], doc[part], at[part]
+        share = _share(len(ids), source, split, need)
+        ids, doc, at = ids[share], doc[share], at[share]
     # [W, T] indices, -1 for the first token of a window
     windows = _cut(ids, source.context, start_id)
     if not len(windows):
@@ -100,8 +100,7 @@ def load_windows(source: Source, lm: Any, split: Split) -> TokenWindows:
     tokens = np.where(windows < 0, start_id if start_id is not None else 0, ids[windows])
     # BOS belongs to what follows
     numbers = np.where(windows < 0, np.roll(doc[windows], -1, 1), doc[windows])
-    special = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
-    dropped, keep = hygiene(tokens, special)
+    dropped, keep = hygiene(tokens, special_ids(tokenizer))
     return TokenWindows(
         tokens=torch.from_numpy(tokens.astype(np.int32)),
         doc=torch.from_numpy(numbers.astype(np.int32)),
@@ -136,11 +135,14 @@ def split_documents(documents: Iterable[Document], tokenizer: Any) -> Iterator[t
 
 def start_token(tokenizer: Any) -> tuple[str, int | None]:
     """What windows begin with, and its id: bos, else eos, else none."""
-    for name in ("bos", "eos"):
-        token_id = getattr(tokenizer, f"{name}_token_id")
-        if token_id is not None:
-            return name, token_id
-    return "none", None
+    ids = special_ids(tokenizer)
+    return next(((name, ids[name]) for name in ("bos", "eos") if name in ids), ("none", None))
+
+
+def special_ids(tokenizer: Any) -> dict[str, int]:
+    """The ids of bos, eos and pad, those that the tokenizer has; 0 is an id."""
+    ids = {name: getattr(tokenizer, f"{name}_token_id") for name in ("bos", "eos", "pad")}
+    return {name: token_id for name, token_id in ids.items() if token_id is not None}
 
 
 def _windows_wanted(source: Source, split: Split) -> int:
@@ -177,7 +179,7 @@ def _tokenise(
     """
     pieces = split_documents(documents, tokenizer)
     prefix = [] if start_id is None else [start_id]
-    parts: list[np.ndarray] = []
+    texts: list[np.ndarray] = []
     names: list[str] = []
     count = 0
     while (need is None or count < need) and (batch := list(itertools.islice(pieces, AT_ONCE))):
@@ -190,18 +192,13 @@ def _tokenise(
         for (name, _), ids in zip(batch, encoded["input_ids"], strict=True):
             if ids:
                 names.append(name)
-                parts.append(np.array(prefix + ids, np.int32))
-                count += len(parts[-1])
-    if not parts:
-        return np.zeros(0, np.int32), np.zeros(0, np.int32), []
-    return (
-        np.concatenate(parts),
-        np.repeat(np.arange(len(parts), dtype=np.int32), [len(p) for p in parts]),
-        names,
-    )
+                texts.append(np.array(prefix + ids, np.int32))
+                count += len(texts[-1])
+    doc = np.repeat(np.arange(len(texts), dtype=np.int32), [len(text) for text in texts])
+    return np.concatenate([np.zeros(0, np.int32), *texts]), doc, names
 
 
-def _part(n_tokens: int, source: Source, split: Split, need: int) -> slice:
+def _share(n_tokens: int, source: Source, split: Split, need: int) -> slice:
     """The last 5 % of a short text (at least one window) are held out, the rest is for training."""
     if n_tokens < 2 * source.context:
         raise ValueError(
@@ -233,17 +230,14 @@ def _cut(ids: np.ndarray, context: int, start_id: int | None) -> np.ndarray:
     return indices
 
 
-def hygiene(
-    tokens: np.ndarray, special: dict[str, int | None]
-) -> tuple[dict[str, float], np.ndarray]:
+def hygiene(tokens: np.ndarray, special: dict[str, int]) -> tuple[dict[str, float], np.ndarray]:
     """Share of positions left out by reason (an id with two roles counts for the first), and what
     is kept `[W, T]`.
     """
     keep = np.ones(tokens.shape, bool)
     dropped: dict[str, float] = {}
     for name, token_id in special.items():
-        if token_id is not None:
-            hit = (tokens == token_id) & keep
-            dropped[name] = float(hit.mean())
-            keep &= ~hit
+        hit = (tokens == token_id) & keep
+        dropped[name] = float(hit.mean())
+        keep &= ~hit
     return dropped, keep

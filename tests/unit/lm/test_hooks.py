@@ -1,7 +1,7 @@
 import pytest
 
 from helpers import ARCHITECTURES, tiny_model
-from saelab.lm.hooks import layout_of, module_path, parse_hook
+from saelab.lm.hooks import layout_of, parse_hook
 from saelab.types import SITES, Hook
 
 PATHS = {"gpt2": "transformer.h", "gpt_neox": "gpt_neox.layers"}
@@ -21,7 +21,7 @@ def test_config_alone_and_model_agree_on_every_spelling(arch):
             hook = Hook(layer, site)
             assert parse_hook(hook.name, layout) == hook
             if site != "resid_pre":  # a path names an output
-                assert parse_hook(module_path(hook, layout), layout) == hook
+                assert parse_hook(layout.path(hook), layout) == hook
         assert parse_hook(f"{stem}.{layer}", layout) == Hook(layer)
         assert parse_hook(f"{stem.partition('.')[2]}.{layer}", layout) == Hook(layer)
         assert parse_hook(f"layers.{layer}", layout) == Hook(layer)
@@ -42,11 +42,9 @@ def test_sublayer_paths():
 
 
 def test_gemma_2_is_never_taken_for_gemma_1():
-    assert module_path(Hook(1, "mlp_out"), GEMMA2) == "model.layers.1.post_feedforward_layernorm"
-    assert (
-        module_path(Hook(1, "mlp_out"), layout_of(tiny_model("gemma").config))
-        == "model.layers.1.mlp"
-    )
+    gemma1 = layout_of(tiny_model("gemma").config)
+    assert GEMMA2.path(Hook(1, "mlp_out")) == "model.layers.1.post_feedforward_layernorm"
+    assert gemma1.path(Hook(1, "mlp_out")) == "model.layers.1.mlp"
     with pytest.raises(
         ValueError, match=r"normalises the output of mlp .* layers\.1\.post_feedforward_layernorm"
     ):

@@ -16,8 +16,7 @@ def test_a_folder_loads_frozen_with_its_facts(tmp_path):
     lm = load_model(str(tiny_checkpoint(tmp_path / "m", "llama")))
     assert isinstance(lm, LanguageModel)
     assert lm.hook == Hook(1)
-    assert (lm.d_in, lm.n_layers, lm.bos_id) == (32, 4, 0)
-    assert lm.special_ids == {0, 1}  # BOS id 0 counts
+    assert (lm.d_in, lm.n_layers) == (32, 4)
     assert not any(p.requires_grad for p in lm.model.parameters())
     assert not lm.model.training
     assert lm.facts["parameters"] == 53_664

@@ -119,10 +119,3 @@ def test_equal_seeds_equal_worlds():
 def test_numbers_that_make_no_tree_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         tree(0, **settings)
-
-
-def test_weights_drawn_with_the_worlds_seed_are_not_its_features():
-    features = tree(20).features
-    # an SAE's first decoder
-    start = torch.randn(features.shape, generator=torch.Generator().manual_seed(20))
-    assert torch.nn.functional.cosine_similarity(start, features).abs().mean() < 0.2

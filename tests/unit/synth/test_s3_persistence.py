@@ -62,8 +62,11 @@ def test_a_draw_is_pairs_of_positions_at_most_15_apart(ordered: Persistence):
     assert float(early.mean()) == pytest.approx((POSITIONS - 1 - MAX_LAG) / 2, abs=3)
 
 
-def test_an_activation_is_its_codes_and_its_position_plus_noise(ordered: Persistence):
-    sample = ordered.draw(4000, generator())
+@pytest.mark.parametrize(("name", "n"), [("draw", 4000), ("sequences", 64)])
+def test_an_activation_is_its_codes_and_its_position_plus_noise(
+    ordered: Persistence, name: str, n: int
+):
+    sample = getattr(ordered, name)(n, generator())
     assert sample.pos is not None
     rest = sample.x - sample.codes @ ordered.features - ordered.signals[sample.pos] @ ordered.planes
     assert float(rest.std()) == pytest.approx(0.05, rel=0.02)
@@ -139,17 +142,6 @@ def test_the_law_of_positions_in_pairs_is_that_of_the_pairs(ordered: Persistence
     assert pos is not None and float(pair_positions().sum()) == pytest.approx(1)
     torch.testing.assert_close(
         torch.bincount(pos.flatten()) / 100_000, pair_positions(), atol=2e-3, rtol=0
-    )
-
-
-def test_the_position_mean_is_the_mean_at_every_position(ordered: Persistence, null: Persistence):
-    empirical = ordered.sequences(2000, generator()).x.mean(0)
-    torch.testing.assert_close(empirical, ordered.position_mean(), atol=0.04, rtol=0)
-    assert float(ordered.position_mean().std(0).max()) > 0.1
-    flat = null.position_mean()
-    torch.testing.assert_close(flat, flat[:1].expand_as(flat))
-    torch.testing.assert_close(
-        null.draw(60_000, generator()).x.mean((0, 1)), flat[0], atol=0.01, rtol=0
     )
 
 

@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from saelab.synth.entry import Entry
-from saelab.synth.world import Process, World
+from saelab.synth.world import World
 from saelab.synth.worlds.s5_spurious import ENTRIES, SpuriousFactor, build
 from saelab.types import Labelled, Tokens, Windows
 
@@ -15,41 +14,22 @@ def correlation(labels):
     return float(torch.corrcoef(labels.T.double())[0, 1])
 
 
-def made(name, seed=0):
-    return ENTRIES[name].build(seed, **ENTRIES[name].settings)
+def process_of(name):
+    return ENTRIES[name].build(0, **ENTRIES[name].settings)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
-def test_each_world_is_a_process_with_a_partition_of_its_features(name):
-    process = made(name)
-    assert isinstance(ENTRIES[name], Entry)
-    accepted: Process = process
-    assert sorted(i for group in accepted.groups.values() for i in group) == list(range(64))
-    torch.testing.assert_close(process.features.norm(dim=1), torch.ones(64))
-    assert float(process.features[0] @ process.features[1]) == pytest.approx(0.3, abs=1e-6)
+def test_the_first_spurious_direction_is_as_near_to_the_task_as_asked(name):
+    task, spurious = process_of(name).features[:2]
+    assert float(task @ spurious) == pytest.approx(0.3, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", ENTRIES)
 def test_k_is_one_below_the_mean_number_of_active_features(name):
-    codes = made(name).draw(50_000, generator()).codes
+    codes = process_of(name).draw(50_000, generator()).codes
     assert float((codes > 0).sum(1).double().mean()) - 1 == pytest.approx(
         ENTRIES[name].setup.k, abs=0.04
     )
-
-
-@pytest.mark.parametrize("name", ENTRIES)
-def test_equal_seeds_give_equal_worlds_and_others_do_not(name):
-    one, same, other = made(name, 3), made(name, 3), made(name, 4)
-    assert torch.equal(one.features, same.features)
-    assert not torch.allclose(one.features, other.features, atol=0.1)
-    assert torch.equal(one.draw(64, generator(1)).x, same.draw(64, generator(1)).x)
-    assert not torch.allclose(one.draw(64, generator(1)).x, one.draw(64, generator(2)).x, atol=0.1)
-
-
-def test_features_do_not_come_from_the_stream_that_weights_of_the_same_seed_come_from():
-    weights = torch.randn(64, 32, generator=generator(7))
-    cosines = (weights / weights.norm(dim=1, keepdim=True) * build(7).features).sum(1)
-    assert float(cosines.abs().mean()) < 0.3
 
 
 def test_the_activations_are_the_codes_times_the_features_and_noise():
@@ -62,7 +42,7 @@ def test_the_activations_are_the_codes_times_the_features_and_noise():
 
 
 def test_amplitudes_and_frequencies():
-    sample = made("s5").draw(100_000, generator())
+    sample = process_of("s5").draw(100_000, generator())
     active = sample.codes[sample.codes > 0]
     assert float(active.mean()) == pytest.approx(1.0, abs=0.01) and float(
         active.std()
@@ -74,21 +54,21 @@ def test_amplitudes_and_frequencies():
 
 @pytest.mark.parametrize(("name", "expected"), [("s5", 0.9), ("s5b", 0.9), ("s5_null", 0.0)])
 def test_natural_labels_have_the_correlation_of_the_world(name, expected):
-    sample = made(name).draw(50_000, generator())
+    sample = process_of(name).draw(50_000, generator())
     assert correlation(sample.labels) == pytest.approx(expected, abs=0.015)
     assert torch.allclose(sample.labels.double().mean(0), torch.tensor(0.3).double(), atol=0.01)
     assert torch.equal(sample.codes[:, 0] > 0, sample.labels[:, 0] > 0)
 
 
 def test_the_null_differs_from_s5_in_nothing_but_the_correlation():
-    assert torch.equal(made("s5").features, made("s5_null").features)
-    sample = made("s5_null").draw(50_000, generator())
+    assert torch.equal(process_of("s5").features, process_of("s5_null").features)
+    sample = process_of("s5_null").draw(50_000, generator())
     active = (sample.codes > 0).double()
     assert abs(correlation(active[:, :2])) < 0.015
 
 
 def test_a_spread_factor_drives_six_directions_and_only_where_it_is_present():
-    process = made("s5b")
+    process = process_of("s5b")
     sample = process.draw(50_000, generator())
     active = sample.codes[:, 1:7] > 0
     present = sample.labels[:, 1] > 0
@@ -98,7 +78,7 @@ def test_a_spread_factor_drives_six_directions_and_only_where_it_is_present():
 
 
 def test_modes_say_how_the_factors_go_together():
-    process = made("s5")
+    process = process_of("s5")
 
     def share(mode):
         labels = process.draw(8_000, generator(), mode=mode).labels
@@ -115,7 +95,7 @@ def test_modes_say_how_the_factors_go_together():
 
 
 def test_a_labelled_batch_knows_s_everywhere_and_the_task_in_a_tenth():
-    process = made("s5")
+    process = process_of("s5")
     batch, plain = (
         process.labelled(400, generator()),
         process.draw(400, generator(), mode="balanced"),

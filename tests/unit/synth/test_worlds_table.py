@@ -41,8 +41,10 @@ def test_a_seed_is_one_world(name):
     again = next(same.batches(Tokens, following))[0].main
     assert torch.equal(second.flat, again.flat) and not torch.equal(first.flat, second.flat)
     assert first.flat.shape == (WORLDS[name].setup.batch, one.d_in)
-    assert torch.equal(one.sample(64, "truth").x, same.sample(64, "truth").x)
-    assert not torch.equal(one.sample(64, "truth").x, one.sample(64, "stats").x)
+    sample, again, other = one.sample(64, "truth"), same.sample(64, "truth"), one.sample(64, "x")
+    assert torch.equal(sample.x, again.x) and torch.equal(sample.codes, again.codes)
+    assert sample.labels is None or torch.equal(sample.labels, again.labels)
+    assert not torch.equal(sample.x, other.x)
 
 
 @pytest.mark.parametrize("name", SMALL)

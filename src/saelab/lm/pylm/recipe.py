@@ -131,7 +131,7 @@ class Batches:
         rng = np.random.default_rng([self.recipe.seed, epoch])
         bos = np.zeros(1, np.uint16)
         joined = np.concatenate(
-            [part for i in rng.permutation(len(self.files)) for part in (bos, self.files[i])]
+            [ids for i in rng.permutation(len(self.files)) for ids in (bos, self.files[i])]
         )
         start = rng.integers(self.stride)
         count = (len(joined) - start) // self.stride

@@ -1,11 +1,10 @@
 """Train `pylm` on the standard library of the running interpreter, resumably.
 
-    python -m saelab.lm.pylm.train --out runs/pylm            # train (or go on), then write folder
-        and card
-    python -m saelab.lm.pylm.train --out runs/pylm --steps 20 # a quick try
+    python -m saelab.lm.pylm.train --out runs/pylm             # train, or go on
+    python -m saelab.lm.pylm.train --out runs/pylm --steps 20  # a quick try
 
-Killed at any time, the same command goes on from the last checkpoint with the data and optimizer
-state it had.
+It ends by writing the model's folder and card. Killed at any time, the same command goes on from
+the last checkpoint with the data and optimizer state it had.
 """
 
 import argparse

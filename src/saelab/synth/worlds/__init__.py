@@ -55,32 +55,26 @@ def configure(world: str, changes: Mapping[str, float]) -> tuple[dict[str, float
     A change names a parameter of the world, or a number of its setup (k, n_latents, steps, batch,
     lr, ...). Raises `ValueError` naming the nearest one, or saying what a number must be.
     """
-    entry, own = entry_of(world), parameters(world)
-    of_setup = [field.name for field in fields(Setup)]
+    entry, world_numbers = entry_of(world), parameters(world)
+    names = [*world_numbers, *(field.name for field in fields(Setup))]
+    settings, setup = dict(entry.settings), {}
     for name, value in changes.items():
-        if name not in own and name not in of_setup:
-            known = [*own, *of_setup]
+        if name not in names:
             raise ValueError(
-                f"world {world!r} has no number {name!r}{nearest_name(name, known)}; it has "
-                f"{', '.join(known)}"
+                f"world {world!r} has no number {name!r}{nearest_name(name, names)}; it has "
+                f"{', '.join(names)}"
             )
         if not math.isfinite(value):
             raise ValueError(f"{name} is {value:g}; it must be a finite number")
-        if name in of_setup and (
-            value < (1 if name in COUNTS else 0) or (name in COUNTS and value != round(value))
-        ):
-            raise ValueError(
-                f"{name} is {value:g}; it must be "
-                f"{'a whole number, 1 or more' if name in COUNTS else '0 or more'}"
-            )
-    changed = {
-        name: int(value) if name in COUNTS else value
-        for name, value in changes.items()
-        if name in of_setup
-    }
-    return {**entry.settings, **{k: v for k, v in changes.items() if k in own}}, replace(
-        entry.setup, **changed
-    )
+        if name in world_numbers:
+            settings[name] = value
+        elif name in COUNTS and (value < 1 or value != round(value)):
+            raise ValueError(f"{name} is {value:g}; it must be a whole number, 1 or more")
+        elif value < 0:
+            raise ValueError(f"{name} is {value:g}; it must be 0 or more")
+        else:
+            setup[name] = int(value) if name in COUNTS else value
+    return settings, replace(entry.setup, **setup)
 
 
 def build_world(source: WorldSource) -> World:

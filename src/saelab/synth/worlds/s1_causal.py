@@ -7,9 +7,9 @@ and 3): features by their effect on the output.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
-from typing import Any
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ from torch.nn.functional import relu
 
 from saelab.synth.directions import feature_generator, orthonormal, repelled
 from saelab.synth.entry import Entry, Setup
-from saelab.synth.world import Sample
+from saelab.synth.world import Sample, strengths
 
 WINDOW = 16  # positions of a window; they are independent, so that order carries nothing
 SPREAD = 0.2  # standard deviation of an amplitude over its mean
@@ -71,9 +71,8 @@ class Causal:
             half = len(self.causal)
             copied = torch.rand(n, half, generator=generator) < self.copy
             active[:, half:] = torch.where(copied, active[:, :half], active[:, half:])
-        return _windows(
-            _codes(active, self.amplitudes, generator), self.features, self.noise, generator
-        )
+        codes = strengths(active, SPREAD, generator) * self.amplitudes
+        return _windows(codes, self.features, self.noise, generator)
 
     def logits(self, x: Tensor) -> Tensor:
         """Activations `[..., D]` -> logits `[..., VOCAB]`."""
@@ -126,11 +125,8 @@ class Gated:
         """Windows of 16 independent activations, `x [n/16, 16, D]`. Raises `ValueError` where n is
         no multiple of 16.
         """
-        banks = _codes(
-            torch.rand(n, len(self.amplitudes), generator=generator) < self.p,
-            self.amplitudes,
-            generator,
-        )
+        active = torch.rand(n, len(self.amplitudes), generator=generator) < self.p
+        banks = strengths(active, SPREAD, generator) * self.amplitudes
         positive = torch.rand(n, 1, generator=generator) < 0.5
         codes = torch.cat([banks, self.context * positive, self.context * ~positive], 1)
         return _windows(codes, self.features, self.noise, generator)
@@ -153,14 +149,7 @@ class Gated:
         return mean + ((x - mean) @ direction).unsqueeze(-1) * direction
 
 
-def _codes(active: Tensor, amplitudes: Tensor, generator: torch.Generator) -> Tensor:
-    """Amplitudes where a feature is active, drawn there only `[n, F]`."""
-    row, column = active.nonzero(as_tuple=True)
-    codes = torch.zeros(active.shape)
-    codes[row, column] = (
-        amplitudes[column] * (1 + SPREAD * torch.randn(len(row), generator=generator)).abs()
-    )
-    return codes
+Network = TypeVar("Network", Causal, Gated)
 
 
 def _windows(codes: Tensor, features: Tensor, noise: float, generator: torch.Generator) -> Sample:
@@ -201,8 +190,8 @@ def build_causal(
     amplitudes = torch.tensor([1.0, ratio]).repeat_interleave(n)
     V = torch.randn(HIDDEN, d, generator=generator) / d**0.5 @ basis[:d]
     U = torch.randn(VOCAB, HIDDEN, generator=generator) / HIDDEN**0.5
-    base = Causal(directions, amplitudes, V, U, p, copy, noise)
-    return Causal(directions, amplitudes, V, U * _gain(base, entropy, generator), p, copy, noise)
+    process = Causal(directions, amplitudes, V, U, p, copy, noise)
+    return _calibrated(process, entropy, generator)
 
 
 def build_gated(
@@ -232,8 +221,8 @@ def build_gated(
     weights = torch.randn(HIDDEN, d, generator=generator) / d**0.5
     V = torch.stack([weights @ bank for bank in banks])
     U = torch.randn(VOCAB, HIDDEN, generator=generator) / HIDDEN**0.5
-    base = Gated(directions, amplitudes, V, U, p, context, noise)
-    return Gated(directions, amplitudes, V, U * _gain(base, entropy, generator), p, context, noise)
+    process = Gated(directions, amplitudes, V, U, p, context, noise)
+    return _calibrated(process, entropy, generator)
 
 
 def _check(name: str, value: float, allowed: bool, limits: str) -> None:
@@ -257,9 +246,9 @@ def _check_common(
 
 
 @torch.no_grad()
-def _gain(process: Causal | Gated, entropy: float, generator: torch.Generator) -> float:
-    """Factor on the output weights at which the mean entropy of the predictions is as asked, by
-    bisection of its logarithm.
+def _calibrated(process: Network, entropy: float, generator: torch.Generator) -> Network:
+    """The process with output weights scaled such that the mean entropy of the predictions is as
+    asked, by bisection of the factor's logarithm.
 
     Predictions grow sharper with it, so that the entropy falls from log(VOCAB) to 0.
     """
@@ -270,43 +259,39 @@ def _gain(process: Causal | Gated, entropy: float, generator: torch.Generator) -
         log_p = torch.log_softmax(logits * exp(middle), -1)
         flat = float(-(log_p.exp() * log_p).sum(-1).mean()) > entropy
         low, high = (middle, high) if flat else (low, middle)
-    return exp(high)
+    return replace(process, U=process.U * exp(high))
 
 
-_SETUP: dict[str, Any] = {"batch": 1_024, "lr": 1e-2, "decay": 0.33, "anneal": 3, "levels": 4}
-_SMALL = Setup(n_latents=64, k=4, steps=2_000, **_SETUP)
-_HEADLINE = ("causal_mcc", "recovered_share", "kl_recovered", "explained_variance")
-
-ENTRIES: dict[str, Entry] = {
-    "s1": Entry(
-        tests=(
-            "Does an SAE find the weak features that the model reads, beside strong ones that it "
-            "ignores?"
-        ),
-        build=build_causal,
-        setup=_SMALL,
-        headline=_HEADLINE,
-        head="s1",
+S1 = Entry(
+    tests=(
+        "Does an SAE find the weak features that the model reads, beside strong ones that it "
+        "ignores?"
     ),
-    "s1b": Entry(
+    build=build_causal,
+    setup=Setup(
+        n_latents=64, k=4, steps=2_000, batch=1_024, lr=1e-2, decay=0.33, anneal=3, levels=4
+    ),
+    headline=("causal_mcc", "recovered_share", "kl_recovered", "explained_variance"),
+    head="s1",
+)
+ENTRIES = {
+    "s1": S1,
+    "s1b": replace(
+        S1,
         tests=(
             "The same where ignored features fire together with the read ones, so that "
             "correlation cannot tell them apart."
         ),
-        build=build_causal,
-        setup=_SMALL,
-        headline=_HEADLINE,
-        head="s1",
         settings={"copy": 0.8},
     ),
-    "s1d": Entry(
+    "s1d": replace(
+        S1,
         tests=(
             "Does an SAE keep what the model reads where the context decides which features those "
             "are?"
         ),
         build=build_gated,
-        setup=Setup(n_latents=130, k=5, steps=1_200, **_SETUP),
+        setup=replace(S1.setup, n_latents=130, k=5, steps=1_200),
         headline=("kl_recovered", "causal_mcc", "recovered_share", "explained_variance"),
-        head="s1",
     ),
 }

@@ -13,14 +13,14 @@ Features: parents 0 ... P-1, then the children of parent 0, of parent 1, ..., th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from saelab.numbers import Kind
 from saelab.synth.directions import feature_generator, spread
-from saelab.synth.entry import ANY, Entry, Setup, check_limits
+from saelab.synth.entry import Entry, Setup, check_kind
 from saelab.synth.world import Sample
 
 
@@ -110,23 +110,10 @@ def tree(
 
     Raises `ValueError` for numbers that make no such tree.
     """
-    counts = {
-        "parents": (parents, 1, ANY),
-        "children": (children, 1, ANY),
-        "distractors": (distractors, 0, ANY),
-        "d": (d, 1, ANY),
-    }
-    check_limits(
-        counts
-        | {"amp_parent": (amp_parent, 0, ANY), "amp_sd": (amp_sd, 0, ANY), "noise": (noise, 0, ANY)}
-    )
-    for name, value in {
-        "p": p,
-        "p_child": p_child,
-        "p_distractor": p_distractor,
-        "max_cos": max_cos,
-    }.items():
-        Kind(0, 1, above=True).check(name, value)
+    check_kind(Kind(1), parents=parents, children=children, d=d)
+    check_kind(Kind(0), distractors=distractors, amp_parent=amp_parent, amp_sd=amp_sd, noise=noise)
+    chance = Kind(0, 1, above=True)
+    check_kind(chance, p=p, p_child=p_child, p_distractor=p_distractor, max_cos=max_cos)
     Kind(0, 1, whole=True).check("independent", independent, "the null, without parents")
     n_parents, n_children = round(parents), round(children)
     n_features = n_parents * (1 + n_children) + round(distractors)
@@ -134,74 +121,62 @@ def tree(
     amplitude[:n_parents] = amp_parent
     features = spread(n_features, round(d), feature_generator("s2", seed), target=max_cos)
     return TreeProcess(
-        features,
-        amplitude,
-        n_parents,
-        n_children,
-        p,
-        p_child,
-        p_distractor,
-        amp_sd,
-        noise,
-        bool(independent),
+        features=features,
+        amplitude=amplitude,
+        n_parents=n_parents,
+        n_children=n_children,
+        p=p,
+        p_child=p_child,
+        p_distractor=p_distractor,
+        amp_sd=amp_sd,
+        noise=noise,
+        independent=bool(independent),
     )
 
 
-# k is .72 of the features active per activation: with a latent for each of them there is nothing to
-# gain by absorption.
-HALF = Setup(n_latents=96, k=3, steps=5_000, batch=512, lr=2e-3, inner=16)
-HEADLINE = ("parent_fn", "coverage_f1", "placement", "explained_variance")
-
-ENTRIES = {
-    "s2": Entry(
-        tests=(
-            "Are parents found, kept active where a child fires, and linked to their children, "
-            "though distractors are more frequent?"
-        ),
-        build=tree,
-        setup=HALF,
-        headline=HEADLINE,
-        head="s2",
+S2 = Entry(
+    tests=(
+        "Are parents found, kept active where a child fires, and linked to their children, "
+        "though distractors are more frequent?"
     ),
-    "s2_amp1": Entry(
+    build=tree,
+    # k is .72 of the features active per activation: with a latent for each of them there is
+    # nothing to gain by absorption
+    setup=Setup(n_latents=96, k=3, steps=5_000, batch=512, lr=2e-3, inner=16),
+    headline=("parent_fn", "coverage_f1", "placement", "explained_variance"),
+    head="s2",
+)
+ENTRIES = {
+    "s2": S2,
+    "s2_amp1": replace(
+        S2,
         tests=(
             "As s2, with parents no louder than other features: does the tree alone, not "
             "amplitude, put them first?"
         ),
-        build=tree,
-        setup=HALF,
-        headline=HEADLINE,
-        head="s2",
         settings={"amp_parent": 1.0},
     ),
-    "s2_freq": Entry(
+    "s2_freq": replace(
+        S2,
         tests=(
             "As s2, with parents more frequent than distractors: frequency alone finds the tree, "
             "so no lead is expected."
         ),
-        build=tree,
-        setup=Setup(n_latents=96, k=3.8, steps=5_000, batch=512, lr=2e-3, inner=16),
-        headline=HEADLINE,
-        head="s2",
+        setup=replace(S2.setup, k=3.8),
         settings={"p": 0.15, "p_distractor": 0.06},
     ),
-    "s2_null": Entry(
+    "s2_null": replace(
+        S2,
         tests=(
             "The null of s2: children fire whatever their parents do, so every edge and every "
             "promotion is an error."
         ),
-        build=tree,
-        setup=HALF,
-        headline=HEADLINE,
-        head="s2",
         settings={"independent": 1},
     ),
-    "s2_full": Entry(
+    "s2_full": replace(
+        S2,
         tests="s2 at full size: 32 parents, 128 children and 32 distractors in 96 dimensions.",
-        build=tree,
-        setup=Setup(n_latents=192, k=6, steps=5_000, batch=512, lr=2e-3, inner=32),
-        headline=HEADLINE,
-        head="s2",
+        setup=replace(S2.setup, n_latents=192, k=6, inner=32),
         settings={"parents": 32, "distractors": 32, "d": 96},
     ),
 }

@@ -5,13 +5,13 @@ A hidden state h_f(t) is on with probability p and keeps its value from one posi
 with probability `stay`, else it is redrawn, so its correlation at lag d is stay^d. A state that is
 on shows with probability `emission`:
 
-    x_t = sum_f h_f(t) e_f(t) (1 + .1 n_f(t)) d_f + signals(t) + noise n(t),      n ~ N(0, 1),  e ~
-        Bernoulli(emission)
+    x_t = sum_f h_f(t) e_f(t) (1 + .1 n_f(t)) d_f + signals(t) + noise n(t)
 
-`signals` are two circles in the position (once and four times a sequence): they too change slowly,
-but say nothing about the content. At a single position slow and fast features are
-indistinguishable. Idea: switching states with noisy emissions as ground truth for temporal
-objectives (Hidden Markov models; nonlinear ICA from nonstationarity, Halva & Hyvarinen 2020).
+with n ~ N(0, 1) and e ~ Bernoulli(emission). `signals` are two circles in the position (once and
+four times a sequence): they too change slowly, but say nothing about the content. At a single
+position slow and fast features are indistinguishable. Idea: switching states with noisy emissions
+as ground truth for temporal objectives (Hidden Markov models; nonlinear ICA from nonstationarity,
+Halva & Hyvarinen 2020).
 
 In `s3c` the dictionary has fewer latents than there are features and no features of the position,
 so a method must choose what to keep, and no sorting afterwards can bring back what was not learned.
@@ -25,7 +25,7 @@ sequences | T positions | P position signals | D width.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import torch
@@ -93,18 +93,6 @@ class Persistence:
         pos = torch.arange(POSITIONS).expand(n, POSITIONS)
         origin = torch.randint(POSITIONS, pos.shape, generator=generator) if self.permuted else pos
         return self._emit(torch.stack(states, 1), origin, pos, generator)
-
-    def position_mean(self) -> Tensor:
-        """Expected activation at every position `[T, D]`; permuted, that of a pair's member:
-        everywhere the same.
-        """
-        content = (self.chance * self.emission) @ self.features
-        signals = (
-            (pair_positions() @ self.signals).expand_as(self.signals)
-            if self.permuted
-            else self.signals
-        )
-        return content + signals @ self.planes
 
     def _fresh(self, n: int, generator: torch.Generator) -> Tensor:
         """Hidden states `[n, F]` with no past."""
@@ -185,72 +173,57 @@ def build(
     )
 
 
-def _setup(n_latents: int, k: float) -> Setup:
-    return Setup(n_latents, k, steps=2000, batch=512, lr=3e-3, anneal=3.0, inner=SLOW)
-
-
-ORDER = ("purity", "purity_sorted", "slow_recall", "explained_variance")
-CAPACITY = ("slow_recall", "fast_recall", "purity", "explained_variance")
-
-ENTRIES: dict[str, Entry] = {
-    "s3": Entry(
-        tests=(
-            "Features that persist over a sequence go to the slow block, fast ones and the "
-            "position elsewhere; sorting any dictionary afterwards does it too, so a win must be "
-            "read beside purity_sorted."
-        ),
-        build=build,
-        setup=_setup(48, 8),
-        headline=ORDER,
-        head="s3",
+S3 = Entry(
+    tests=(
+        "Features that persist over a sequence go to the slow block, fast ones and the "
+        "position elsewhere; sorting any dictionary afterwards does it too, so a win must be "
+        "read beside purity_sorted."
     ),
-    "s3_hard": Entry(
+    build=build,
+    setup=Setup(48, k=8, steps=2000, batch=512, lr=3e-3, anneal=3.0, inner=SLOW),
+    headline=("purity", "purity_sorted", "slow_recall", "explained_variance"),
+    head="s3",
+)
+S3C = replace(
+    S3,
+    tests=(
+        "With 24 latents for 40 features, persistent features are kept and fast ones given "
+        "up; no sorting afterwards can bring back what was not learned."
+    ),
+    setup=replace(S3.setup, n_latents=24, k=2.25),
+    headline=("slow_recall", "fast_recall", "purity", "explained_variance"),
+    head="s3c",
+    settings={"position": 0},
+)
+ENTRIES = {
+    "s3": S3,
+    "s3_hard": replace(
+        S3,
         tests=(
             "The same where slow features are three times rarer than fast ones, so variance "
             "speaks against them."
         ),
-        build=build,
-        setup=_setup(48, 6.5),
-        headline=ORDER,
-        head="s3",
+        setup=replace(S3.setup, k=6.5),
         settings={"p_slow": 0.05},
     ),
-    "s3_null": Entry(
+    "s3_null": replace(
+        S3,
         tests="s3 with its tokens permuted: nothing persists, so no method may gain.",
-        build=build,
-        setup=_setup(48, 8),
-        headline=ORDER,
-        head="s3",
         settings={"permuted": 1},
     ),
-    "s3c": Entry(
-        tests=(
-            "With 24 latents for 40 features, persistent features are kept and fast ones given "
-            "up; no sorting afterwards can bring back what was not learned."
-        ),
-        build=build,
-        setup=_setup(24, 2.25),
-        headline=CAPACITY,
-        head="s3c",
-        settings={"position": 0},
-    ),
-    "s3c_hard": Entry(
+    "s3c": S3C,
+    "s3c_hard": replace(
+        S3C,
         tests=(
             "s3c where a slow feature has a third of a fast one's variance: what keeping them "
             "costs in reconstruction."
         ),
-        build=build,
-        setup=_setup(24, 1.5),
-        headline=CAPACITY,
-        head="s3c",
+        setup=replace(S3C.setup, k=1.5),
         settings={"position": 0, "p_slow": 0.05},
     ),
-    "s3c_null": Entry(
+    "s3c_null": replace(
+        S3C,
         tests="s3c with its tokens permuted: which features are kept is chance, for every method.",
-        build=build,
-        setup=_setup(24, 2.25),
-        headline=CAPACITY,
-        head="s3c",
         settings={"position": 0, "permuted": 1},
     ),
 }

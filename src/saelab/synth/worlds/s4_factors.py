@@ -14,14 +14,15 @@ Legend: B sequences | T tokens in a sequence, 16 | F true features, values first
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from saelab.numbers import Kind
 from saelab.synth.directions import feature_generator, spread
-from saelab.synth.entry import Entry, Setup, check_limits
-from saelab.synth.world import Sample
+from saelab.synth.entry import Entry, Setup, check_kind
+from saelab.synth.world import Sample, strengths
 
 FACTORS = 6
 VALUES = 5  # per factor; as a label, 5 stands for "absent"
@@ -80,9 +81,9 @@ class Factors:
         """Factor values of tokens `[B, T, 6]`: those of their sequence `[B, 6]`, or their own."""
         held = values.unsqueeze(1).expand(-1, LENGTH, -1)
         if self.hold < 1:
-            own = self.values(len(values) * LENGTH, generator, rho=self.rho).view(held.shape)
+            redrawn = self.values(len(values) * LENGTH, generator, rho=self.rho).view(held.shape)
             held = torch.where(
-                torch.rand(*held.shape[:2], 1, generator=generator) < self.hold, held, own
+                torch.rand(*held.shape[:2], 1, generator=generator) < self.hold, held, redrawn
             )
         return held
 
@@ -93,29 +94,20 @@ class Factors:
         values = self.values(n, generator, rho=0)
         return self._tokens(values, values.unsqueeze(1).expand(-1, LENGTH, -1), generator)
 
-    def partners(
-        self, values: Tensor, generator: torch.Generator, *, rho: float
-    ) -> tuple[Sample, Tensor]:
-        """Factor pairs: sequences that share one factor present in `values [B, 6]`, and which
-        factor it is `[B]`.
+    def partners(self, values: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Factor values `[B, 6]` of sequences that share one factor with those of `values [B, 6]`,
+        and which factor it is `[B]`.
 
-        The other factors are drawn anew given the shared one: balanced with `rho` 0, as in training
-        with the world's own. Where no factor is present, what is shared is that one is absent.
+        The shared factor is one that is present; where none is, what is shared is that one is
+        absent. The others are drawn anew given the shared one.
         """
-        drawn, shared = self._partner_values(values, generator, rho)
-        return self.sequences(drawn, generator), shared
-
-    def _partner_values(
-        self, values: Tensor, generator: torch.Generator, rho: float
-    ) -> tuple[Tensor, Tensor]:
-        """Values `[B, 6]` of the second sequences of factor pairs, and the shared factor `[B]`."""
         rows = torch.arange(len(values))
         present = values < VALUES
         present |= ~present.any(1, keepdim=True)
         shared = present.float().multinomial(1, generator=generator).squeeze(1)
         drawn = self.values(len(values), generator, rho=0)
         drawn[rows, shared] = values[rows, shared]
-        copied = torch.rand(len(values), generator=generator) < rho
+        copied = torch.rand(len(values), generator=generator) < self.rho
         # P(B | A = a) is P(A | B = a): the shared one of the two is the one copied
         source = torch.where(shared == A, A, B)
         drawn[copied, (A + B - source)[copied]] = drawn[copied, source[copied]]
@@ -136,9 +128,9 @@ class Factors:
         are the factor values of the sequences `[B, 6]`.
         """
         values = self.values(max(2, n // (2 * LENGTH)), generator, rho=self.rho)
-        partners, shared = self._partner_values(values, generator, self.rho)
-        again = torch.arange(len(values)) % 2 == 0
-        partners[again], shared[again] = values[again], FACTORS
+        partners, shared = self.partners(values, generator)
+        paraphrased = torch.arange(len(values)) % 2 == 0
+        partners[paraphrased], shared[paraphrased] = values[paraphrased], FACTORS
         return self.sequences(values, generator), self.sequences(partners, generator), shared
 
     def labelled(self, n: int, generator: torch.Generator) -> Sample:
@@ -160,9 +152,7 @@ class Factors:
         codes.scatter_(-1, first + held.clamp_max(VALUES - 1), amplitude * (held < VALUES))
         nuisance = codes[..., FACTORS * VALUES :]
         active = torch.rand(nuisance.shape, generator=generator) < self.p
-        nuisance[active] = (
-            1 + NUISANCE_SPREAD * torch.randn(int(active.sum()), generator=generator)
-        ).abs()
+        nuisance.copy_(strengths(active, NUISANCE_SPREAD, generator))
         x = codes @ self.features
         return Sample(x + self.noise * torch.randn(x.shape, generator=generator), codes, values)
 
@@ -183,44 +173,34 @@ def build(
 
     Raises `ValueError` for a number outside its range, and for too few dimensions.
     """
-    check_limits(
-        {
-            "d": (d, 1, 4_096),
-            "nuisance": (nuisance, 0, 4_096),
-            "rho": (rho, 0, 1),
-            "absent": (absent, 0, 0.9),
-            "p": (p, 0, 1),
-            "hold": (hold, 0, 1),
-            "noise": (noise, 0, 10),
-        }
-    )
+    check_kind(Kind(1, 4_096), d=d)
+    check_kind(Kind(0, 4_096), nuisance=nuisance)
+    check_kind(Kind(0, 1), rho=rho, p=p, hold=hold)
+    check_kind(Kind(0, 0.9), absent=absent)
+    check_kind(Kind(0, 10), noise=noise)
     n_features = FACTORS * VALUES + round(nuisance)
     features = spread(n_features, round(d), feature_generator("s4", seed), target=COSINE)
     return Factors(features, rho=rho, absent=absent, p=p, hold=hold, noise=noise)
 
 
-SETUP = Setup(n_latents=80, k=4.5, steps=6_000, batch=512, lr=3e-3, inner=40)
-HEADLINE = ("mig", "mig_ab", "composites", "explained_variance")
-ENTRIES = {
-    "s4": Entry(
-        tests=(
-            "Can a variant keep apart two factors that mostly agree in training, and every value "
-            "from nuisance?"
-        ),
-        build=build,
-        setup=SETUP,
-        headline=HEADLINE,
-        head="s4",
+S4 = Entry(
+    tests=(
+        "Can a variant keep apart two factors that mostly agree in training, and every value "
+        "from nuisance?"
     ),
-    "s4_null": Entry(
+    build=build,
+    setup=Setup(n_latents=80, k=4.5, steps=6_000, batch=512, lr=3e-3, inner=40),
+    headline=("mig", "mig_ab", "composites", "explained_variance"),
+    head="s4",
+)
+ENTRIES = {
+    "s4": S4,
+    "s4_null": replace(
+        S4,
         tests=(
             "The null of s4: tokens of a sequence share nothing, so contrast within and between "
             "sequences must not help."
         ),
-        build=build,
-        setup=SETUP,
-        headline=HEADLINE,
-        head="s4",
         settings={"hold": 0},
     ),
 }

@@ -5,25 +5,25 @@ active features: an SAE that minimises squared error then spends one latent on t
 two (the exact solution for two features is in Chanin and Garriga-Alonso, "Sparse but Wrong",
 2508.16560), and neither factor can be removed without the other. `s5b` spreads s over six
 directions, so that three bank latents cannot hold all of it. `s5_null` has correlation 0 at the
-same
-marginals: there is nothing to mix, the labels of s are as true as before. Read `spurious_cos`
-    there: one latent holds s, so that a bank of the three best is filled up with near ties, which
-    can take the task's latent. (The null of a variant that is given labels is another one: random
-    labels of s on `s5`.)
+same marginals: there is nothing to mix, the labels of s are as true as before. Read `spurious_cos`
+there: one latent holds s, so that a bank of the three best is filled up with near ties, which can
+take the task's latent. (The null of a variant that is given labels is another one: random labels of
+s on `s5`.)
 
 Labels `[N, 2]` are (T, s), each 0 or 1; -1 is unknown. There is no order.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from saelab.numbers import Kind
 from saelab.synth.directions import feature_generator, repelled, unit_rows
-from saelab.synth.entry import ANY, Entry, Setup, check_limits
-from saelab.synth.world import Sample
+from saelab.synth.entry import Entry, Setup, check_kind
+from saelab.synth.world import Sample, strengths
 
 Mode = Literal["natural", "decorrelated", "balanced", "concordant"]
 
@@ -59,8 +59,8 @@ class SpuriousFactor:
         """Labels (T, s) of n samples, int64 `[N, 2]`.
 
         natural: marginals and correlation of the world; decorrelated: the same marginals,
-            independent; balanced: the four cells in turn, a quarter each; concordant: T = s, half
-            of each.
+        independent; balanced: the four cells in turn, a quarter each; concordant: T = s, half of
+        each.
         """
         if mode in ("balanced", "concordant"):
             turn = torch.arange(n)
@@ -85,14 +85,8 @@ class SpuriousFactor:
         chances = torch.full((n, len(self.features)), self.p)
         chances[:, 0] = task
         chances[:, 1 : 1 + self.n_spurious] = self.chance * spurious.unsqueeze(1)
-        active = (
-            (torch.rand(chances.shape, generator=generator) < chances)
-            .flatten()
-            .nonzero()
-            .squeeze(1)
-        )
-        codes = torch.zeros(chances.shape)
-        codes.view(-1)[active] = (1 + SPREAD * torch.randn(len(active), generator=generator)).abs()
+        active = torch.rand(chances.shape, generator=generator) < chances
+        codes = strengths(active, SPREAD, generator)
         noise = self.noise * torch.randn(n, self.features.shape[1], generator=generator)
         return Sample(codes @ self.features + noise, codes, labels)
 
@@ -131,20 +125,14 @@ def build(
     Raises `ValueError` for numbers that make no such world.
     """
     d, n_features, n_spurious = round(d), round(n_features), round(n_spurious)
-    check_limits(
-        {
-            "d": (d, 2, ANY),
-            "n_spurious": (n_spurious, 1, ANY),
-            "n_features": (n_features, 1 + n_spurious, ANY),
-            "chance": (chance, 0, 1),
-            # outside, the probes of the evaluation see too few of a class
-            "frequency": (frequency, 0.05, 0.95),
-            "correlation": (correlation, 0, 1),
-            "cosine": (cosine, -0.95, 0.95),
-            "p": (p, 0, 1),
-            "noise": (noise, 0, ANY),
-        }
-    )
+    check_kind(Kind(2), d=d)
+    check_kind(Kind(1), n_spurious=n_spurious)
+    check_kind(Kind(1 + n_spurious), n_features=n_features)
+    check_kind(Kind(0, 1), chance=chance, correlation=correlation, p=p)
+    # outside, the probes of the evaluation see too few of a class
+    check_kind(Kind(0.05, 0.95), frequency=frequency)
+    check_kind(Kind(-0.95, 0.95), cosine=cosine)
+    check_kind(Kind(0), noise=noise)
     generator = feature_generator("s5", seed)
     task, other = unit_rows(torch.randn(2, d, generator=generator))
     other = unit_rows(other - (other @ task) * task)
@@ -156,45 +144,42 @@ def build(
     )
 
 
-HEADLINE = ("scr_threshold", "leak_linear", "task_accuracy", "spurious_cos", "explained_variance")
-
-
-def _setup(k: float) -> Setup:
-    """As for all three; k is E[L0] - 1."""
-    return Setup(n_latents=48, k=k, steps=1000, batch=1024, lr=5e-3, decay=0.33, anneal=3, levels=4)
-
-
-ENTRIES: dict[str, Entry] = {
-    "s5": Entry(
-        tests=(
-            "A task factor comes with a spurious one: can the spurious factor be removed and the "
-            "task kept?"
-        ),
-        build=build,
-        setup=_setup(2.70),
-        headline=HEADLINE,
-        head="s5",
+S5 = Entry(
+    tests=(
+        "A task factor comes with a spurious one: can the spurious factor be removed and the "
+        "task kept?"
     ),
-    "s5b": Entry(
+    build=build,
+    # k is E[L0] - 1
+    setup=Setup(
+        n_latents=48, k=2.70, steps=1000, batch=1024, lr=5e-3, decay=0.33, anneal=3, levels=4
+    ),
+    headline=(
+        "scr_threshold",
+        "leak_linear",
+        "task_accuracy",
+        "spurious_cos",
+        "explained_variance",
+    ),
+    head="s5",
+)
+ENTRIES = {
+    "s5": S5,
+    "s5b": replace(
+        S5,
         tests=(
             "The spurious factor is spread over six directions: can it be kept out of the latents "
             "beyond a bank of three?"
         ),
-        build=build,
-        setup=_setup(3.23),
-        headline=HEADLINE,
-        head="s5",
+        setup=replace(S5.setup, k=3.23),
         settings={"n_spurious": 6, "chance": 0.6},
     ),
-    "s5_null": Entry(
+    "s5_null": replace(
+        S5,
         tests=(
             "The null of s5: the spurious factor is independent of the task, so no latent should "
             "mix them."
         ),
-        build=build,
-        setup=_setup(2.70),
-        headline=HEADLINE,
-        head="s5",
         settings={"correlation": 0.0},
     ),
 }

@@ -34,16 +34,16 @@ def read_labels(
     keep = [i for i, value in enumerate(columns[text]) if value is not None and str(value).strip()]
     families, numbers = [], np.full((len(keep), len(labels)), -1, np.int16)
     for c, name in enumerate(labels):
-        found = ["" if columns[name][i] is None else str(columns[name][i]) for i in keep]
-        values = tuple(sorted(set(found) - {""}))
+        words = ["" if columns[name][i] is None else str(columns[name][i]) for i in keep]
+        values = tuple(sorted(set(words) - {""}))
         if len(values) > MAX_VALUES:
             raise ValueError(
                 f"labels {path}: column {name!r} has {len(values):,} values; at most "
                 f"{MAX_VALUES:,} are allowed"
             )
-        known = {value: i for i, value in enumerate(values)} | {"": -1}
+        number_of = {value: i for i, value in enumerate(values)} | {"": -1}
         families.append(Family(name, values))
-        numbers[:, c] = [known[value] for value in found]
+        numbers[:, c] = [number_of[word] for word in words]
     texts = []
     for row, i in enumerate(keep):
         content = str(columns[text][i])

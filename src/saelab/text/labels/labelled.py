@@ -2,7 +2,7 @@
 from files.
 
 A `LabelledCorpus` holds texts with a label of every character, in one column per family (token
-type, scope, ...); its makers are `stdlib_labels` here and `labels_files.read_labels`. A token takes
+type, scope, ...); its makers are `stdlib_labels` here and `labels.files.read_labels`. A token takes
 the label of its first character that is not blank. What a causal language model cannot know (that
 an identifier will be called, before its bracket) is labelled all the same. -1 stands for unknown
 everywhere. Every split goes by file: neighbouring tokens share nearly everything.
@@ -55,29 +55,20 @@ class Concept:
         return f"{self.family}={'|'.join(self.values)}"
 
 
-HIERARCHY: tuple[tuple[Concept, Concept], ...] = tuple(
-    (Concept(*parent), Concept(*child))
-    for parent, child in (
-        (("in_string", ("yes",)), ("in_docstring", ("yes",))),
-        (("token_type", ("name",)), ("role", ("call", "builtin_call", "method_call"))),
-        (("role", ("call", "builtin_call", "method_call")), ("role", ("builtin_call",))),
-        (("role", ("call", "builtin_call", "method_call")), ("role", ("method_call",))),
-        (
-            ("token_type", ("name",)),
-            ("role", ("function_name", "class_name", "parameter", "store")),
-        ),
-        (
-            ("role", ("function_name", "class_name", "parameter", "store")),
-            ("role", ("function_name",)),
-        ),
-        (
-            ("role", ("function_name", "class_name", "parameter", "store")),
-            ("role", ("class_name",)),
-        ),
-        (("token_type", ("op", "bracket")), ("token_type", ("bracket",))),
-        (("scope", ("function", "method")), ("scope", ("method",))),
-        (("construct", ("dict", "list", "set", "tuple")), ("construct", ("dict",))),
-    )
+_NAME = Concept("token_type", ("name",))
+_CALLED = Concept("role", ("call", "builtin_call", "method_call"))
+_BOUND = Concept("role", ("function_name", "class_name", "parameter", "store"))
+HIERARCHY: tuple[tuple[Concept, Concept], ...] = (
+    (Concept("in_string", ("yes",)), Concept("in_docstring", ("yes",))),
+    (_NAME, _CALLED),
+    (_CALLED, Concept("role", ("builtin_call",))),
+    (_CALLED, Concept("role", ("method_call",))),
+    (_NAME, _BOUND),
+    (_BOUND, Concept("role", ("function_name",))),
+    (_BOUND, Concept("role", ("class_name",))),
+    (Concept("token_type", ("op", "bracket")), Concept("token_type", ("bracket",))),
+    (Concept("scope", ("function", "method")), Concept("scope", ("method",))),
+    (Concept("construct", ("dict", "list", "set", "tuple")), Concept("construct", ("dict",))),
 )
 """(parent, child): wherever the child holds, the parent holds, in Python source."""
 
@@ -135,25 +126,22 @@ class TokenLabels:
 
     def counts(self, family: str) -> dict[str, int]:
         """Tokens per value."""
-        known = self.families[self.column(family)].values
-        found = self.of(family)
-        return dict(
-            zip(
-                known, found[found >= 0].long().bincount(minlength=len(known)).tolist(), strict=True
-            )
-        )
+        values, numbers = self.families[self.column(family)].values, self.of(family)
+        counts = numbers[numbers >= 0].long().bincount(minlength=len(values))
+        return dict(zip(values, counts.tolist(), strict=True))
 
     def holds(self, concept: Concept) -> Tensor:
         """Whether a concept holds, `[N]`: 1, 0, or -1 where the label is unknown. Raises
         `ValueError` for unknown names.
         """
-        found, known = self.of(concept.family), self.families[self.column(concept.family)].values
-        if missing := [value for value in concept.values if value not in known]:
+        values = self.families[self.column(concept.family)].values
+        if missing := [value for value in concept.values if value not in values]:
             raise ValueError(
-                f"family {concept.family} has no value {missing[0]!r}; it has {', '.join(known)}"
+                f"family {concept.family} has no value {missing[0]!r}; it has {', '.join(values)}"
             )
-        wanted = torch.tensor([known.index(value) for value in concept.values])
-        return torch.where(found < 0, -1, torch.isin(found, wanted).long())
+        numbers = self.of(concept.family)
+        wanted = torch.tensor([values.index(value) for value in concept.values])
+        return torch.where(numbers < 0, -1, torch.isin(numbers, wanted).long())
 
     def concepts(self) -> list[Concept]:
         """One concept for every value of every family, but those that only say that something is
@@ -171,12 +159,12 @@ def stdlib_labels(split: Split, tokenizer: Any, documents: int | None = None) ->
     """The embedded corpus with the labels that `tokenize` and `ast` give, in the order in which
     windows number its files.
 
-    Families: those of `labels_python`, the module family (the first folder of the path) and the
+    Families: those of `labels.python`, the module family (the first folder of the path) and the
     file. A file that this Python cannot parse keeps the last two and is named in `problems`.
     `documents`: label the first so many only.
     """
-    every = split_documents(read_documents(Source(corpus=EMBEDDED), split), tokenizer)
-    pieces = list(itertools.islice(every, documents))
+    corpus = read_documents(Source(corpus=EMBEDDED), split)
+    pieces = list(itertools.islice(split_documents(corpus, tokenizer), documents))
     files = tuple(dict.fromkeys(name for name, _ in pieces))
     modules = tuple(sorted({_module_family(name) for name in files}))
     texts = []
@@ -188,9 +176,9 @@ def stdlib_labels(split: Split, tokenizer: Any, documents: int | None = None) ->
             problem = str(error)
         labels[:, -2:] = modules.index(_module_family(name)), files.index(name)
         texts.append(LabelledText(name, text, labels, problem))
-    of_python = (Family(name, VALUES[name]) for name in FAMILIES)
+    values = {**VALUES, "module_family": modules, "file": files}
     return LabelledCorpus(
-        (*of_python, Family("module_family", modules), Family("file", files)), tuple(texts)
+        tuple(Family(name, words) for name, words in values.items()), tuple(texts)
     )
 
 
@@ -251,11 +239,11 @@ def at_windows(labels: TokenLabels, windows: TokenWindows) -> Tensor:
     """
     # [docs]
     first = torch.searchsorted(labels.doc, torch.arange(len(labels.names), dtype=labels.doc.dtype))
-    known = (windows.at >= 0) & (windows.doc < len(first))
-    place = torch.where(known, first[windows.doc.clamp(max=len(first) - 1).long()] + windows.at, -1)
+    text = (windows.at >= 0) & (windows.doc < len(first))
+    place = torch.where(text, first[windows.doc.clamp(max=len(first) - 1).long()] + windows.at, -1)
     at = place.clamp(0, len(labels.tokens) - 1)
     if (place >= len(labels.tokens)).any() or not torch.equal(
-        labels.tokens[at][known], windows.tokens[known]
+        labels.tokens[at][text], windows.tokens[text]
     ):
         raise ValueError(
             "the windows do not show the labelled text: label the same documents with the same "
@@ -279,10 +267,9 @@ def labelled_windows(labels: TokenLabels, tokenizer: Any, *, context: int) -> To
     front = int(start_id is not None)
     rows: list[np.ndarray] = []
     for places in torch.arange(len(labels.doc)).split(labels.doc.bincount().tolist()):
-        for part in places.split(context - front):
-            rows.append(
-                np.pad(part.numpy(), (front, context - front - len(part)), constant_values=-1)
-            )
+        for shown in places.split(context - front):
+            filling = (front, context - front - len(shown))
+            rows.append(np.pad(shown.numpy(), filling, constant_values=-1))
     place = torch.from_numpy(np.stack(rows))  # [W, T]
     keep, at = place >= 0, place.clamp(min=0)
     doc = labels.doc[at[:, front]].unsqueeze(1).expand_as(place)

@@ -15,106 +15,35 @@ import re
 import tokenize
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-TYPES = (
-    "name",
-    "keyword",
-    "string",
-    "docstring",
-    "comment",
-    "op",
-    "bracket",
-    "number",
-    "newline",
-    "line_break",
+_WORDS = {
+    "token_type": "name keyword string docstring comment op bracket number newline line_break "
     "space",
-)
-ROLES = (
-    *(
-        "none",
-        "load",
-        "store",
-        "attribute",
-        "method_call",
-        "call",
-        "builtin_call",
-        "builtin",
-        "parameter",
-    ),
-    *("keyword_argument", "function_name", "class_name", "imported_name", "self", "other"),
-)
-CONSTRUCTS = (
-    *(
-        "module",
-        "call",
-        "def",
-        "assign",
-        "class",
-        "tuple",
-        "if",
-        "binop",
-        "dict",
-        "list",
-        "compare",
-        "subscript",
-        "for",
-    ),
-    *(
-        "with",
-        "import",
-        "try",
-        "return",
-        "except",
-        "boolop",
-        "while",
-        "comprehension",
-        "set",
-        "fstring",
-        "lambda",
-        "ifexp",
-    ),
-    *("raise", "yield", "assert", "match"),
-)
-SCOPES = ("module", "class", "function", "method")
-DEPTHS = ("0", "1", "2", "3", "4", "5", "6+")
-BRACKETS = ("0", "1", "2", "3", "4+")
-NO_YES = ("no", "yes")
-VALUES = {
-    "token_type": TYPES,
-    "in_docstring": NO_YES,
-    "in_comment": NO_YES,
-    "in_string": NO_YES,  # docstrings included
-    "indentation": DEPTHS,  # of the block, in levels
-    "brackets": BRACKETS,  # open ones, the bracket itself included
-    "role": ROLES,  # of an identifier
-    "construct": CONSTRUCTS,  # the innermost one
-    "scope": SCOPES,
+    "in_docstring": "no yes",
+    "in_comment": "no yes",
+    "in_string": "no yes",  # docstrings included
+    "indentation": "0 1 2 3 4 5 6+",  # of the block, in levels
+    "brackets": "0 1 2 3 4+",  # open ones, the bracket itself included
+    # of an identifier
+    "role": "none load store attribute method_call call builtin_call builtin parameter "
+    "keyword_argument function_name class_name imported_name self other",
+    # the innermost one
+    "construct": "module call def assign class tuple if binop dict list compare subscript for with "
+    "import try return except boolop while comprehension set fstring lambda ifexp raise yield "
+    "assert match",
+    "scope": "module class function method",
 }
+VALUES = {family: tuple(words.split()) for family, words in _WORDS.items()}
 FAMILIES = tuple(VALUES)
-NAMED_AS_IS = (
-    *(
-        "Call",
-        "Assign",
-        "If",
-        "With",
-        "Try",
-        "For",
-        "While",
-        "Return",
-        "Raise",
-        "Assert",
-        "Tuple",
-        "List",
-        "Dict",
-        "Set",
-    ),
-    *("Compare", "Subscript", "BoolOp", "BinOp", "IfExp", "Lambda", "Yield", "Import", "Match"),
-)
-CONSTRUCT_OF = {kind: kind.lower() for kind in NAMED_AS_IS} | {
+# statements and expressions by the names of their classes: many are called as their construct is
+CONSTRUCT_OF = {
+    kind.__name__: kind.__name__.lower()
+    for kind in (*ast.stmt.__subclasses__(), *ast.expr.__subclasses__())
+    if kind.__name__.lower() in VALUES["construct"]
+} | {
     "ImportFrom": "import",
     "AugAssign": "assign",
     "AnnAssign": "assign",
@@ -140,15 +69,8 @@ TOKEN_TYPES = {
     tokenize.NEWLINE: "newline",
     tokenize.NL: "line_break",
 }
-STRING_PARTS = {
-    "STRING",
-    "FSTRING_START",
-    "FSTRING_MIDDLE",
-    "FSTRING_END",
-    "TSTRING_START",
-    "TSTRING_MIDDLE",
-    "TSTRING_END",
-}
+STRING_STARTS, STRING_ENDS = ("FSTRING_START", "TSTRING_START"), ("FSTRING_END", "TSTRING_END")
+STRINGS = {"STRING", *STRING_STARTS, "FSTRING_MIDDLE", "TSTRING_MIDDLE", *STRING_ENDS}
 FSTRING_INSIDE = hasattr(tokenize, "FSTRING_START")  # Python 3.12: f-strings are tokenised inside
 BUILTINS = frozenset(dir(builtins))
 HEADER = re.compile(r"(?:async[\s\\]+)?(?:def|class)[\s\\]+")
@@ -166,11 +88,7 @@ def python_labels(text: str) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of the source's own invalid escapes
             tree = ast.parse(plain)
-        tokens = [
-            t
-            for t in tokenize.generate_tokens(io.StringIO(plain).readline)
-            if t.type != tokenize.ENCODING
-        ]
+        tokens = list(tokenize.generate_tokens(io.StringIO(plain).readline))
     except UNREADABLE as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
     painter = _Painter(plain)
@@ -192,14 +110,6 @@ def _plain_lines(text: str) -> tuple[str, np.ndarray]:
     return plain, np.cumsum(~dropped) - ~dropped
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Identifiers of one text by place."""
-
-    end: dict[int, int]  # of the one that starts here
-    start: dict[int, int]  # of the one that ends here
-
-
 class _Painter:
     """The label array of one text, painted from outside to inside: what is painted later lies
     deeper.
@@ -210,12 +120,14 @@ class _Painter:
         self.lines = text.split("\n")
         self.starts = np.cumsum([0] + [len(line) + 1 for line in self.lines])
         self.labels = np.zeros((len(text), len(FAMILIES)), np.int16)
-        self.of = {name: self.labels[:, i] for i, name in enumerate(FAMILIES)}
-        self.of["token_type"][:] = TYPES.index("space")
-        self.names = _Names({}, {})
+        self.columns = {name: self.labels[:, i] for i, name in enumerate(FAMILIES)}
+        self.columns["token_type"][:] = VALUES["token_type"].index("space")
+        # identifiers: where the one ends that starts here, and starts that ends here
+        self.name_end: dict[int, int] = {}
+        self.name_start: dict[int, int] = {}
 
     def put(self, family: str, start: int, end: int, value: str) -> None:
-        self.of[family][start:end] = VALUES[family].index(value)
+        self.columns[family][start:end] = VALUES[family].index(value)
 
     # Tokens: type, string, comment, depths --------------------------------------------------------
 
@@ -227,7 +139,7 @@ class _Painter:
             )
             kind = tokenize.tok_name[token.type]
             depth += (kind == "INDENT") - (kind == "DEDENT")
-            fstrings += kind in ("FSTRING_START", "TSTRING_START")
+            fstrings += kind in STRING_STARTS
             self._paint_depths(done, start, depth, brackets)  # blanks before it
             brackets += kind == "OP" and token.string in "([{"
             self._paint_depths(start, end, depth, brackets)
@@ -235,20 +147,20 @@ class _Painter:
             if end > start and (value := _type_of(token, kind)):
                 self.put("token_type", start, end, value)
                 self._note_name(start, end, token.string, value)
-            if fstrings or kind in STRING_PARTS:
+            if fstrings or kind in STRINGS:
                 self.put("in_string", min(done, start) if fstrings else start, end, "yes")
             if kind == "COMMENT":
                 self.put("in_comment", start, end, "yes")
-            fstrings -= kind in ("FSTRING_END", "TSTRING_END")
+            fstrings -= kind in STRING_ENDS
             done = max(done, end)
 
     def _paint_depths(self, start: int, end: int, depth: int, brackets: int) -> None:
-        self.of["indentation"][start:end] = min(depth, len(DEPTHS) - 1)
-        self.of["brackets"][start:end] = min(brackets, len(BRACKETS) - 1)
+        self.columns["indentation"][start:end] = min(depth, len(VALUES["indentation"]) - 1)
+        self.columns["brackets"][start:end] = min(brackets, len(VALUES["brackets"]) - 1)
 
     def _note_name(self, start: int, end: int, text: str, value: str) -> None:
         if value == "name":
-            self.names.end[start], self.names.start[end] = end, start
+            self.name_end[start], self.name_start[end] = end, start
             self.put("role", start, end, "self" if text in ("self", "cls") else "other")
 
     # Tree: docstring, role, construct, scope ------------------------------------------------------
@@ -272,13 +184,8 @@ class _Painter:
             start, end = self.span(node)
             self.put("construct", start, end, construct)
             if construct in ("def", "class"):
-                scope = (
-                    "class"
-                    if construct == "class"
-                    else "method"
-                    if scope == "class"
-                    else "function"
-                )
+                function = "method" if scope == "class" else "function"
+                scope = "class" if construct == "class" else function
                 self.put("scope", start, end, scope)
         if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
             start, end = self.span(node.body[0])
@@ -289,23 +196,20 @@ class _Painter:
 
     def _paint_role(self, node: ast.AST, called: bool) -> None:
         for start, role in self._roles(node, called):
-            end = self.names.end.get(start)
-            if end is not None and self.of["role"][start] == ROLES.index("other"):
+            end = self.name_end.get(start)
+            if end is not None and self.columns["role"][start] == VALUES["role"].index("other"):
                 self.put("role", start, end, role)
 
     def _roles(self, node: ast.AST, called: bool) -> Iterator[tuple[int, str]]:
         """Where the identifiers of one node start, and their roles."""
         match node:
             case ast.Name():
-                known = node.id in BUILTINS
-                if called:
-                    yield self.span(node)[0], "builtin_call" if known else "call"
-                else:
-                    own = "store" if isinstance(node.ctx, ast.Store) else "load"
-                    yield self.span(node)[0], "builtin" if known else own
+                plain = "store" if isinstance(node.ctx, ast.Store) else "load"
+                role, builtin = ("call", "builtin_call") if called else (plain, "builtin")
+                yield self.span(node)[0], builtin if node.id in BUILTINS else role
             case ast.Attribute():
                 yield (
-                    self.names.start.get(self.span(node)[1], -1),
+                    self.name_start.get(self.span(node)[1], -1),
                     "method_call" if called else "attribute",
                 )
             case ast.arg():
@@ -317,7 +221,7 @@ class _Painter:
                 yield from (
                     (place, "imported_name")
                     for place in range(start, end)
-                    if place in self.names.end
+                    if place in self.name_end
                 )
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 header = HEADER.match(self.text, self.span(node)[0])
@@ -344,4 +248,4 @@ def _type_of(token: tokenize.TokenInfo, kind: str) -> str | None:
         return "keyword" if keyword.iskeyword(token.string) else "name"
     if kind == "OP":
         return "bracket" if token.string in "()[]{}" else "op"
-    return "string" if kind in STRING_PARTS else TOKEN_TYPES.get(token.type)
+    return "string" if kind in STRINGS else TOKEN_TYPES.get(token.type)

@@ -35,17 +35,17 @@ def split_by_file(file: Tensor, *, seed: int = 0) -> Tensor:
     Files come in random order; each goes to the side that has fewer tokens so far. Raises
     `ValueError` for one file.
     """
-    found, where, size = file.unique(return_inverse=True, return_counts=True)
-    if len(found) < 2:
+    files, where, size = file.unique(return_inverse=True, return_counts=True)
+    if len(files) < 2:
         raise ValueError(
-            f"{len(found)} file cannot be split into training and test files; give at least 2"
+            f"{len(files)} file cannot be split into training and test files; give at least 2"
         )
-    train = torch.zeros(len(found), dtype=torch.bool)
-    held = [0, 0]
-    for i in torch.randperm(len(found), generator=torch.Generator().manual_seed(seed)).tolist():
-        side = int(held[1] < held[0])  # 0: train
+    train = torch.zeros(len(files), dtype=torch.bool)
+    tokens = [0, 0]
+    for i in torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist():
+        side = int(tokens[1] < tokens[0])  # 0: train
         train[i] = side == 0
-        held[side] += int(size[i])
+        tokens[side] += int(size[i])
     return train[where]
 
 
@@ -59,8 +59,8 @@ def spans(labels: TokenLabels, family: str) -> Spans:
     new[1:] = (value[1:] != value[:-1]) | (labels.doc[1:] != labels.doc[:-1])
     start = new.nonzero().squeeze(1)
     end = torch.cat([start[1:], torch.tensor([len(value)])])
-    known = value[start] >= 0
-    start, end = start[known], end[known]
+    labelled = value[start] >= 0
+    start, end = start[labelled], end[labelled]
     return Spans(start, end, value[start], labels.doc[start])
 
 
@@ -68,8 +68,8 @@ def cells(labels: TokenLabels, first: str, second: str) -> Tensor:
     """Tokens in every pair of values of two families `[A, B]`: how the two factors go together."""
     a, b = labels.of(first).long(), labels.of(second).long()
     n_a, n_b = (len(labels.families[labels.column(name)].values) for name in (first, second))
-    known = (a >= 0) & (b >= 0)
-    return (a[known] * n_b + b[known]).bincount(minlength=n_a * n_b).view(n_a, n_b)
+    both = (a >= 0) & (b >= 0)
+    return (a[both] * n_b + b[both]).bincount(minlength=n_a * n_b).view(n_a, n_b)
 
 
 def balanced(first: Tensor, second: Tensor, *, seed: int = 0) -> Tensor:
@@ -79,15 +79,15 @@ def balanced(first: Tensor, second: Tensor, *, seed: int = 0) -> Tensor:
     Raises `ValueError` when a cell is empty, saying which.
     """
     generator = torch.Generator().manual_seed(seed)
-    parts = [((first == i) & (second == j)).nonzero().squeeze(1) for i in (0, 1) for j in (0, 1)]
-    smallest = min(len(part) for part in parts)
+    quarters = [((first == i) & (second == j)).nonzero().squeeze(1) for i in (0, 1) for j in (0, 1)]
+    smallest = min(map(len, quarters))
     if smallest == 0:
-        empty = [f"({n // 2}, {n % 2})" for n, part in enumerate(parts) if len(part) == 0]
+        empty = [f"({n // 2}, {n % 2})" for n, cell in enumerate(quarters) if len(cell) == 0]
         raise ValueError(
             f"no token has the two factors at {', '.join(empty)}: they cannot be balanced; choose "
             "another pair"
         )
-    drawn = [part[torch.randperm(len(part), generator=generator)[:smallest]] for part in parts]
+    drawn = [cell[torch.randperm(len(cell), generator=generator)[:smallest]] for cell in quarters]
     return torch.cat(drawn).sort().values
 
 
