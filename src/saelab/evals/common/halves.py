@@ -58,17 +58,17 @@ class Halves:
     place: Tensor  # [N] number of each position among the labelled tokens, -1 where it has none
     file: Tensor  # [N] number of its file, -1 where a label is unknown
     rows: Tensor  # [n] positions whose labels are all known, in the order of the text
-    fitted: Tensor  # [n] bool: of the training files
+    is_train: Tensor  # [n] bool: of the training files
 
     @property
     def train(self) -> Tensor:
         """Positions of the training files, in the order of the text."""
-        return self.rows[self.fitted]
+        return self.rows[self.is_train]
 
     @property
     def test(self) -> Tensor:
         """Positions of the test files, in the order of the text."""
-        return self.rows[~self.fitted]
+        return self.rows[~self.is_train]
 
     def tokens_of_training_files(self, labels: "TokenLabels") -> Tensor:
         """Whether each labelled token `[tokens]` is of a training file and fully labelled, be it in
@@ -108,7 +108,7 @@ def usable_concepts(
     Raises `ValueError` when no concept is left.
     """
     place, file = halves.place[halves.rows], halves.file[halves.rows].numpy()
-    train = halves.fitted.numpy()
+    train = halves.is_train.numpy()
     usable: dict[bytes, Concept] = {}
     skipped: dict[str, str] = {}
     for concept in labels.concepts():

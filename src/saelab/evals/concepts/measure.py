@@ -92,23 +92,23 @@ def prepare_labelled(
     halves = halves_of(labels, held.text, keep)
     x = torch.cat([batch.flat.float().cpu() for batch in windows])[halves.rows]
     concepts, skipped = usable_concepts(labels, halves)
-    holds, place, fitted = holding(labels, concepts), halves.place[halves.rows], halves.fitted
+    holds, place, is_train = holding(labels, concepts), halves.place[halves.rows], halves.is_train
     test_file = halves.file[halves.test].unique(return_inverse=True)[1]
-    files, y = TestFiles(fitted.numpy(), test_file.numpy()), holds[place].numpy()
+    files, y = TestFiles(is_train.numpy(), test_file.numpy()), holds[place].numpy()
     shuffled = _shuffled(y, files.train, torch.Generator().manual_seed(1))
-    white = whitened(x, fitted)
+    white = whitened(x, is_train)
     for_rule = halves.tokens_of_training_files(labels)
     rule = token_rule(
         labels.tokens[for_rule].numpy(), holds[for_rule].numpy(), labels.tokens[place].numpy()
     )
     references = {"token": _counts(files, rule, y)}
     for method, target in (("probe", y), ("probe_shuffled", shuffled)):
-        logits = probe_logits(white, fitted, torch.from_numpy(target))
+        logits = probe_logits(white, is_train, torch.from_numpy(target))
         references[method] = _counts(files, logits.numpy(), target)
     about = {
         **(facts or {}),
         "tokens": len(x),
-        "train_tokens": int(fitted.sum()),
+        "train_tokens": int(is_train.sum()),
         "train_files": len(halves.file[halves.train].unique()),
         "test_files": int(files.file.max()) + 1,
         "token_rule_tokens": int(for_rule.sum()),

@@ -109,10 +109,9 @@ def detection(latents: Latents, data: CausalData, z: Tensor) -> Result:
         "probe": largest_correlation(z[:, chosen], data.log_p),
     }
     scores |= {f"nces_auroc_{name}": _auroc(values[name], causal) for name in CANDIDATES}
-    ranked = effects_by_type(data.text, latents, chosen[causal], data.covariance, RANKED)[
-        "zero"
-    ].overall
-    scores["nces_spearman"] = _spearman(guess.effect[chosen][causal], ranked.effect)
+    ranked = effects_by_type(data.text, latents, chosen[causal], data.covariance, RANKED)
+    effect = ranked["zero"].overall.effect
+    scores["nces_spearman"] = _spearman(guess.effect[chosen][causal], effect)
     return _result(scores, measured, causal)
 
 

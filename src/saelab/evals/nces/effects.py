@@ -138,7 +138,7 @@ class Measured:
 
     latents: Latents
     estimate: Sums  # of all live latents, by group of positions
-    by_type: Mapping[str, Contexts]  # by type, of the measured latents
+    by_type: Mapping[str, Contexts]  # type of change -> effects of the measured latents
     latent: Tensor  # [m] which ones these are
     weight: Tensor  # [m] how many live latents each stands for
 
