@@ -1,17 +1,12 @@
 """Concepts: how well single latents, and a few, tell what is known about every token, beside what
 needs no dictionary.
 
-For every concept (`scope=method`) on held-out activations, fitted on half of the files and scored
-on the other half:
-
-- `best_latent`: the latent of the highest AUROC on the training files (for F1: the latent and
-  threshold of the highest F1);
-- `k1`, `k5`: logistic regression on the 1 or 5 latents of the largest difference of means (sparse
-  probing, SAEBench, Karvonen et al. 2025, 2503.09532, after Gurnee et al. 2023, 2305.01610);
-- `best_latent_shuffled`: the same choice with shuffled labels, which must be near an AUROC of 0.5;
-- `token`: the concept's rate given the token id alone, from all tokens of the training files, not
-  only those in windows;
-- `probe`, `probe_shuffled`: logistic regression on the activation.
+For every concept (`scope=method`) on held-out activations, by the methods of `metrics.METHOD`,
+fitted on half of the files and scored on the other half. The best latent is that of the highest
+AUROC on the training files, for F1 the latent and threshold of the highest F1. `k1` and `k5` are
+sparse probes (SAEBench, Karvonen et al. 2025, 2503.09532, after Gurnee et al. 2023, 2305.01610).
+The rule by the token alone counts all tokens of the training files, not only those in windows. What
+is chosen for shuffled labels must be near an AUROC of 0.5.
 
 Each is a score per token, and has three metrics: AUROC; F1 and balanced accuracy at thresholds
 chosen on the training files. AUROC and balanced accuracy (mean of both classes' recalls) do not

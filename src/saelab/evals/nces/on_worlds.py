@@ -74,17 +74,13 @@ def kl(log_p: Tensor, logits: Tensor) -> float:
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: CausalData) -> Result:
-    """Features that the model uses, in the dictionary and in what it reconstructs.
+    """Features that the model uses, in the dictionary and in what it reconstructs; `METRICS` says
+    what each score is.
 
-    - `causal_mcc`: mean over causal features of |cosine| with the latent matched to it (Hungarian
-      among the causal features alone; 0 for a feature without a latent), in [0, 1]; `inert_mcc` the
-      same for the inert ones;
-    - `recovered_share`: share of causal features matched with |cosine| > .9;
-    - `kl_recovered`: 1 - KL(model || model on the reconstruction) / KL(model || model on the
-      reference ablation), at most 1; 0 is as good as the mean activation. The ablation is the mean,
-      with the context kept where there is one;
-    - `nces_...`: whether effects of single latents tell causal from inert ones
-      (`detect.detection`).
+    Features are matched within their group alone (Hungarian), and one without a latent counts 0.
+    `kl_recovered` is 1 - KL(model || model on the reconstruction) / KL(model || model on the
+    reference ablation): the mean activation, with the context kept where there is one. Scores
+    `nces_...`: see `detect.detection`.
     """
     process = data.process
     causal = match(dictionary.directions, process.features[process.causal]).cosine
