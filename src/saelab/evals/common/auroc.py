@@ -9,8 +9,8 @@ Array = NDArray[Any]
 
 
 def auroc_of_latents(codes: Any, y: Array) -> Array:
-    """AUROC `[L, C]` of every latent for every concept: P(code of a positive > code of a negative)
-    + P(equal) / 2.
+    """How well the codes of each latent tell the tokens with a concept from those without it: AUROC
+    `[L, C]`, P(code of a positive > code of a negative) + P(equal) / 2.
 
     `codes [n, L]`: a scipy csc array of non-negative codes; `y [n, C]` bool. Only the non-zero
     codes are sorted: all zeros share one rank. NaN where a concept has no positive or no negative.

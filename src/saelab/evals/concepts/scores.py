@@ -34,7 +34,8 @@ def whitened(x: Tensor, train: Tensor) -> Tensor:
 
 
 def probe_logits(x: Tensor, train: Tensor, y: Tensor) -> Tensor:
-    """Logits `[n, C]` of a logistic regression per concept, fitted on the tokens `train [n]` bool.
+    """What a logistic regression per concept says of every token, as logits `[n, C]`, fitted on the
+    tokens `train [n]` bool.
 
     `x [n, D]` or, where every concept has its own columns, `[C, n, K]`, standardised or whitened;
     labels `y [n, C]` bool. Minimised: cross-entropy with both classes weighing the same + 0.03
@@ -73,8 +74,8 @@ def probe_logits(x: Tensor, train: Tensor, y: Tensor) -> Tensor:
 
 
 def token_rule(tokens: Array, y: Array, asked: Array) -> Array:
-    """Rate `[m, C]` of every concept given the token id alone: from `tokens [n]` with labels `y [n,
-    C]`, for ids `asked [m]`.
+    """How often each concept holds where a token id stands, `[m, C]`: counted on `tokens [n]` with
+    labels `y [n, C]`, for the ids `asked [m]`.
 
     One count of the base rate is added, so an id that was never seen gets the base rate.
     """

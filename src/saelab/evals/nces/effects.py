@@ -28,7 +28,9 @@ N_BOOT = 500  # resamples of a latent's contexts
 
 
 def nces(effect: Tensor, control: Tensor) -> Tensor:
-    """(E - C) / (E + C), NaN where both are 0."""
+    """How much more a latent changes predictions than its control does: (E - C) / (E + C), in
+    [-1, 1], NaN where both are 0.
+    """
     return (effect - control) / (effect + control)
 
 
@@ -62,8 +64,9 @@ class Sums:
 
 
 def estimate(latents: Latents, gradients: Tensor, covariance: Tensor, group: Tensor) -> Sums:
-    """Fisher estimates from gradients `[K, N, D]` of K label samples, positions being in groups
-    `[N]`, numbered from 0.
+    """Effects of all live latents and of their controls, estimated without an intervention.
+
+    From gradients `[K, N, D]` of K label samples; positions are in groups `[N]`, numbered from 0.
     """
     d, n_groups = latents.directions, int(group.max()) + 1
     spread = (gradients @ covariance * gradients).sum(-1)  # [K, N], g' Sigma g
@@ -90,7 +93,9 @@ def estimate(latents: Latents, gradients: Tensor, covariance: Tensor, group: Ten
 
 @dataclass(frozen=True)
 class Contexts:
-    """Effects of one type on the contexts of m latents."""
+    """What one type of change did, at every position (context) on which one of m latents was
+    changed.
+    """
 
     which: Tensor  # [M] number of the latent among the measured ones
     row: Tensor  # [M] position
