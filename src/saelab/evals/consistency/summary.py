@@ -139,7 +139,7 @@ def _table(rows: Sequence[Mapping[str, Any]], types: Sequence[str]) -> Table:
 
 def _mean(values: Sequence[float | None]) -> Score:
     """Mean over the concepts where it is a number, with a bootstrap over them."""
-    from saelab.stats import bootstrap_statistic
+    from saelab.stats import Resampling
 
     numbers = torch.tensor([v for v in values if v is not None], dtype=torch.double)
     numbers = numbers[numbers.isfinite()]
@@ -148,7 +148,7 @@ def _mean(values: Sequence[float | None]) -> Score:
     if len(numbers) == 1:
         return Score(float(numbers[0]), n=1, reason="no interval: it takes at least 2 concepts")
     sums = torch.stack([numbers, torch.ones(len(numbers))], 1)
-    return bootstrap_statistic(sums, lambda s: s[:, 0] / s[:, 1])
+    return Resampling(sums).score(lambda s: s[:, 0] / s[:, 1])
 
 
 def _agreement(types: Sequence[str], leads: Leads) -> dict[str, dict[str, float | None]]:
