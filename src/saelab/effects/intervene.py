@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from saelab.effects.gradients import label_gradient
 from saelab.effects.pairs import Codes, Pairs
 from saelab.effects.reactions import MAX_BYTES, Text, check_model, reactions
 from saelab.numbers import kl_of_near
@@ -163,6 +162,8 @@ def sampled_gradients(
     (The gradient of the KL itself is 0 at the clean point, and no estimator.) Raises `ValueError`
     where no gradient reaches the hook.
     """
+    from saelab.effects.gradients import label_gradient
+
     check_model(lm)
 
     def draw(log_p: Tensor) -> Tensor:

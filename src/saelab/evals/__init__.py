@@ -1,23 +1,14 @@
-"""Evaluations: (dictionary, data) -> `Result`. A new one is one line in the table `EVALS`."""
+"""Evaluations: (dictionary, data) -> `Result`. The table of them is `table.EVALS`; a new evaluation
+is one line in it.
+"""
 
-import difflib
-from collections.abc import Collection, Iterable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from saelab.evals import (
-    composition,
-    concepts,
-    consistency,
-    core,
-    disentangle,
-    nces,
-    spurious,
-    temporal,
-    truth,
-)
-from saelab.evals.common.world import BATCH
-from saelab.evals.nces import on_worlds as nces_world
-from saelab.evals.result import Evaluation, Metric
-from saelab.runs import Source, WorldSource
+if TYPE_CHECKING:
+    from saelab.evals.common.world import BATCH
+    from saelab.evals.result import Evaluation, Metric
+    from saelab.evals.table import EVALS, check_evals, headlines, metric_of, standard_evals
 
 __all__ = [
     "BATCH",
@@ -30,59 +21,9 @@ __all__ = [
     "standard_evals",
 ]
 
-EVALS: dict[str, Evaluation] = {
-    "core": core.EVALUATION,
-    "nces": nces.EVALUATION,
-    "concepts": concepts.EVALUATION,
-    "consistency": consistency.EVALUATION,
-    "truth": truth.EVALUATION,
-    "nces_world": nces_world.EVALUATION,
-    "composition": composition.EVALUATION,
-    "temporal": temporal.EVALUATION,
-    "disentangle": disentangle.EVALUATION,
-    "spurious": spurious.EVALUATION,
-}
-# made where nobody says which, if the source has what they need
-STANDARD = tuple(name for name in EVALS if name not in ("nces", "concepts", "consistency"))
 
-
-def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
-    """What is made of an SAE where nobody says which evaluations: on a language model the core
-    scores, in a world all that can be measured there.
-    """
-    return tuple(name for name in STANDARD if not EVALS[name].missing(source))
-
-
-def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
-    """Label, direction and meaning of a score: of the first of `evals`, then of all, that has it.
-    What nobody explains is called by its own name.
-    """
-    for name in (*evals, *EVALS):
-        for metric in EVALS[name].metrics:
-            if metric.key == key:
-                return metric
-    return Metric(key, key.replace("_", " "), "neither", "")
-
-
-def headlines(keys: Collection[str]) -> list[Metric]:
-    """The metrics among `keys` that stand in short tables, in order, by evaluation."""
-    chosen: dict[str, Metric] = {}
-    for evaluation in EVALS.values():
-        for metric in sorted(evaluation.metrics, key=lambda metric: metric.headline):
-            if metric.headline and metric.key in keys:
-                chosen.setdefault(metric.key, metric)
-    return list(chosen.values())
-
-
-def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:
-    """Raise `ValueError` for an unknown evaluation or an unmet precondition, before any work."""
-    for name in names:
-        if name not in EVALS:
-            near = difflib.get_close_matches(name, EVALS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"no evaluation is called {name!r}; {hint}There are: {', '.join(EVALS)}"
-            )
-    unmet = [f"{name}: {reason}" for name in names for reason in EVALS[name].missing(source)]
-    if unmet:
-        raise ValueError(f"evaluations that cannot run on {source.where}: {'; '.join(unmet)}")
+def __getattr__(name: str) -> Any:
+    # on first use: the table loads every evaluation, and one alone should not load the others
+    if name not in __all__:
+        raise AttributeError(f"module 'saelab.evals' has no attribute {name!r}")
+    return getattr(import_module("saelab.evals.table"), name)

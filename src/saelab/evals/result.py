@@ -7,13 +7,14 @@ An evaluation is a folder of `evals`; its `__init__` ends with `EVALUATION = Eva
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from saelab.figures import Figure, figure_to_json
-from saelab.ground.held_out import HeldOut
 from saelab.runs import Source, WorldSource
-from saelab.store import plain
 from saelab.types import Better, Dictionary, Score
+
+if TYPE_CHECKING:
+    from saelab.figures import Figure
+    from saelab.ground.held_out import HeldOut
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,16 @@ class Result:
 
     scores: Mapping[str, Score]
     tables: Mapping[str, Table] = field(default_factory=dict)
-    figures: tuple[Figure, ...] = ()
+    figures: "tuple[Figure, ...]" = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     files: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; undefined is null with its reason. `files` are written apart."""
+        # here, so that importing one evaluation stays light
+        from saelab.figures import figure_to_json
+        from saelab.store import plain
+
         return {
             **plain(dict(self.details)),
             "scores": {key: plain(asdict(score)) for key, score in self.scores.items()},
@@ -77,6 +82,6 @@ class Evaluation:
     metrics: tuple[Metric, ...]
     # what this source lacks for it, one sentence each, without loading a model
     missing: Callable[[Source | WorldSource], list[str]]
-    prepare: Callable[[HeldOut], Any]  # once for all dictionaries
+    prepare: "Callable[[HeldOut], Any]"  # once for all dictionaries
     measure: Callable[[Dictionary, Any], Result]  # pure
     title: str = ""  # of its section on the page; empty: its name

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from saelab.runs import Source, WorldSource
-from saelab.synth.world import World
-from saelab.text.windows import TokenWindows
 from saelab.types import LanguageModel, Windows
+
+if TYPE_CHECKING:
+    from saelab.synth.world import World
+    from saelab.text.windows import TokenWindows
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,8 +20,8 @@ class HeldOut:
     lm: LanguageModel | None  # the model read, or the one behind a world that has one
     # windows in order, each batch with the model's state to resume from; empty for a world
     batches: Sequence[tuple[Windows, Any]] = ()
-    text: TokenWindows | None = None  # the windows of tokens that `batches` were read from
-    world: World | None = None  # the true process, where it is known
+    text: "TokenWindows | None" = None  # the windows of tokens that `batches` were read from
+    world: "World | None" = None  # the true process, where it is known
 
     @property
     def model(self) -> LanguageModel:

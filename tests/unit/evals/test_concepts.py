@@ -10,7 +10,8 @@ from scipy.sparse import csc_array
 
 from helpers import byte_tokenizer
 from saelab.evals import EVALS, check_evals, metric_of
-from saelab.evals.concepts.latents import auroc_of_latents, f1_of_firing, mean_differences
+from saelab.evals.common.auroc import auroc_of_latents
+from saelab.evals.concepts.latents import f1_of_firing, mean_differences
 from saelab.evals.concepts.measure import measure, prepare_labelled
 from saelab.evals.concepts.scores import TestFiles as Files  # pytest must not collect it
 from saelab.evals.concepts.scores import (
@@ -19,7 +20,7 @@ from saelab.evals.concepts.scores import (
     probe_logits,
     resamples,
     token_rule,
-    whitening,
+    whitened,
 )
 from saelab.ground.held_out import HeldOut
 from saelab.runs import Source
@@ -113,7 +114,7 @@ def test_probes_are_balanced_logistic_regressions():
         1,
     )
     train = torch.arange(400) < 300
-    white = whitening(x[train])(x)
+    white = whitened(x, train)
     assert torch.allclose(white[train].T @ white[train] / 300, torch.eye(5), atol=1e-3)
     shared = probe_logits(white, train, y)
     own = probe_logits(torch.stack([white, white]), train, y)

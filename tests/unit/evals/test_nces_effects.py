@@ -12,7 +12,8 @@ from torch import Tensor
 
 from saelab.effects.intervene import TYPES
 from saelab.evals import EVALS
-from saelab.evals.nces.effects import Budget, Contexts, estimate, latents_of, nces, rank_correlation
+from saelab.evals.common.interventions import latents_of, rank_correlation
+from saelab.evals.nces.effects import Budget, Contexts, estimate, nces
 from saelab.evals.nces.on_models import NcesData, measure, prepare
 from saelab.evals.nces.summary import _median
 from saelab.evals.result import Result
@@ -125,8 +126,8 @@ def test_the_estimates_control_is_that_of_directions_drawn():
     u -= (u @ d).unsqueeze(1) * d
     second = u.T @ u / len(u)
     expected = ((gradients[0] @ second) * gradients[0]).sum(1).mean() / second.trace() / 2
-    assert float(guess.mean_control[0]) == pytest.approx(float(expected), rel=0.02)
-    assert float(guess.mean_effect[0]) == pytest.approx(
+    assert float(guess.against[0]) == pytest.approx(float(expected), rel=0.02)
+    assert float(guess.effect[0]) == pytest.approx(
         float(gradients[0, :, 0].square().mean() / 2), rel=1e-5
     )
 
@@ -137,16 +138,24 @@ def test_means_and_intervals_are_over_contexts_of_one_latent():
     contexts = Contexts(
         torch.arange(2).repeat_interleave(40), torch.arange(80), own, torch.tensor(4.0) - own, 2
     )
-    assert torch.allclose(contexts.nces, torch.tensor([0.5, -0.5]))
+    assert torch.allclose(contexts.overall.nces, torch.tensor([0.5, -0.5]))
     low, high = contexts.intervals()
-    assert torch.allclose(low, contexts.nces) and torch.allclose(high, contexts.nces)
+    assert torch.allclose(low, contexts.overall.nces) and torch.allclose(
+        high, contexts.overall.nces
+    )
     sums = contexts.sums(torch.arange(80) // 20)  # four documents
-    assert sums.tolist()[0] == [60, 0, 20, 0, 20, 0] and sums.tolist()[3] == [0, 20, 0, 60, 0, 20]
+    assert sums.own[[0, 3]].tolist() == [[60, 0], [0, 20]]
+    assert sums.control[[0, 3]].tolist() == [[20, 0], [0, 60]]
+    assert sums.count[[0, 3]].tolist() == [[20, 0], [0, 20]]
     varied = replace(contexts, own=own + torch.arange(80) % 2)
     low, high = varied.intervals()
-    assert (low < varied.nces).all() and (varied.nces < high).all() and (high - low < 0.2).all()
+    assert (
+        (low < varied.overall.nces).all()
+        and (varied.overall.nces < high).all()
+        and (high - low < 0.2).all()
+    )
     few = Contexts(torch.zeros(29).long(), torch.arange(29), torch.ones(29), torch.ones(29), 1)
-    assert few.intervals()[0].isnan().all() and few.nces == 0
+    assert few.intervals()[0].isnan().all() and few.overall.nces == 0
 
 
 def test_small_parts():

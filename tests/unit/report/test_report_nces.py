@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from saelab.evals.nces import figures as made
-from saelab.evals.nces.effects import Contexts, Estimate, nces
+from saelab.evals.nces.effects import Contexts, Sums, nces
 from saelab.evals.nces.figures import DOTS, Sample, band, reached, thinned
 from saelab.evals.result import Result
 from saelab.figures import Curves, Figure, Heat, Scatter, Steps
@@ -53,7 +53,7 @@ def agreement(n: int) -> Heat:
     zero, one = torch.zeros(n).double(), torch.ones(n).double()
     of = lambda effect, control: Contexts(torch.arange(n), torch.arange(n), effect, control, n)  # noqa: E731
     exact = {"zero": of(own.effect, own.control), "noise": of(-j, zero), "steer": of(one, 1 + j)}
-    estimate = Estimate(*(t.unsqueeze(0) for t in (own.effect, own.control, one)))
+    estimate = Sums(*(t.unsqueeze(0) for t in (own.effect, own.control, one)))
     figure = made._agreement(estimate, exact, torch.arange(n))
     assert isinstance(figure, Heat)
     return figure

@@ -1,10 +1,11 @@
 """A dictionary read on held-out activations: whether it fits them, and its codes piece by piece."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+import torch
 from torch import Tensor
 
-from saelab.types import Dictionary, Hook
+from saelab.types import Dictionary, Hook, Windows
 
 CODES_AT_ONCE = 1 << 22  # numbers
 
@@ -37,3 +38,21 @@ def encoded(dictionary: Dictionary, x: Tensor) -> Iterator[Tensor]:
     where = dictionary.directions
     for piece in x.split(max(1, CODES_AT_ONCE // len(where))):
         yield dictionary.encode(piece.to(where.device))
+
+
+def kept_activations(windows: Sequence[Windows], hook: Hook) -> Tensor:
+    """Activations `[N, D]` at the kept positions of captured windows, in order.
+
+    Raises `ValueError` when there are fewer than two, or one is not finite.
+    """
+    if sum(int(batch.keep.sum()) for batch in windows) < 2:
+        raise ValueError(
+            "no token is left to evaluate: every window is empty or masked; give a longer "
+            "held-out text"
+        )
+    x = torch.cat([batch.flat.float().cpu() for batch in windows])
+    if not x.isfinite().all():
+        raise ValueError(
+            f"activations at {hook.name} are not finite; the model itself is broken there"
+        )
+    return x

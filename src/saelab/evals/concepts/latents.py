@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.evals.common.auroc import Array, auroc_of_latents
 from saelab.evals.common.reading import encoded
-from saelab.evals.concepts.scores import Array, best_cut
+from saelab.evals.concepts.scores import best_cut
 from saelab.types import Dictionary
 
 # latents by AUROC, and as many by F1 of firing, whose F1 is computed at every threshold
@@ -30,35 +31,6 @@ def sparse_codes(dictionary: Dictionary, x: Tensor) -> Any:
 def column(codes: Any, latent: int) -> Array:
     """The codes `[n]` of one latent."""
     return codes[:, [latent]].toarray().ravel()
-
-
-def auroc_of_latents(codes: Any, y: Array) -> Array:
-    """AUROC `[L, C]` of every latent for every concept: P(code of a positive > code of a negative)
-    + P(equal) / 2.
-
-    `codes [n, L]`: a scipy csc array of non-negative codes; `y [n, C]` bool. Only the non-zero
-    codes are sorted: all zeros share one rank. NaN where a concept has no positive or no negative.
-    """
-    from scipy.sparse import csc_array
-
-    n, n_latents = codes.shape
-    latent = np.repeat(np.arange(n_latents), np.diff(codes.indptr))
-    order = np.lexsort((codes.data, latent))
-    value, column, row = codes.data[order], latent[order], codes.indices[order]
-    zeros = n - np.diff(codes.indptr)  # [L]
-    new = np.ones(len(value), bool)
-    new[1:] = (value[1:] != value[:-1]) | (column[1:] != column[:-1])
-    group = np.cumsum(new) - 1
-    place = np.arange(len(value)) - codes.indptr[column] + 1.0 + zeros[column]
-    # mean rank of equal codes
-    rank = (np.bincount(group, place) / np.bincount(group))[group] if len(value) else place
-    of_zero = (zeros + 1) / 2  # [L]
-    above = csc_array((rank - of_zero[column], row, codes.indptr), shape=codes.shape)
-    positive = y.sum(0).astype(float)  # [C]
-    negative = n - positive
-    ranks = above.T @ y.astype(float) + of_zero[:, None] * positive
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return (ranks - positive * (positive + 1) / 2) / (positive * negative)
 
 
 def f1_of_firing(codes: Any, y: Array) -> Array:
@@ -87,8 +59,8 @@ def choose(codes: Any, y: Array) -> tuple[Array, Array]:
     for c in range(y.shape[1]):
         top = {
             int(latent)
-            for each in (firing, auroc)
-            for latent in np.argsort(-each[:, c], kind="stable")[:CANDIDATES]
+            for quality in (firing, auroc)
+            for latent in np.argsort(-quality[:, c], kind="stable")[:CANDIDATES]
         }
         by_f1[c] = max(
             sorted(top), key=lambda latent: best_cut(column(codes, latent), y[:, c], "f1")[0]
@@ -104,6 +76,6 @@ def top_columns(codes: Any, difference: Array, train: Array, k: int) -> Tensor:
     """
     top = np.argsort(-difference, 0, kind="stable")[:k]  # [K, C]
     # [C, n, K]
-    found = torch.stack([torch.from_numpy(codes[:, latents].toarray()) for latents in top.T])
-    known = found[:, torch.from_numpy(train)]
-    return (found - known.mean(1, keepdim=True)) / known.std(1, keepdim=True).clamp_min(1e-6)
+    columns = torch.stack([torch.from_numpy(codes[:, latents].toarray()) for latents in top.T])
+    fitted = columns[:, torch.from_numpy(train)]
+    return (columns - fitted.mean(1, keepdim=True)) / fitted.std(1, keepdim=True).clamp_min(1e-6)

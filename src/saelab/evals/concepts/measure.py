@@ -1,17 +1,12 @@
 """Concepts: how well single latents, and a few, tell what is known about every token, beside what
 needs no dictionary.
 
-For every concept (`scope=method`) on held-out activations, fitted on half of the files and scored
-on the other half:
-
-- `best_latent`: the latent of the highest AUROC on the training files (for F1: the latent and
-  threshold of the highest F1);
-- `k1`, `k5`: logistic regression on the 1 or 5 latents of the largest difference of means (sparse
-  probing, SAEBench, Karvonen et al. 2025, 2503.09532, after Gurnee et al. 2023, 2305.01610);
-- `best_latent_shuffled`: the same choice with shuffled labels, which must be near an AUROC of 0.5;
-- `token`: the concept's rate given the token id alone, from all tokens of the training files, not
-  only those in windows;
-- `probe`, `probe_shuffled`: logistic regression on the activation.
+For every concept (`scope=method`) on held-out activations, by the methods of `metrics.METHOD`,
+fitted on half of the files and scored on the other half. The best latent is that of the highest
+AUROC on the training files, for F1 the latent and threshold of the highest F1. `k1` and `k5` are
+sparse probes (SAEBench, Karvonen et al. 2025, 2503.09532, after Gurnee et al. 2023, 2305.01610).
+The rule by the token alone counts all tokens of the training files, not only those in windows. What
+is chosen for shuffled labels must be near an AUROC of 0.5.
 
 Each is a score per token, and has three metrics: AUROC; F1 and balanced accuracy at thresholds
 chosen on the training files. AUROC and balanced accuracy (mean of both classes' recalls) do not
@@ -27,45 +22,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from saelab.evals.common.auroc import Array
+from saelab.evals.common.halves import embedded_labels, halves_of, holding, usable_concepts
 from saelab.evals.common.reading import check_fits
-from saelab.evals.concepts.latents import (
-    choose,
-    column,
-    mean_differences,
-    sparse_codes,
-    top_columns,
-)
+from saelab.evals.concepts.latents import choose, mean_differences, sparse_codes, top_columns
 from saelab.evals.concepts.scores import (
     QUALITIES,
-    Array,
     Counts,
     TestFiles,
     metrics,
     probe_logits,
     resamples,
     token_rule,
-    whitening,
+    whitened,
 )
 from saelab.evals.result import Result, Table
 from saelab.ground.held_out import HeldOut
-from saelab.runs import Source, WorldSource
-from saelab.text.corpora import EMBEDDED
-from saelab.text.labels.labelled import (
-    Concept,
-    TokenLabels,
-    at_windows,
-    label_tokens,
-    missing_files,
-    stdlib_labels,
-)
-from saelab.text.labels.sets import split_by_file
+from saelab.text.labels.labelled import Concept, TokenLabels
 from saelab.types import Dictionary, Hook, Score
 
-MIN_COUNT = 50  # tokens with and without the concept, in each half
-MIN_FILES = 3  # files with the concept, in each half
 SPARSE = (1, 5)  # latents of the sparse probes
-BY_FILE = ("file",)  # families that name the split itself
-OF_DICTIONARY = ("best_latent", "k1", "k5")
 IN_TABLE = {  # method -> its column
     "best_latent": "best latent",
     "k1": "k=1",
@@ -90,29 +66,6 @@ class ConceptData:
     facts: Mapping[str, Any]
 
 
-def missing(source: Source | WorldSource) -> list[str]:
-    """Labels come from Python's grammar, so the text must be the embedded one."""
-    if isinstance(source, Source) and source.corpus == EMBEDDED:
-        return []
-    return [
-        f"labels are known for the corpus {EMBEDDED} only (labels from files: `prepare_labelled` "
-        "in Python)"
-    ]
-
-
-def embedded_labels(held: HeldOut) -> tuple[TokenLabels, dict[str, Any]]:
-    """Labels of the held-out files of the embedded corpus, and what is to be recorded of them."""
-    lm: Any = held.model
-    assert isinstance(held.source, Source) and held.text is not None
-    labels = label_tokens(stdlib_labels(held.text.split, lm.tokenizer), lm.tokenizer)
-    return labels, {
-        "model": held.source.model,
-        "corpus": held.source.corpus,
-        "missing_files": list(missing_files() if held.source.model == "pylm" else ()),
-        "unparsed": dict(labels.problems),
-    }
-
-
 def prepare(held: HeldOut) -> ConceptData:
     """Label the held-out files of the embedded corpus and fit what needs no dictionary."""
     labels, facts = embedded_labels(held)
@@ -120,11 +73,7 @@ def prepare(held: HeldOut) -> ConceptData:
 
 
 def prepare_labelled(
-    held: HeldOut,
-    labels: TokenLabels,
-    *,
-    facts: Mapping[str, Any] | None = None,
-    seed: int = 0,
+    held: HeldOut, labels: TokenLabels, *, facts: Mapping[str, Any] | None = None
 ) -> ConceptData:
     """The same on any labelled tokens and held-out windows that were cut from them.
 
@@ -132,39 +81,30 @@ def prepare_labelled(
     text, there are fewer than two files, or no concept has 50 tokens with it and without it and 3
     files with it, in each half.
     """
-    captured = [w for w, _ in held.batches]
+    windows = [batch for batch, _ in held.batches]
     assert held.text is not None
-    place = at_windows(labels, held.text)[torch.cat([w.keep.cpu() for w in captured])]  # [N]
-    x = torch.cat([w.flat.float().cpu() for w in captured])
-    used = [i for i, family in enumerate(labels.families) if family.name not in BY_FILE]
-    known = (place >= 0) & (labels.values[place.clamp(min=0)][:, used] >= 0).all(1)
-    place, x = place[known], x[known]
-    by_token = split_by_file(labels.file[place], seed=seed)  # [N]
-    train_files = labels.file[place[by_token]].unique()
-    for_rule = torch.isin(labels.file, train_files) & (labels.values[:, used] >= 0).all(1)
-    files = TestFiles(
-        by_token.numpy(), labels.file[place[~by_token]].unique(return_inverse=True)[1].numpy()
-    )
-    concepts, skipped = usable(labels, place, files)
-    holds = torch.stack([labels.holds(concept) == 1 for concept in concepts], 1)  # [tokens, C]
-    y, generator = holds[place].numpy(), torch.Generator().manual_seed(seed + 1)
-    shuffled = _shuffled(y, files.train, generator)
-    whitened = whitening(x[by_token])(x)
+    keep = torch.cat([batch.keep.cpu() for batch in windows])
+    halves = halves_of(labels, held.text, keep)
+    x = torch.cat([batch.flat.float().cpu() for batch in windows])[halves.rows]
+    concepts, skipped = usable_concepts(labels, halves)
+    holds, place, is_train = holding(labels, concepts), halves.place[halves.rows], halves.is_train
+    test_file = halves.file[halves.test].unique(return_inverse=True)[1]
+    files, y = TestFiles(is_train.numpy(), test_file.numpy()), holds[place].numpy()
+    shuffled = _shuffled(y, files.train, torch.Generator().manual_seed(1))
+    white = whitened(x, is_train)
+    for_rule = halves.tokens_of_training_files(labels)
     rule = token_rule(
         labels.tokens[for_rule].numpy(), holds[for_rule].numpy(), labels.tokens[place].numpy()
     )
-    references = {
-        "token": _counts(files, rule, y),
-        "probe": _counts(files, probe_logits(whitened, by_token, torch.from_numpy(y)).numpy(), y),
-        "probe_shuffled": _counts(
-            files, probe_logits(whitened, by_token, torch.from_numpy(shuffled)).numpy(), shuffled
-        ),
-    }
+    references = {"token": _counts(files, rule, y)}
+    for method, target in (("probe", y), ("probe_shuffled", shuffled)):
+        logits = probe_logits(white, is_train, torch.from_numpy(target))
+        references[method] = _counts(files, logits.numpy(), target)
     about = {
         **(facts or {}),
         "tokens": len(x),
-        "train_tokens": int(by_token.sum()),
-        "train_files": len(train_files),
+        "train_tokens": int(is_train.sum()),
+        "train_files": len(halves.file[halves.train].unique()),
         "test_files": int(files.file.max()) + 1,
         "token_rule_tokens": int(for_rule.sum()),
         "skipped": skipped,
@@ -179,28 +119,26 @@ def measure(dictionary: Dictionary, data: ConceptData) -> Result:
     Raises `ValueError` when the dictionary has another width or hook than the data.
     """
     check_fits(dictionary, data.x.shape[1], data.hook)
+    files, y, shuffled = data.files, data.y, data.shuffled
     codes = sparse_codes(dictionary, data.x)
-    train = codes[data.files.train]
-    best, best_f1 = choose(train, data.y[data.files.train])
-    chosen_shuffled, _ = choose(train, data.shuffled[data.files.train])
-    counts: dict[str, list[Counts]] = {
-        "best_latent": [
-            data.files.counts(column(codes, a), data.y[:, c], f1_score=column(codes, b))
-            for c, (a, b) in enumerate(zip(best, best_f1, strict=True))
-        ],
-        "best_latent_shuffled": [
-            data.files.counts(column(codes, a), data.shuffled[:, c])
-            for c, a in enumerate(chosen_shuffled)
-        ],
+    train = codes[files.train]
+    best, best_f1 = choose(train, y[files.train])
+    best_shuffled, _ = choose(train, shuffled[files.train])
+    counts = {
+        "best_latent": _counts(files, codes[:, best].toarray(), y, codes[:, best_f1].toarray()),
+        "best_latent_shuffled": _counts(files, codes[:, best_shuffled].toarray(), shuffled),
     }
-    difference = np.abs(mean_differences(train, data.y[data.files.train]))  # [L, C]
-    halves, y = torch.from_numpy(data.files.train), torch.from_numpy(data.y)
+    difference = np.abs(mean_differences(train, y[files.train]))  # [L, C]
     for k in SPARSE:
-        logits = probe_logits(top_columns(codes, difference, data.files.train, k), halves, y)
-        counts[f"k{k}"] = _counts(data.files, logits.numpy(), data.y)
+        columns = top_columns(codes, difference, files.train, k)
+        logits = probe_logits(columns, torch.from_numpy(files.train), torch.from_numpy(y))
+        counts[f"k{k}"] = _counts(files, logits.numpy(), y)
     counts |= data.references
-    weight = resamples(int(data.files.file.max()) + 1)
-    values = {name: [metrics(count, weight) for count in own] for name, own in counts.items()}
+    weight = resamples(int(files.file.max()) + 1)
+    values = {
+        method: [metrics(count, weight) for count in of_concepts]
+        for method, of_concepts in counts.items()
+    }
     rows = _rows(data, values, best, best_f1)
     facts = {**data.facts, "hook": data.hook.name, "n_latents": len(dictionary.directions)}
     return Result(
@@ -227,8 +165,8 @@ def _rows(
             "train": int(data.y[data.files.train, c].sum()),
             "test": int(data.y[~data.files.train, c].sum()),
             **{
-                name: {quality: float(own[c][quality][0]) for quality in QUALITIES}
-                for name, own in values.items()
+                method: {quality: float(of_concepts[c][quality][0]) for quality in QUALITIES}
+                for method, of_concepts in values.items()
             },
         }
         for c, concept in enumerate(data.concepts)
@@ -256,66 +194,29 @@ def _table(rows: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _scores(values: Mapping[str, Sequence[Mapping[str, Array]]], n_files: int) -> dict[str, Score]:
-    """Means over concepts with their intervals: `concepts_<metric>_<method>`, and the best latent's
-    lead over the token.
+    """Means over concepts with their intervals: `concepts_<quality>_<method>`, and the best
+    latent's lead over the token.
     """
-    # [C, 1 + R]
-    means = {
-        (m, name): np.stack([v[m] for v in each])
-        for name, each in values.items()
-        for m in QUALITIES
+    samples = {  # each [C, 1 + R]
+        f"{quality}_{method}": np.stack([qualities[quality] for qualities in of_concepts])
+        for method, of_concepts in values.items()
+        for quality in QUALITIES
     }
-    scores = {}
-    for (metric, name), each in means.items():
-        scores[f"concepts_{metric}_{name}"] = _mean(each, n_files)
-    for metric in ("auroc", "f1"):
-        lead = means[metric, "best_latent"] - means[metric, "token"]
-        scores[f"concepts_{metric}_above_token"] = _mean(lead, n_files)
-    return scores
+    samples |= {
+        f"{quality}_above_token": samples[f"{quality}_best_latent"] - samples[f"{quality}_token"]
+        for quality in ("auroc", "f1")
+    }
+    return {f"concepts_{name}": _mean(sample, n_files) for name, sample in samples.items()}
 
 
-def _mean(each: Array, n_files: int) -> Score:
-    """Mean over the concepts that are defined on a resample; `each [C, 1 + R]`, the whole sample
+def _mean(sample: Array, n_files: int) -> Score:
+    """Mean over the concepts that are defined on a resample; `sample [C, 1 + R]`, all files
     first.
     """
-    there = np.isfinite(each)
-    mean = np.where(there, each, 0).sum(0) / np.maximum(there.sum(0), 1)
+    defined = np.isfinite(sample)
+    mean = np.where(defined, sample, 0).sum(0) / np.maximum(defined.sum(0), 1)
     low, high = np.quantile(mean[1:], (0.025, 0.975))
     return Score(float(mean[0]), float(low), float(high), n_files)
-
-
-def usable(
-    labels: TokenLabels, place: Tensor, files: TestFiles
-) -> tuple[list[Concept], dict[str, str]]:
-    """Concepts with enough tokens and files in both halves, each set of tokens once; and the
-    others, with the reason.
-    """
-    file = labels.file[place].numpy()
-    found: dict[bytes, Concept] = {}
-    skipped: dict[str, str] = {}
-    for concept in labels.concepts():
-        if concept.family in BY_FILE:
-            continue
-        y = labels.holds(concept)[place].numpy() == 1
-        key = np.packbits(y).tobytes()
-        enough = all(
-            min(y[half].sum(), (~y[half]).sum()) >= MIN_COUNT
-            and len(np.unique(file[half & y])) >= MIN_FILES
-            for half in (files.train, ~files.train)
-        )
-        if not enough:
-            skipped[concept.name] = "too few tokens or files"
-        elif key in found:
-            skipped[concept.name] = f"the same tokens as {found[key].name}"
-        else:
-            found[key] = concept
-    if not found:
-        raise ValueError(
-            f"no concept has {MIN_COUNT} tokens and {MIN_FILES} files in each half of "
-            f"{len(place):,} tokens; "
-            "evaluate more windows"
-        )
-    return list(found.values()), skipped
 
 
 def _shuffled(y: Array, train: Array, generator: torch.Generator) -> Array:
@@ -326,5 +227,7 @@ def _shuffled(y: Array, train: Array, generator: torch.Generator) -> Array:
     return shuffled
 
 
-def _counts(files: TestFiles, scores: Array, y: Array) -> list[Counts]:
-    return [files.counts(scores[:, c], y[:, c]) for c in range(y.shape[1])]
+def _counts(files: TestFiles, scores: Array, y: Array, for_f1: Array | None = None) -> list[Counts]:
+    """The counts of every concept: scores and labels `[n, C]`; `for_f1`: other scores for F1."""
+    for_f1 = scores if for_f1 is None else for_f1
+    return [files.counts(scores[:, c], y[:, c], f1_score=for_f1[:, c]) for c in range(y.shape[1])]

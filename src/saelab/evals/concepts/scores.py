@@ -5,45 +5,37 @@ Legend: n tokens | C concepts | F test files | R resamples
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
+
+from saelab.evals.common.auroc import Array
 
 RIDGE = 0.03  # times |w|^2 of whitened or standardised columns, added to the balanced cross-entropy
 FLOOR = 1e-6  # of a variance, relative to the largest: directions under it are left small
 ITERATIONS = 100  # of L-BFGS, at most
 N_BOOT = 1_000
 QUALITIES = ("auroc", "f1", "accuracy")
-Array = NDArray[Any]
 
 
-@dataclass(frozen=True)
-class Whitening:
-    """Columns of mean 0 and identity covariance, up to directions that hardly vary."""
-
-    mean: Tensor  # [D]
-    matrix: Tensor  # [D, D]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Whitened rows of `x [n, D]`."""
-        return (x - self.mean) @ self.matrix
-
-
-def whitening(x: Tensor) -> Whitening:
-    """Fitted on `x [n, D]`."""
-    mean = x.double().mean(0)
-    centred = x.double() - mean
-    variance, vectors = torch.linalg.eigh(centred.T @ centred / len(x))
+def whitened(x: Tensor, train: Tensor) -> Tensor:
+    """Activations `[n, D]`, turned and scaled to mean 0 and identity covariance on the tokens
+    `train [n]` bool, up to directions that hardly vary.
+    """
+    fitted = x[train].double()
+    mean = fitted.mean(0)
+    centred = fitted - mean
+    variance, vectors = torch.linalg.eigh(centred.T @ centred / len(fitted))
     scale = (variance.clamp_min(0) + FLOOR * variance.max().clamp_min(1e-30)).rsqrt()
-    return Whitening(mean.float(), (vectors * scale).float())
+    return (x - mean.float()) @ (vectors * scale).float()
 
 
 def probe_logits(x: Tensor, train: Tensor, y: Tensor) -> Tensor:
-    """Logits `[n, C]` of a logistic regression per concept, fitted on the tokens `train [n]` bool.
+    """What a logistic regression per concept says of every token, as logits `[n, C]`, fitted on the
+    tokens `train [n]` bool.
 
     `x [n, D]` or, where every concept has its own columns, `[C, n, K]`, standardised or whitened;
     labels `y [n, C]` bool. Minimised: cross-entropy with both classes weighing the same + 0.03
@@ -82,8 +74,8 @@ def probe_logits(x: Tensor, train: Tensor, y: Tensor) -> Tensor:
 
 
 def token_rule(tokens: Array, y: Array, asked: Array) -> Array:
-    """Rate `[m, C]` of every concept given the token id alone: from `tokens [n]` with labels `y [n,
-    C]`, for ids `asked [m]`.
+    """How often each concept holds where a token id stands, `[m, C]`: counted on `tokens [n]` with
+    labels `y [n, C]`, for the ids `asked [m]`.
 
     One count of the base rate is added, so an id that was never seen gets the base rate.
     """
@@ -143,13 +135,12 @@ class TestFiles:
         score, f1_score, y = score[~self.train], f1_score[~self.train], y[~self.train]
         wins = np.zeros((n_files, n_files))
         order = np.argsort(score[y])
-        found, where = score[y][order], self.file[y][order]
+        positives, where = score[y][order], self.file[y][order]
         for f in range(n_files):
             other = np.sort(score[~y & (self.file == f)])
             if len(other):
-                beaten = (
-                    np.searchsorted(other, found, "left") + np.searchsorted(other, found, "right")
-                ) / 2
+                below = np.searchsorted(other, positives, "left")
+                beaten = (below + np.searchsorted(other, positives, "right")) / 2
                 wins[:, f] = np.bincount(where, beaten, minlength=n_files)
         return Counts(
             wins,

@@ -9,8 +9,9 @@ codes as near as can be (under `steer`: silent ones, at random), scaled to that 
 Legend: S types | n positions | m carriers | L latents | N kept positions of the text | M pairs.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,181 +21,228 @@ from torch.nn.functional import normalize
 
 from saelab.effects.intervene import ON_SILENT, changes
 from saelab.effects.pairs import MIN_CONTEXTS, Pairs
-from saelab.effects.reactions import MAX_BYTES, Text
+from saelab.effects.reactions import Text
 from saelab.effects.sets import set_effects
-from saelab.evals.concepts.latents import auroc_of_latents
-from saelab.evals.concepts.scores import Array
-from saelab.evals.nces.effects import Latents
+from saelab.evals.common.auroc import Array, auroc_of_latents
+from saelab.evals.common.interventions import Latents
+from saelab.types import Score
 
 GROUPS = ("carriers", "control", "others")
+CARRIERS, CONTROL, OTHERS = range(3)
+AGAINST = {"above_control": CONTROL, "above_others": OTHERS}
 CHANCE = 0.5  # AUROC
 UNDIRECTED = ("noise",)  # types that move a latent either way: the size of the change counts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A dictionary on a text, as interventions on several latents need it."""
 
     text: Text
     latents: Latents
-    by_row: Any  # scipy csr [N, L] of codes
-    live: Tensor  # [L] bool: active on at least 30 positions of the training files
-    root: Tensor  # [D, D], root root' is the control's covariance
+    train: Tensor  # [n] positions of the training files
+    file: Tensor  # [N] number of each position's file
+    covariance: Tensor  # [D, D] of the control
     generator: torch.Generator
-    max_bytes: int = MAX_BYTES
+
+    @cached_property
+    def by_row(self) -> Any:
+        """Codes as a scipy csr array `[N, L]`."""
+        from scipy.sparse import csc_array
+
+        codes = self.latents.codes
+        columns = (codes.value.numpy(), codes.row.numpy(), codes.start.numpy())
+        return csc_array(columns, shape=(codes.n, len(self.latents.directions))).tocsr()
+
+    @cached_property
+    def live(self) -> Tensor:
+        """Latents `[L]` bool that are active on at least 30 positions of the training files."""
+        codes, directions = self.latents.codes, self.latents.directions
+        is_train = torch.zeros(codes.n, dtype=torch.bool).index_fill_(0, self.train, True)
+        fired = codes.latent[is_train[codes.row]].bincount(minlength=len(directions))
+        return (fired >= MIN_CONTEXTS) & (directions.norm(dim=1) > 0)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """A root `[D, D]` of the control's covariance: root root' is it."""
+        return torch.linalg.cholesky(self.covariance.double()).float()
+
+    def auroc(self, holds: Array, rows: Tensor) -> Array:
+        """AUROC `[L, C]` of every latent for concepts `holds [n, C]` at positions `rows [n]`."""
+        return auroc_of_latents(self.by_row[rows.numpy()].tocsc(), holds)
+
+    def carriers(self, holds: Array, m: int) -> list[Tensor]:
+        """Carriers `[<= m]` of every concept, the best first, where on the training files the
+        concepts are `holds [n, C]`.
+
+        A latent that is dead, rare or no better than chance is no carrier.
+        """
+        auroc = np.where(self.live.numpy()[:, None], self.auroc(holds, self.train), 0)  # [L, C]
+        order = np.argsort(-auroc, 0, kind="stable")[:m]  # [m, C]
+        return [
+            torch.from_numpy(order[auroc[order[:, c], c] > CHANCE, c])
+            for c in range(holds.shape[1])
+        ]
 
 
 @dataclass(frozen=True)
-class Effects:
-    """Effects at n positions by type and group (carriers, control, others), nats; NaN where there
-    is no other latent.
+class GroupEffects:
+    """Effects of carriers, control and others at n positions, nats; NaN where there is no other
+    latent.
+
+    The carriers' effect counts in the direction that the concept predicts. Nothing says which way
+    the control and the other latents should move the decided tokens: theirs counts in absolute
+    value, or both would average out to little.
     """
 
-    mass: Tensor  # [S, 3, n] on the log-probability of the tokens, see `effects_of`
-    kl: Tensor  # [S, 3, n]
+    mass: Tensor  # [3, n] on the decided tokens, signed, see `effects_of`
+    kl: Tensor  # [3, n]
+    file: Tensor  # [n]
+
+    @property
+    def of_carriers(self) -> float:
+        """Mean over positions."""
+        return float(self.mass[CARRIERS].mean())
+
+    def lead(self, group: int) -> Score:
+        """Mean of carriers less |group|; 95 % bootstrap over files."""
+        from saelab.stats import bootstrap_ratio
+
+        lead = self.mass[CARRIERS] - self.mass[group].abs()
+        defined = lead.isfinite()
+        if not defined.any():
+            return Score(None, reason="no other latent is active there")
+        return bootstrap_ratio(lead[defined], torch.ones(int(defined.sum())), self.file[defined])
+
+    def row(self) -> dict[str, Any]:
+        """Means over positions, and the carriers' lead over control and others, paired by position,
+        with intervals.
+        """
+        signed, size = _means(self.mass), _means(self.mass.abs())
+        return {
+            "positions": self.mass.shape[1],
+            **size,
+            "carriers": signed.pop("carriers"),
+            "signed": signed,
+            "kl": _means(self.kl),
+            **{name: asdict(self.lead(group)) for name, group in AGAINST.items()},
+        }
+
+
+def _means(effects: Tensor) -> dict[str, float]:
+    """Of each group over positions, `effects [3, n]`."""
+    return dict(zip(GROUPS, effects.nanmean(1).tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What changing a concept's carriers did, by type of change."""
+
     touched: Tensor  # [n] bool: some carrier is changed
+    by_type: Mapping[str, GroupEffects]
     # mean norm of the carriers' change over that of the others before it is matched, first type
     stretch: float
 
 
-def subject(
-    text: Text, latents: Latents, train: Tensor, covariance: Tensor, *, seed: int, max_bytes: int
-) -> Subject:
-    """A dictionary's codes ready to be changed; `train [N]`: positions of the training files."""
-    from scipy.sparse import csc_array
-
-    codes = latents.codes
-    shape = (codes.n, len(latents.directions))
-    by_row = csc_array(
-        (codes.value.numpy(), codes.row.numpy(), codes.start.numpy()), shape=shape
-    ).tocsr()
-    fired = codes.latent[train[codes.row]].bincount(minlength=shape[1])
-    live = (fired >= MIN_CONTEXTS) & (latents.directions.norm(dim=1) > 0)
-    root = torch.linalg.cholesky(covariance.double()).float()
-    return Subject(
-        text, latents, by_row, live, root, torch.Generator().manual_seed(seed), max_bytes
-    )
-
-
-@dataclass(frozen=True)
-class Chosen:
-    """Latents of one concept."""
-
-    carriers: Tensor  # [m] the best first
-    by_chance: Tensor  # [m] the same for shuffled labels
-    auroc: list[float]  # [m] of the carriers on the test files
-
-
-def carriers_of(of: Subject, holds: Array, rows: Tensor, m: int) -> list[Tensor]:
-    """Carriers `[<= m]` of every concept, the best first, at positions `rows [n]` where the
-    concepts are `holds [n, C]`.
-
-    A latent that is dead, rare or no better than chance is no carrier.
-    """
-    auroc = np.where(of.live.numpy()[:, None], auroc_at(of, holds, rows), 0)  # [L, C]
-    order = np.argsort(-auroc, 0, kind="stable")[:m]  # [m, C]
-    return [
-        torch.from_numpy(order[auroc[order[:, c], c] > CHANCE, c]) for c in range(holds.shape[1])
-    ]
-
-
-def auroc_at(of: Subject, holds: Array, rows: Tensor) -> Array:
-    """AUROC `[L, C]` of every latent for concepts `holds [n, C]` at positions `rows [n]`."""
-    return auroc_of_latents(of.by_row[rows.numpy()].tocsc(), holds)
-
-
 def effects_of(
-    of: Subject, carriers: Tensor, rows: Tensor, members: Tensor, types: Sequence[str]
-) -> Effects:
+    subject: Subject, carriers: Tensor, rows: Tensor, members: Tensor, types: Sequence[str]
+) -> Outcome:
     """Effects on the tokens `members` of changing the carriers `[m]` at the positions `rows [n]`.
 
     `types` are all for active latents or all for silent ones. An effect is the fall of the
     log-probability of the tokens together, under `steer` its rise, under `noise` its absolute
     change. A position where no carrier is changed has effects of exactly 0.
     """
-    silent = types[0] in ON_SILENT
-    n = len(rows)
-    code = of.latents.codes.at(carriers.repeat(n), rows.repeat_interleave(len(carriers))).view(
-        n, len(carriers)
-    )
-    there = (code == 0) if silent else (code > 0)
-    touched = there.any(1)
-    mass, kl = (torch.zeros(len(types), len(GROUPS), n, dtype=torch.float32) for _ in range(2))
-    near, code, there = rows[touched], code[touched], there[touched]
-    if not len(near):
-        return Effects(mass, kl, touched, float("nan"))
-    where, which = there.nonzero(as_tuple=True)
-    # [S, n, D]
-    own = _joint(of, types, where, Pairs(carriers[which], near[where], code[there]), len(near))
-    other = _joint(of, types, *_others(of, carriers, near, code, there, silent=silent), len(near))
-    norm, natural = own.norm(dim=-1, keepdim=True), other.norm(dim=-1, keepdim=True)
-    # [S, 3, n, D]
-    delta = torch.stack(
-        [own, norm * _apart(of, carriers, own.shape), normalize(other, dim=-1) * norm], 1
-    )
-    found = set_effects(of.text, near, delta.flatten(0, 1), members, max_bytes=of.max_bytes)
-    change = (found.changed - found.clean).view(len(types), len(GROUPS), -1)
-    for s, name in enumerate(types):
-        change[s] = change[s].abs() if name in UNDIRECTED else change[s] if silent else -change[s]
-    kls = found.kl.view_as(change)
-    alone = (natural == 0).squeeze(-1) & (norm > 0).squeeze(-1)  # [S, n]
-    change[:, 2][alone], kls[:, 2][alone] = torch.nan, torch.nan
-    mass[:, :, touched], kl[:, :, touched] = change, kls
-    matched = (natural[0] > 0).squeeze(-1)
-    stretch = (
-        float((norm[0, matched] / natural[0, matched]).mean()) if matched.any() else float("nan")
-    )
-    return Effects(mass, kl, touched, stretch)
+    silent, n, m = types[0] in ON_SILENT, len(rows), len(carriers)
+    code = subject.latents.codes.at(carriers.repeat(n), rows.repeat_interleave(m)).view(n, m)
+    changed = (code == 0) if silent else (code > 0)  # [n, m]
+    touched, stretch = changed.any(1), float("nan")
+    mass = torch.zeros(len(types), len(GROUPS), n, dtype=torch.float32)
+    kl = torch.zeros_like(mass)
+    if touched.any():
+        at, code, changed = rows[touched], code[touched], changed[touched]
+        where, which = changed.nonzero(as_tuple=True)
+        pairs = Pairs(carriers[which], at[where], code[changed])
+        along = _together(subject, types, where, pairs, len(at))  # [S, n, D]
+        where, pairs = _others(subject, carriers, at, code, changed, silent=silent)
+        others = _together(subject, types, where, pairs, len(at))
+        norm, natural = along.norm(dim=-1, keepdim=True), others.norm(dim=-1, keepdim=True)
+        control = norm * _orthogonal(subject, carriers, along.shape)
+        # [S, 3, n, D]
+        delta = torch.stack([along, control, normalize(others, dim=-1) * norm], 1)
+        after = set_effects(subject.text, at, delta.flatten(0, 1), members)
+        rise = (after.changed - after.clean).view(delta.shape[:-1])
+        for s, name in enumerate(types):
+            signed = rise[s] if silent else -rise[s]
+            mass[s][:, touched] = rise[s].abs() if name in UNDIRECTED else signed
+        kl[:, :, touched] = after.kl.view_as(rise)
+        alone = torch.zeros(len(types), n, dtype=torch.bool)
+        alone[:, touched] = ((natural == 0) & (norm > 0)).squeeze(-1)
+        mass[:, OTHERS][alone] = kl[:, OTHERS][alone] = torch.nan
+        matched = (natural[0] > 0).squeeze(-1)
+        if matched.any():
+            stretch = float((norm[0, matched] / natural[0, matched]).mean())
+    file = subject.file[rows]
+    by_type = {name: GroupEffects(mass[s], kl[s], file) for s, name in enumerate(types)}
+    return Outcome(touched, by_type, stretch)
 
 
-def _joint(of: Subject, types: Sequence[str], where: Tensor, pairs: Pairs, n: int) -> Tensor:
+def _together(
+    subject: Subject, types: Sequence[str], where: Tensor, pairs: Pairs, n: int
+) -> Tensor:
     """Change of the activation `[S, n, D]`: the pairs `[M]` of each position `where [M]`
     together.
     """
-    amounts = changes(types, of.latents.codes, pairs, of.generator)  # [S, M]
-    along = amounts.unsqueeze(-1) * of.latents.directions[pairs.latent]
+    amounts = changes(types, subject.latents.codes, pairs, subject.generator)  # [S, M]
+    along = amounts.unsqueeze(-1) * subject.latents.directions[pairs.latent]
     return along.new_zeros(len(types), n, along.shape[-1]).index_add_(1, where, along)
 
 
-def _apart(of: Subject, carriers: Tensor, shape: torch.Size) -> Tensor:
+def _orthogonal(subject: Subject, carriers: Tensor, shape: torch.Size) -> Tensor:
     """Unit directions `shape` from N(0, Sigma), orthogonal to every carrier."""
-    span = torch.linalg.qr(of.latents.directions[carriers].T).Q  # [D, m]
-    u = torch.randn(shape, generator=of.generator, dtype=of.root.dtype) @ of.root.T
+    span = torch.linalg.qr(subject.latents.directions[carriers].T).Q  # [D, m]
+    root = subject.root
+    u = torch.randn(shape, generator=subject.generator, dtype=root.dtype) @ root.T
     return normalize(u - u @ span @ span.T, dim=-1)
 
 
 def _others(
-    of: Subject, carriers: Tensor, rows: Tensor, code: Tensor, there: Tensor, *, silent: bool
+    subject: Subject,
+    carriers: Tensor,
+    rows: Tensor,
+    code: Tensor,
+    changed: Tensor,
+    *,
+    silent: bool,
 ) -> tuple[Tensor, Pairs]:
     """As many other latents at each position as carriers are changed there, or as many as there
     are.
     """
-    where, latents = [], []
+    codes, drawn = subject.by_row, []
     for i, row in enumerate(rows.tolist()):
-        part = slice(of.by_row.indptr[row], of.by_row.indptr[row + 1])
-        active = torch.from_numpy(of.by_row.indices[part]).long()
+        entries = slice(codes.indptr[row], codes.indptr[row + 1])
+        active = torch.from_numpy(codes.indices[entries]).long()
         if silent:
-            free = of.live.clone()
+            free = subject.live.clone()
             free[active] = free[carriers] = False
-            rest = free.nonzero().squeeze(1)
-            picked = rest[torch.randperm(len(rest), generator=of.generator)[: int(there[i].sum())]]
+            free = free.nonzero().squeeze(1)
+            order = torch.randperm(len(free), generator=subject.generator)
+            drawn.append(free[order[: int(changed[i].sum())]])
         else:
-            rest = ~torch.isin(active, carriers)
-            picked = active[rest][
-                _nearest(torch.from_numpy(of.by_row.data[part])[rest], code[i][there[i]])
-            ]
-        where.append(torch.full((len(picked),), i))
-        latents.append(picked)
-    at, latent = torch.cat(where), torch.cat(latents)
-    return at, Pairs(latent, rows[at], of.latents.codes.at(latent, rows[at]))
+            free = ~torch.isin(active, carriers)
+            value = torch.from_numpy(codes.data[entries])[free]
+            drawn.append(active[free][_nearest(value, code[i][changed[i]])])
+    latent = torch.cat(drawn)
+    where = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(d) for d in drawn]))
+    return where, Pairs(latent, rows[where], subject.latents.codes.at(latent, rows[where]))
 
 
 def _nearest(values: Tensor, wanted: Tensor) -> Tensor:
     """Places in `values` of the one nearest to each wanted code, the largest code first, each place
     once.
     """
-    left, picked = values.clone(), []
+    left, places = values.clone(), []
     for code in wanted.sort(descending=True).values[: len(values)]:
-        picked.append(int((left - code).abs().argmin()))
-        left[picked[-1]] = torch.inf
-    return torch.tensor(picked, dtype=torch.long)
+        places.append(int((left - code).abs().argmin()))
+        left[places[-1]] = torch.inf
+    return torch.tensor(places, dtype=torch.long)

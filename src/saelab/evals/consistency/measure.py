@@ -18,31 +18,32 @@ of the same norm.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from saelab.effects.intervene import ON_SILENT, TYPES, check_types, control_covariance
-from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
-from saelab.evals.common.reading import check_fits, encoded
-from saelab.evals.concepts import measure as detection
-from saelab.evals.concepts.scores import Array, TestFiles
-from saelab.evals.consistency.effects import (
-    Chosen,
-    Subject,
-    auroc_at,
-    carriers_of,
-    effects_of,
-    subject,
+from saelab.effects.reactions import Text, captured_text, check_model
+from saelab.evals.common.auroc import Array
+from saelab.evals.common.halves import (
+    Halves,
+    embedded_labels,
+    halves_of,
+    holding,
+    usable_concepts,
 )
-from saelab.evals.consistency.summary import Effect, Finding, summarise
-from saelab.evals.consistency.tokens import Halves, Question, halves_of, questions_of
-from saelab.evals.nces.effects import latents_of
+from saelab.evals.common.interventions import latents_of
+from saelab.evals.common.reading import check_fits, encoded, kept_activations
+from saelab.evals.consistency.effects import Subject, effects_of
+from saelab.evals.consistency.summary import Finding, summarise
+from saelab.evals.consistency.tokens import Question, questions_of
 from saelab.evals.result import Result
-from saelab.ground.held_out import HeldOut
-from saelab.text.labels.labelled import TokenLabels
-from saelab.types import Dictionary, LanguageModel, Windows
+from saelab.types import Dictionary
+
+if TYPE_CHECKING:
+    from saelab.ground.held_out import HeldOut
+    from saelab.text.labels.labelled import TokenLabels
 
 MIN_TOUCHED = 10  # decided positions on which a carrier must be active
 
@@ -54,28 +55,28 @@ class ConsistencyData:
     text: Text
     x: Tensor  # [N, D] at kept positions
     halves: Halves  # its labelled positions: n of the training files, n' of the test files
-    holds: Array  # [n + n', C] bool, the concepts there
-    shuffled: Array  # [n, C] bool, those of the training files in random order
+    train: Array  # [n, C] bool, whether the concepts hold there
+    shuffled: Array  # [n, C] bool, the same in random order
+    test: Array  # [n', C] bool
     questions: tuple[Question, ...]  # [C]
     covariance: Tensor  # [D, D] of the control
     facts: Mapping[str, Any]
 
 
-def prepare(held: HeldOut) -> ConsistencyData:
+def prepare(held: "HeldOut") -> ConsistencyData:
     """Label the held-out files of the embedded corpus."""
     lm: Any = held.model
-    labels, facts = detection.embedded_labels(held)
+    labels, facts = embedded_labels(held)
     return prepare_labelled(held, labels, facts=facts, decode=lm.decode)
 
 
 def prepare_labelled(
-    held: HeldOut,
-    labels: TokenLabels,
+    held: "HeldOut",
+    labels: "TokenLabels",
     *,
     positions: int = 32,
     facts: Mapping[str, Any] | None = None,
     decode: Callable[[list[int]], list[str]] = lambda ids: [str(i) for i in ids],
-    seed: int = 0,
 ) -> ConsistencyData:
     """The same on any labelled tokens and held-out windows that were cut from them.
 
@@ -87,30 +88,36 @@ def prepare_labelled(
     if positions < 2:
         raise ValueError(f"{positions} positions per concept; give at least 2")
     assert held.text is not None
-    lm, captured = held.model, [w for w, _ in held.batches]
-    x = _activations(lm, captured)
-    halves = halves_of(labels, held.text, torch.cat([w.keep.cpu() for w in captured]), seed=seed)
-    rows, n_train = halves.rows, len(halves.train)
-    place = halves.place[rows]
-    files = TestFiles((torch.arange(len(rows)) < n_train).numpy(), halves.file[halves.test].numpy())
-    concepts, rare = detection.usable(labels, place, files)
+    lm, windows = held.model, [batch for batch, _ in held.batches]
+    check_model(lm)
+    x = kept_activations(windows, lm.hook)
+    keep = torch.cat([batch.keep.cpu() for batch in windows])
+    halves = halves_of(labels, held.text, keep)
+    concepts, rare = usable_concepts(labels, halves)
     questions, skipped = questions_of(labels, halves, concepts, positions=positions, decode=decode)
-    holds = torch.stack([labels.holds(question.concept) == 1 for question in questions], 1)[
-        place
-    ].numpy()
-    order = torch.randperm(n_train, generator=torch.Generator().manual_seed(seed + 1)).numpy()
+    holds = holding(labels, [question.concept for question in questions])
+    train = holds[halves.place[halves.train]].numpy()
+    test = holds[halves.place[halves.test]].numpy()
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(1)).numpy()
     about = {
         **(facts or {}),
         "hook": lm.hook.name,
-        "tokens": len(rows),
+        "tokens": len(halves.rows),
         "train_files": len(halves.file[halves.train].unique()),
         "test_files": len(halves.file[halves.test].unique()),
         "positions": positions,
         "skipped": rare | skipped,
     }
-    text, covariance = captured_text(lm, captured), control_covariance(x)
     return ConsistencyData(
-        text, x, halves, holds, holds[:n_train][order], tuple(questions), covariance, about
+        captured_text(lm, windows),
+        x,
+        halves,
+        train,
+        train[order],
+        test,
+        tuple(questions),
+        control_covariance(x),
+        about,
     )
 
 
@@ -121,7 +128,6 @@ def measure(
     *,
     carriers: int = 4,
     types: Sequence[str] = TYPES,
-    max_bytes: int = MAX_BYTES,
     seed: int = 0,
 ) -> Result:
     """Effects of the `carriers` best latents of every concept under every intervention type.
@@ -135,86 +141,70 @@ def measure(
     if carriers < 1:
         raise ValueError(f"{carriers} carriers per concept; change at least 1 latent")
     check_fits(dictionary, data.x.shape[1], data.text.lm.hook)
-    latents = latents_of(dictionary, encoded(dictionary, data.x))
-    train, n_train = data.halves.train, len(data.halves.train)
-    is_train = torch.zeros(len(data.x), dtype=torch.bool).index_fill_(0, train, True)
-    of = subject(data.text, latents, is_train, data.covariance, seed=seed, max_bytes=max_bytes)
-    chosen = carriers_of(of, data.holds[:n_train], train, carriers)
-    by_chance = carriers_of(of, data.shuffled, train, carriers)
-    told = auroc_at(of, data.holds[n_train:], data.halves.test)  # [L, C]
+    subject = Subject(
+        data.text,
+        latents_of(dictionary, encoded(dictionary, data.x)),
+        data.halves.train,
+        data.halves.file,
+        data.covariance,
+        torch.Generator().manual_seed(seed),
+    )
+    chosen = subject.carriers(data.train, carriers)
+    by_chance = subject.carriers(data.shuffled, carriers)
+    auroc = subject.auroc(data.test, data.halves.test)  # [L, C]
     findings = [
-        _finding(
-            of,
-            question,
+        _measured(
+            subject,
+            Finding(question, chosen[c].tolist(), auroc[chosen[c].numpy(), c].tolist()),
+            chosen[c],
+            by_chance[c],
             types,
-            Chosen(chosen[c], by_chance[c], told[chosen[c].numpy(), c].tolist()),
-            data.halves.file,
         )
         for c, question in enumerate(data.questions)
     ]
     facts = {
         **data.facts,
         "n_latents": len(dictionary.directions),
-        "live": int(of.live.sum()),
+        "live": int(subject.live.sum()),
         "carriers": carriers,
         "seed": seed,
     }
     return summarise(findings, types, facts)
 
 
-def _finding(
-    of: Subject, question: Question, types: Sequence[str], chosen: Chosen, file: Tensor
+def _measured(
+    subject: Subject, finding: Finding, carriers: Tensor, by_chance: Tensor, types: Sequence[str]
 ) -> Finding:
-    """Effects of one concept's carriers, or why there are none."""
-    active, silent = ([name for name in types if (name in ON_SILENT) == on] for on in (False, True))
-    found = Finding(question, chosen.carriers.tolist(), chosen.auroc)
-    if not len(chosen.carriers):
+    """The finding with the effects of the concept's carriers, or with why there are none."""
+    if not len(carriers):
         return replace(
-            found,
+            finding,
             reason="no latent that is active on 30 training tokens tells it better than chance",
         )
-    effects, coverage = {}, None
+    question, effects = finding.question, {}
+    active = [name for name in types if name not in ON_SILENT]
+    silent = [name for name in types if name in ON_SILENT]
     if active:
-        own = effects_of(of, chosen.carriers, question.decided, question.members, active)
-        coverage, n = float(own.touched.float().mean()), int(own.touched.sum())
+        decided = effects_of(subject, carriers, question.decided, question.members, active)
+        finding = replace(finding, coverage=float(decided.touched.float().mean()))
+        n = int(decided.touched.sum())
         if n < MIN_TOUCHED:
-            text = (
-                f"its carriers are active on {n} of {len(own.touched)} decided positions, fewer "
-                f"than {MIN_TOUCHED}"
+            reason = (
+                f"its carriers are active on {n} of {len(decided.touched)} decided positions, "
+                f"fewer than {MIN_TOUCHED}"
             )
-            return replace(found, coverage=coverage, reason=text)
-        of_files = file[question.decided]
-        effects |= {name: Effect(own.mass[s], own.kl[s], of_files) for s, name in enumerate(active)}
-        rest = effects_of(of, chosen.carriers, question.elsewhere, question.members, active[:1])
-        half = question.decided[::2]
-        chance = effects_of(of, chosen.by_chance, half, question.members, active[:1])
-        found = replace(
-            found,
-            coverage=coverage,
-            stretch=own.stretch,
-            elsewhere=Effect(rest.mass[0], rest.kl[0], file[question.elsewhere]),
-            by_chance=Effect(chance.mass[0], chance.kl[0], file[half]),
+            return replace(finding, reason=reason)
+        first, half = active[:1], question.decided[::2]
+        elsewhere = effects_of(subject, carriers, question.elsewhere, question.members, first)
+        chance = effects_of(subject, by_chance, half, question.members, first)
+        effects |= decided.by_type
+        finding = replace(
+            finding,
+            stretch=decided.stretch,
+            elsewhere=elsewhere.by_type[active[0]],
+            by_chance=chance.by_type[active[0]],
         )
     if silent:
-        added = effects_of(of, chosen.carriers, question.without, question.members, silent)
-        effects |= {
-            name: Effect(added.mass[s], added.kl[s], file[question.without])
-            for s, name in enumerate(silent)
-        }
-    return replace(found, effects=effects)
-
-
-def _activations(lm: LanguageModel, captured: Sequence[Windows]) -> Tensor:
-    """Those at kept positions `[N, D]`, once they are known to exist and to be finite."""
-    check_model(lm)
-    if not any(w.keep.any() for w in captured):
-        raise ValueError(
-            "no token is left to evaluate: every window is empty or masked; give a longer "
-            "held-out text"
-        )
-    x = torch.cat([w.flat.float().cpu() for w in captured])
-    if not x.isfinite().all():
-        raise ValueError(
-            f"activations at {lm.hook.name} are not finite; the model itself is broken there"
-        )
-    return x
+        added = effects_of(subject, carriers, question.without, question.members, silent)
+        effects |= added.by_type
+    return replace(finding, effects=effects)

@@ -1,7 +1,6 @@
 """What the scores of causal consistency are called and mean; each is a mean over concepts."""
 
-from saelab.effects.intervene import TYPES
-from saelab.evals.nces.metrics import CHANGE
+from saelab.evals.common.interventions import CHANGE
 from saelab.evals.result import Metric
 
 AGAINST = {
@@ -10,38 +9,21 @@ AGAINST = {
 }
 
 
-def _of_type(name: str) -> tuple[Metric, ...]:
-    own = f"Consistency, {name}"
-    return (
-        Metric(
-            f"consistency_{name}",
-            own,
-            "higher",
-            f"Nats that a concept's latents move its tokens by, {CHANGE[name]}.",
-        ),
-        *(
-            Metric(
-                f"consistency_{name}_above_{key}",
-                f"{own}, above {key}",
-                "higher",
-                f"The same less that of {whom}, nats.",
-            )
-            for key, whom in AGAINST.items()
-        ),
-        *(
-            Metric(
-                f"consistency_{name}_share_above_{key}",
-                f"{own}, share above {key}",
-                "higher",
-                f"Share of concepts that lead {whom}, by interval.",
-            )
-            for key, whom in AGAINST.items()
-        ),
-    )
+def _of_type(name: str) -> list[Metric]:
+    rows = [("", "", f"Nats that a concept's latents move its tokens by, {CHANGE[name]}.")]
+    for key, group in AGAINST.items():
+        rows.append((f"_above_{key}", f", above {key}", f"The same less that of {group}, nats."))
+    for key, group in AGAINST.items():
+        meaning = f"Share of concepts that lead {group}, by interval."
+        rows.append((f"_share_above_{key}", f", share above {key}", meaning))
+    return [
+        Metric(f"consistency_{name}{end}", f"Consistency, {name}{label}", "higher", meaning)
+        for end, label, meaning in rows
+    ]
 
 
 METRICS = (
-    *(metric for name in TYPES for metric in _of_type(name)),
+    *(metric for name in CHANGE for metric in _of_type(name)),
     Metric(
         "consistency_all_types",
         "Consistency, all types",

@@ -3,43 +3,36 @@ known which is which.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
+from saelab.effects.intervene import TYPES
 from saelab.effects.reactions import Text
+from saelab.evals.common.interventions import Latents, rank_correlation
 from saelab.evals.common.matching import match
 from saelab.evals.common.world import undefined, world_score
-from saelab.evals.nces.effects import (
-    Budget,
-    Contexts,
-    Estimate,
-    Latents,
-    estimate,
-    exact,
-    nces,
-    rank_correlation,
-)
+from saelab.evals.nces.effects import Budget, Measured, effects_by_type, estimate
 from saelab.evals.nces.figures import figures_of, mass_table
-from saelab.evals.nces.summary import estimates_of
+from saelab.evals.nces.summary import estimates_of, rows_of
 from saelab.evals.result import Metric, Result
-from saelab.types import LanguageModel, Score
+from saelab.synth.worlds.s1_causal import Causal, Gated
+from saelab.types import Better, Score
 
 MATCHED = 0.8  # |cosine| above which a latent has the label of its feature
 BUDGET = Budget(TYPES, contexts=128, draws=4, following=0)
 # causal latents are alike: ranking them takes more
 RANKED = Budget(("zero",), contexts=1_000, draws=1, following=0)
-LABEL_SAMPLES = 4  # gradients per activation
-# what needs no effect, and what each is
-BASELINES = {
-    "activity": "share of activations on which it is active",
-    "norm": "mean code, decoder norm folded in",
-    "probe": "largest correlation with the model's predictions",
+WITHOUT = "than an inert one, without any intervention"
+# what may tell causal latents from inert ones: what of it is compared, and which way is better
+CANDIDATES: dict[str, tuple[str, Better]] = {
+    **{name: (f"NCES than an inert one, by the intervention {name!r}", "higher") for name in TYPES},
+    "fisher": ("estimated NCES than an inert one", "higher"),
+    "activity": (f"share of activations on which it is active {WITHOUT}", "neither"),
+    "norm": (f"mean code, decoder norm folded in {WITHOUT}", "neither"),
+    "probe": (f"largest correlation with the model's predictions {WITHOUT}", "neither"),
 }
-OTHERS = ("fisher", *BASELINES)  # candidates beside the types
-CHANCE = "Chance that a causal latent has the larger"
 METRICS = (
     Metric(
         "nces_labelled",
@@ -52,25 +45,10 @@ METRICS = (
         Metric(
             f"nces_auroc_{name}",
             f"AUROC, {name}",
-            "higher",
-            f"{CHANCE} NCES than an inert one, by the intervention {name!r}; .5 is guessing.",
+            better,
+            f"Chance that a causal latent has the larger {what}; .5 is guessing.",
         )
-        for name in BUDGET.types
-    ),
-    Metric(
-        "nces_auroc_fisher",
-        "AUROC, fisher",
-        "higher",
-        f"{CHANCE} estimated NCES than an inert one; .5 is guessing.",
-    ),
-    *(
-        Metric(
-            f"nces_auroc_{name}",
-            f"AUROC, {name}",
-            "neither",
-            f"{CHANCE} {words} than an inert one, without any intervention; .5 is guessing.",
-        )
-        for name, words in BASELINES.items()
+        for name, (what, better) in CANDIDATES.items()
     ),
     Metric(
         "nces_spearman",
@@ -82,39 +60,21 @@ METRICS = (
 
 
 @dataclass(frozen=True)
-class Known:
-    """Held-out activations of a world, each a window by itself, with gradients and true
-    features.
+class CausalData:
+    """Held-out activations of a world, each a window by itself, and what the model behind the world
+    says on them.
     """
 
+    process: Causal | Gated
+    x: Tensor  # [N, D]
+    log_p: Tensor  # [N, V] of the model on x
+    kl_ablated: float  # KL of the reference ablation, nats
     text: Text
-    gradients: Tensor  # [K, N, D]
-    covariance: Tensor  # [D, D]
-    log_p: Tensor  # [N, V] of the model
-    features: Tensor  # [F, D], the causal ones first
-    n_causal: int
+    gradients: Tensor  # [K, N, D] of labels sampled from the model
+    covariance: Tensor  # [D, D] of the control
 
 
-def known(lm: LanguageModel, x: Tensor, log_p: Tensor, features: Tensor, n_causal: int) -> Known:
-    """Read each activation `[N, D]` as a window of one position: in these worlds positions are
-    independent.
-    """
-    each = x.unsqueeze(1)  # [N, 1, D]
-    text = Text(
-        lm,
-        lambda rows, length: (each[rows, :length], None),
-        torch.arange(len(x)),
-        torch.zeros(len(x)).long(),
-        1,
-    )
-    generator = torch.Generator().manual_seed(0)
-    gradients = [
-        sampled_gradients(lm, each, None, generator).squeeze(1) for _ in range(LABEL_SAMPLES)
-    ]
-    return Known(text, torch.stack(gradients), control_covariance(x), log_p, features, n_causal)
-
-
-def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDGET) -> Result:
+def detection(latents: Latents, data: CausalData, z: Tensor) -> Result:
     """AUROC of causal against inert latents by what is known of each, and how well the estimate
     ranks causal latents.
 
@@ -128,54 +88,52 @@ def detection(latents: Latents, data: Known, z: Tensor, *, budget: Budget = BUDG
     `nces_spearman`: rank correlation of the estimated effect and the exact one of zero ablation
     within causal latents. `nces_labelled`: how many latents have a label.
     """
-    chosen, causal = _labelled(latents, data)
-    labelled = {"nces_labelled": world_score(len(chosen), len(chosen))}
+    chosen, causal = _labelled(latents, data.process)
+    n, n_causal = len(chosen), int(causal.sum())
+    scores, codes = {"nces_labelled": world_score(n, n)}, latents.codes
     guess = estimate(
-        latents, data.gradients, data.covariance, torch.zeros(latents.codes.n, dtype=torch.long)
+        latents, data.gradients, data.covariance, torch.zeros(codes.n, dtype=torch.long)
     )
-    if not 0 < int(causal.sum()) < len(causal):
-        reason = (
-            f"{int(causal.sum())} causal and {int((~causal).sum())} inert latents are matched; it "
-            "takes both"
-        )
-        names = (*(f"auroc_{name}" for name in (*budget.types, *OTHERS)), "spearman")
-        keys = [f"nces_{name}" for name in names]
-        scores = labelled | {key: undefined(reason) for key in keys}
-        return _result(scores, latents, guess, chosen, causal, {})
-    found = exact(data.text, latents, chosen, data.covariance, budget)
-    by = {name: contexts.nces for name, contexts in found.items()}
-    by["fisher"] = nces(guess.mean_effect, guess.mean_control)[chosen]
-    by["activity"], by["norm"] = latents.codes.frequency[chosen], latents.codes.mean_active[chosen]
-    by["probe"] = largest_correlation(z[:, chosen], data.log_p)
-    scores = {f"nces_auroc_{name}": _auroc(name, value, causal) for name, value in by.items()}
-    ranked = exact(data.text, latents, chosen[causal], data.covariance, RANKED)["zero"]
-    scores["nces_spearman"] = _spearman(guess.mean_effect[chosen][causal], ranked.effect)
-    return _result(labelled | scores, latents, guess, chosen, causal, found)
+    measured = Measured(latents, guess, {}, chosen, torch.ones(n))
+    if not 0 < n_causal < n:
+        reason = f"{n_causal} causal and {n - n_causal} inert latents are matched; it takes both"
+        keys = [*(f"nces_auroc_{name}" for name in CANDIDATES), "nces_spearman"]
+        return _result(scores | dict.fromkeys(keys, undefined(reason)), measured, causal)
+    measured = replace(
+        measured, by_type=effects_by_type(data.text, latents, chosen, data.covariance, BUDGET)
+    )
+    values = {name: contexts.overall.nces for name, contexts in measured.by_type.items()} | {
+        "fisher": guess.nces[chosen],
+        "activity": codes.frequency[chosen],
+        "norm": codes.mean_active[chosen],
+        "probe": largest_correlation(z[:, chosen], data.log_p),
+    }
+    scores |= {f"nces_auroc_{name}": _auroc(values[name], causal) for name in CANDIDATES}
+    ranked = effects_by_type(data.text, latents, chosen[causal], data.covariance, RANKED)
+    effect = ranked["zero"].overall.effect
+    scores["nces_spearman"] = _spearman(guess.effect[chosen][causal], effect)
+    return _result(scores, measured, causal)
 
 
-def _result(
-    scores: dict[str, Score],
-    latents: Latents,
-    guess: Estimate,
-    chosen: Tensor,
-    causal: Tensor,
-    found: Mapping[str, Contexts],
-) -> Result:
-    """The scores with what was measured of the `chosen [m]` latents, by type of change."""
-    rows = []
-    for i, (j, label) in enumerate(zip(chosen.tolist(), causal.tolist(), strict=True)):
-        row = {"latent": j, "causal": label, "frequency": float(latents.codes.frequency[j])}
-        row["mean_code"] = float(latents.codes.mean_active[j])
-        effects = {
-            name: {"effect": float(c.effect[i]), "control": float(c.against[i])}
-            for name, c in found.items()
-        }
-        rows.append(row | effects)
+def _result(scores: Mapping[str, Score], measured: Measured, causal: Tensor) -> Result:
+    """The scores with what was measured of the latents with a label, by type of change."""
+    codes, latent = measured.latents.codes, measured.latent
+    effects = {
+        name: rows_of(effect=contexts.overall.effect, control=contexts.overall.against)
+        for name, contexts in measured.by_type.items()
+    }
+    rows = rows_of(
+        latent=latent,
+        causal=causal,
+        frequency=codes.frequency[latent],
+        mean_code=codes.mean_active[latent],
+        **effects,
+    )
     return Result(
         scores,
-        tables=mass_table(latents, guess),
-        figures=figures_of(latents, guess, found, chosen, inert=~causal),
-        details={"latents": rows, "estimates": estimates_of(latents, guess)},
+        tables=mass_table(measured),
+        figures=figures_of(measured, inert=~causal),
+        details={"latents": rows, "estimates": estimates_of(measured)},
     )
 
 
@@ -188,16 +146,17 @@ def largest_correlation(z: Tensor, log_p: Tensor) -> Tensor:
     return (z.T @ log_p / norms.clamp_min(1e-12)).abs().max(1).values
 
 
-def _labelled(latents: Latents, data: Known) -> tuple[Tensor, Tensor]:
+def _labelled(latents: Latents, process: Causal | Gated) -> tuple[Tensor, Tensor]:
     """Latents with a label `[m]`, ascending, and whether it is causal."""
-    matched = match(latents.directions, data.features)
+    features = torch.cat([process.features[process.causal], process.features[process.inert]])
+    matched = match(latents.directions, features)
     live = torch.isin(matched.latent, latents.live)
     feature = (live & (matched.cosine > MATCHED)).nonzero().squeeze(1)
     latent, order = matched.latent[feature].sort()
-    return latent, feature[order] < data.n_causal
+    return latent, feature[order] < len(process.causal)
 
 
-def _auroc(name: str, value: Tensor, causal: Tensor) -> Score:
+def _auroc(value: Tensor, causal: Tensor) -> Score:
     """Chance that a causal latent has the larger value than an inert one, ties counting half."""
     from scipy.stats import rankdata
 

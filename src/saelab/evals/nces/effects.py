@@ -8,112 +8,65 @@ of the activations' covariance, of the same length and on the same positions. NC
 Estimate without a forward, from the gradient g of sampled labels: E = E[f^2 (d . g)^2] / 2 over the
 positions on which the latent is active, C = E[f^2 g' S g / tr S] / 2, S the covariance with d
 projected out. Both are what zero ablation does, to second order. Legend: L latents | m measured
-ones | N positions | M pairs | C documents | R resamples.
+ones | N positions | M pairs | G groups of positions | R
+resamples.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from saelab.effects.intervene import FOLLOWING, ON_SILENT, changes, check_types, intervene
-from saelab.effects.pairs import (
-    MIN_CONTEXTS,
-    Codes,
-    Pairs,
-    active_pairs,
-    check_latents,
-    silent_pairs,
-    sparse_codes,
-)
+from saelab.effects.pairs import MIN_CONTEXTS, active_pairs, check_latents, silent_pairs
 from saelab.effects.reactions import MAX_BYTES, Text
-from saelab.evals.common.fold import decoder_norms
-from saelab.types import Dictionary
+from saelab.evals.common.interventions import Latents
 
 N_BOOT = 500  # resamples of a latent's contexts
-MIN_RANKED = 5  # latents for a rank correlation
-
-
-@dataclass(frozen=True)
-class Latents:
-    """A dictionary on a text: codes in units of the activation's norm, and unit directions."""
-
-    codes: Codes
-    directions: Tensor  # [L, D], zero where the decoder row is
-
-    @property
-    def live(self) -> Tensor:
-        """Latents that can be measured: active on at least 30 positions, with a direction."""
-        return (
-            ((self.codes.count >= MIN_CONTEXTS) & (self.directions.norm(dim=1) > 0))
-            .nonzero()
-            .squeeze(1)
-        )
-
-    @property
-    def dead(self) -> int:
-        """Latents that are never active."""
-        return int((self.codes.count == 0).sum())
-
-
-@torch.no_grad()
-def latents_of(dictionary: Dictionary, parts: Iterable[Tensor]) -> Latents:
-    """A dictionary and its codes `[n, L]`, a few positions at a time: the decoder's norms are
-    folded into the codes.
-    """
-    norms = decoder_norms(dictionary)
-    codes = sparse_codes((z.detach() * norms for z in parts), len(norms))
-    return Latents(codes, (dictionary.directions.detach().float() / norms.unsqueeze(1)).cpu())
 
 
 def nces(effect: Tensor, control: Tensor) -> Tensor:
-    """(E - C) / (E + C), NaN where both are 0."""
+    """How much more a latent changes predictions than its control does: (E - C) / (E + C), in
+    [-1, 1], NaN where both are 0.
+    """
     return (effect - control) / (effect + control)
 
 
-def rank_correlation(a: Tensor, b: Tensor) -> float | None:
-    """Spearman's rank correlation over the latents where both `[m]` are finite; None with fewer
-    than 5, or without spread.
+@dataclass(frozen=True)
+class Sums:
+    """Effects of L latents and of their controls, summed over positions by group of them; NaN for a
+    latent that is not live.
     """
-    from scipy.stats import rankdata
 
-    both = a.isfinite() & b.isfinite()
-    if int(both.sum()) < MIN_RANKED:
-        return None
-    ranks = torch.as_tensor(rankdata(torch.stack([a[both], b[both]]).double().numpy(), axis=1))
-    value = float(torch.corrcoef(ranks)[0, 1])
-    return value if isfinite(value) else None
+    own: Tensor  # [G, L] nats
+    control: Tensor  # [G, L] nats
+    count: Tensor  # [G, L] positions
+
+    @property
+    def effect(self) -> Tensor:
+        """E of each latent `[L]`, NaN without positions."""
+        return (self.own.sum(0) / self.count.sum(0)).float()
+
+    @property
+    def against(self) -> Tensor:
+        """C of each latent `[L]`."""
+        return (self.control.sum(0) / self.count.sum(0)).float()
+
+    @property
+    def nces(self) -> Tensor:
+        """NCES of each latent `[L]`."""
+        return nces(self.effect, self.against)
 
 
 # Estimated ----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Estimate:
-    """Fisher estimates, summed over a latent's active positions and split by groups of them.
-    Latents not live have NaN.
-    """
+def estimate(latents: Latents, gradients: Tensor, covariance: Tensor, group: Tensor) -> Sums:
+    """Effects of all live latents and of their controls, estimated without an intervention.
 
-    effect: Tensor  # [G, L]
-    control: Tensor  # [G, L]
-    count: Tensor  # [G, L]
-
-    @property
-    def mean_effect(self) -> Tensor:
-        """E of each latent `[L]`, nats."""
-        return (self.effect.sum(0) / self.count.sum(0)).float()
-
-    @property
-    def mean_control(self) -> Tensor:
-        """C of each latent `[L]`, nats."""
-        return (self.control.sum(0) / self.count.sum(0)).float()
-
-
-def estimate(latents: Latents, gradients: Tensor, covariance: Tensor, group: Tensor) -> Estimate:
-    """Fisher estimates from gradients `[K, N, D]` of K label samples, positions being in groups
-    `[N]`, numbered from 0.
+    From gradients `[K, N, D]` of K label samples; positions are in groups `[N]`, numbered from 0.
     """
     d, n_groups = latents.directions, int(group.max()) + 1
     spread = (gradients @ covariance * gradients).sum(-1)  # [K, N], g' Sigma g
@@ -132,15 +85,17 @@ def estimate(latents: Latents, gradients: Tensor, covariance: Tensor, group: Ten
         sums[:, :, j] = torch.zeros(3, n_groups, dtype=torch.double).index_add_(
             1, group[rows], values
         )
-    return Estimate(*sums)
+    return Sums(*sums)
 
 
-# Exact --------------------------------------------------------------------------------------------
+# Measured -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Contexts:
-    """Effects of one type on the contexts of m latents."""
+    """What one type of change did, at every position (context) on which one of m latents was
+    changed.
+    """
 
     which: Tensor  # [M] number of the latent among the measured ones
     row: Tensor  # [M] position
@@ -148,35 +103,26 @@ class Contexts:
     control: Tensor  # [M] nats
     m: int
 
-    def sums(self, group: Tensor) -> Tensor:
-        """Own effects, control effects and contexts of each latent, summed by the group `[N]` of
-        the position, `[G, 3 m]`.
-        """
+    def sums(self, group: Tensor) -> Sums:
+        """Summed by the group `[N]` of the position."""
+        return self._sums(group[self.row], int(group.max()) + 1)
+
+    @cached_property
+    def overall(self) -> Sums:
+        """Summed over all contexts of a latent."""
+        return self._sums(torch.zeros_like(self.row), 1)
+
+    def _sums(self, group: Tensor, n_groups: int) -> Sums:
         values = torch.stack([self.own, self.control, torch.ones(len(self.own))]).double()
-        sums = torch.zeros(3, (int(group.max()) + 1) * self.m, dtype=torch.double)
-        sums.index_add_(1, group[self.row] * self.m + self.which, values)
-        return sums.view(3, -1, self.m).transpose(0, 1).flatten(1)
+        sums = torch.zeros(3, n_groups * self.m, dtype=torch.double)
+        sums.index_add_(1, group * self.m + self.which, values)
+        return Sums(*sums.view(3, n_groups, self.m))
 
-    @property
-    def effect(self) -> Tensor:
-        """E of each latent `[m]`, NaN without contexts."""
-        return self._mean(self.own)
-
-    @property
-    def against(self) -> Tensor:
-        """C of each latent `[m]`."""
-        return self._mean(self.control)
-
-    @property
-    def nces(self) -> Tensor:
-        """NCES of each latent `[m]`."""
-        return nces(self.effect, self.against)
-
-    def intervals(self, *, seed: int = 0) -> tuple[Tensor, Tensor]:
+    def intervals(self) -> tuple[Tensor, Tensor]:
         """95 % percentile interval `[m]` of each latent's NCES over its contexts; NaN with fewer
         than 30 of them.
         """
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(0)
         count = self.which.bincount(minlength=self.m)
         low, high = torch.full((self.m,), torch.nan), torch.full((self.m,), torch.nan)
         # latents with equally many share the resamples
@@ -190,9 +136,21 @@ class Contexts:
             low[members], high[members] = resampled.quantile(torch.tensor([0.025, 0.975]), dim=1)
         return low, high
 
-    def _mean(self, values: Tensor) -> Tensor:
-        sums = torch.zeros(self.m, dtype=torch.double).index_add_(0, self.which, values.double())
-        return (sums / self.which.bincount(minlength=self.m)).float()
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of a dictionary."""
+
+    latents: Latents
+    estimate: Sums  # of all live latents, by group of positions
+    by_type: Mapping[str, Contexts]  # type of change -> effects of the measured latents
+    latent: Tensor  # [m] which ones these are
+    weight: Tensor  # [m] how many live latents each stands for
+
+    @property
+    def activity(self) -> Tensor:
+        """Share of positions `[m]` on which a measured latent is active, times its weight."""
+        return self.weight * self.latents.codes.frequency[self.latent]
 
 
 @dataclass(frozen=True)
@@ -217,53 +175,35 @@ class Budget:
             raise ValueError(f"{self.draws} control draws; NCES compares with at least 1")
 
 
-def exact(
+def effects_by_type(
     text: Text, latents: Latents, chosen: Tensor, covariance: Tensor, budget: Budget
 ) -> dict[str, Contexts]:
     """Effects of the `chosen` latents `[m]` under every type. Raises `ValueError` for latents that
     cannot be measured.
     """
     chosen = check_latents(latents.codes, chosen)
-    found: dict[str, Contexts] = {}
-    for number, (draw, silent) in enumerate(((active_pairs, False), (silent_pairs, True))):
+    number = torch.zeros(len(latents.directions), dtype=torch.long)
+    number[chosen] = torch.arange(len(chosen))
+    contexts: dict[str, Contexts] = {}
+    for silent, draw in enumerate((active_pairs, silent_pairs)):
         types = [name for name in budget.types if (name in ON_SILENT) == silent]
         if not types:
             continue
-        generator = torch.Generator().manual_seed(2 * budget.seed + number)
+        seed = 2 * budget.seed + silent
+        generator = torch.Generator().manual_seed(seed)
         pairs = draw(latents.codes, chosen, budget.contexts, generator)
-        amounts = changes(types, latents.codes, pairs, generator)
-        found |= _measured(
-            text, latents, pairs, amounts, covariance, budget=budget, types=types, chosen=chosen
+        effects = intervene(
+            text,
+            latents.directions,
+            pairs,
+            changes(types, latents.codes, pairs, generator),
+            covariance,
+            draws=budget.draws,
+            seed=seed,
+            following=budget.following,
+            max_bytes=budget.max_bytes,
         )
-    return {name: found[name] for name in budget.types}
-
-
-def _measured(
-    text: Text,
-    latents: Latents,
-    pairs: Pairs,
-    amounts: Tensor,
-    covariance: Tensor,
-    *,
-    budget: Budget,
-    types: Sequence[str],
-    chosen: Tensor,
-) -> Mapping[str, Contexts]:
-    effects = intervene(
-        text,
-        latents.directions,
-        pairs,
-        amounts,
-        covariance,
-        draws=budget.draws,
-        seed=2 * budget.seed + (types[0] in ON_SILENT),
-        following=budget.following,
-        max_bytes=budget.max_bytes,
-    )
-    number = torch.zeros(len(latents.directions), dtype=torch.long)
-    number[chosen] = torch.arange(len(chosen))
-    which = number[pairs.latent]
-    each = zip(types, effects.own, effects.control, strict=True)
-    return {
-        name: Contexts(which, pairs.row, own, control, len(chosen)) for name, own, control in each
-    }
+        which = number[pairs.latent]
+        for name, own, control in zip(types, effects.own, effects.control, strict=True):
+            contexts[name] = Contexts(which, pairs.row, own, control, len(chosen))
+    return {name: contexts[name] for name in budget.types}

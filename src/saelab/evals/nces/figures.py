@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from saelab.evals.nces.effects import Contexts, Estimate, Latents, nces, rank_correlation
+from saelab.evals.common.interventions import rank_correlation
+from saelab.evals.nces.effects import Contexts, Measured, Sums, nces
 from saelab.evals.result import Table
 from saelab.figures import Axis, Band, Curves, Figure, Heat, Points, Scatter, Steps
 
-EXACT = "zero"  # the type that the estimate stands for
+ABLATION = "zero"  # the type whose effects are summed, and that the estimate stands for
 ESTIMATE = "Fisher"  # how pictures name the estimate beside the types
 DOTS = 1000  # estimated latents drawn of a dictionary: what keeps a picture small
 IN_BAND = 25  # latents that a step of the band of controls needs
@@ -81,9 +82,9 @@ class Sample:
     def mean(self) -> float | None:
         """Mean NCES by activity."""
         value, weight = self.nces, self.weight * self.frequency
-        there = value.isfinite()
-        total = float(weight[there].sum())
-        return float((value * weight)[there].sum()) / total if total else None
+        defined = value.isfinite()
+        total = float(weight[defined].sum())
+        return float((value * weight)[defined].sum()) / total if total else None
 
     def at(self, mask: Tensor) -> "Sample":
         """Those where `mask [n]` holds."""
@@ -91,48 +92,43 @@ class Sample:
         return Sample(*(column[mask] for column in columns))
 
 
-def figures_of(
-    latents: Latents,
-    estimate: Estimate,
-    exact: Mapping[str, Contexts],
-    chosen: Tensor,
-    *,
-    weight: Tensor | None = None,
-    inert: Tensor | None = None,
-) -> tuple[Figure, ...]:
+def figures_of(measured: Measured, *, inert: Tensor | None = None) -> tuple[Figure, ...]:
     """The pictures of one dictionary; none without a live latent.
 
-    `exact`: effects by type of the `chosen [m]` latents, each standing for `weight [m]` live ones;
-    `inert [m]`: which of them belong to features that the model never reads, where that is known.
+    `inert [m]`: which of the measured latents belong to features that the model never reads, where
+    that is known.
     """
-    live = live_sample(latents, estimate)
+    live, sample = live_sample(measured), None
     if not len(live.effect):
         return ()
-    weight = torch.ones(len(chosen)) if weight is None else weight
-    measured = None
-    if EXACT in exact:
-        codes, own = latents.codes, exact[EXACT]
-        measured = Sample(
-            weight, codes.frequency[chosen], codes.mean_active[chosen], own.effect, own.against
+    if ABLATION in measured.by_type:
+        codes, latent = measured.latents.codes, measured.latent
+        sums = measured.by_type[ABLATION].overall
+        sample = Sample(
+            measured.weight,
+            codes.frequency[latent],
+            codes.mean_active[latent],
+            sums.effect,
+            sums.against,
         )
-    made = (
-        _cloud(live, measured, inert),
-        _histogram(live, measured, inert),
-        _agreement(estimate, exact, chosen),
+    figures = (
+        _cloud(live, sample, inert),
+        _histogram(live, sample, inert),
+        _agreement(measured.estimate, measured.by_type, measured.latent),
         _mass(live),
     )
-    return tuple(figure for figure in made if figure is not None)
+    return tuple(figure for figure in figures if figure is not None)
 
 
-def live_sample(latents: Latents, estimate: Estimate) -> Sample:
+def live_sample(measured: Measured) -> Sample:
     """All live latents with their estimated effects, each standing for itself."""
-    live, codes = latents.live, latents.codes
+    live, codes, guess = measured.latents.live, measured.latents.codes, measured.estimate
     return Sample(
         torch.ones(len(live)),
         codes.frequency[live],
         codes.mean_active[live],
-        estimate.mean_effect[live],
-        estimate.mean_control[live],
+        guess.effect[live],
+        guess.against[live],
     )
 
 
@@ -151,12 +147,13 @@ def _cloud(live: Sample, measured: Sample | None, inert: Tensor | None) -> Figur
     if not estimated:
         return None
     drawn = thinned([(mass, effect) for mass, effect, _ in estimated], DOTS)
-    points = [Points("estimated", *_apart(drawn), "faint")]
+    points = [Points("estimated", [x for x, _ in drawn], [y for _, y in drawn], "faint")]
     counted = []
     for name, sample in _split(measured, inert):
         rows = _triples(sample)
-        mass, effect, control = ([row[i] for row in rows] for i in range(3))
+        mass, effect = [mass for mass, _, _ in rows], [effect for _, effect, _ in rows]
         points.append(Points(name, mass, effect, "cross" if name == "inert" else "dot"))
+        control = [control for _, _, control in rows]
         points.append(Points(f"control of {name}", mass, control, "ring"))
         counted.append(f"{len(rows)} {name}")
     return Scatter(
@@ -182,10 +179,6 @@ def _triples(sample: Sample) -> list[tuple[float, float, float]]:
     rows = torch.stack([sample.mass, sample.effect, sample.control], 1)
     rows = rows[rows.isfinite().all(1) & (rows[:, 0] > 0)]
     return sorted((m, e, c) for m, e, c in rows.tolist())
-
-
-def _apart(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [x for x, _ in points], [y for _, y in points]
 
 
 def thinned(points: Sequence[tuple[float, float]], most: int) -> list[tuple[float, float]]:
@@ -220,11 +213,11 @@ def _histogram(live: Sample, measured: Sample | None, inert: Tensor | None) -> F
     mean = live.mean
     if mean is None:
         return None
-    counts, estimated = {}, _binned(live)
-    counts["estimated"] = [share / sum(estimated) for share in estimated]
+    estimated = _binned(live)
     bins = {name: _binned(sample) for name, sample in _split(measured, inert)}
     total = sum(map(sum, bins.values()))
-    counts |= {name: [share / total for share in own] for name, own in bins.items() if any(own)}
+    counts = {"estimated": [weight / sum(estimated) for weight in estimated]}
+    counts |= {name: [weight / total for weight in w] for name, w in bins.items() if any(w)}
     marks = {"mean, measured": None if measured is None else measured.mean, "mean, estimated": mean}
     return Steps(
         "nces_histogram",
@@ -240,39 +233,33 @@ def _histogram(live: Sample, measured: Sample | None, inert: Tensor | None) -> F
 
 def _binned(sample: Sample) -> list[float]:
     """Weight of the latents in each bin of NCES."""
-    bins = [0.0] * BINS
-    for value, weight in zip(sample.nces.tolist(), sample.weight.tolist(), strict=True):
-        if value == value:  # NaN differs from itself
-            bins[min(int((value + 1) / 2 * BINS), BINS - 1)] += weight
-    return bins
+    defined = sample.nces.isfinite()
+    place = ((sample.nces[defined].double() + 1) / 2 * BINS).long().clamp(max=BINS - 1)
+    return place.bincount(sample.weight[defined].double(), minlength=BINS).tolist()
 
 
-def _agreement(estimate: Estimate, exact: Mapping[str, Contexts], chosen: Tensor) -> Figure | None:
+def _agreement(estimate: Sums, by_type: Mapping[str, Contexts], chosen: Tensor) -> Figure | None:
     """Rank correlations between the types, and with the estimate, over the measured latents."""
-    if not exact:
+    if not by_type:
         return None
-    effect = {name: contexts.effect for name, contexts in exact.items()}
-    against = {name: contexts.against for name, contexts in exact.items()}
-    effect[ESTIMATE] = estimate.mean_effect[chosen]
-    against[ESTIMATE] = estimate.mean_control[chosen]
-    names = list(effect)
+    effects = [*(contexts.overall.effect for contexts in by_type.values()), estimate.effect[chosen]]
+    verdicts = [*(contexts.overall.nces for contexts in by_type.values()), estimate.nces[chosen]]
+    names = [*by_type, ESTIMATE]
 
     def cell(i: int, j: int) -> float | None:
-        a, b = names[i], names[j]
         if i == j:
             return None
-        if i < j:
-            return rank_correlation(effect[a], effect[b])
-        return rank_correlation(nces(effect[a], against[a]), nces(effect[b], against[b]))
+        values = effects if i < j else verdicts
+        return rank_correlation(values[i], values[j])
 
-    each = range(len(names))
+    numbers = range(len(names))
     return Heat(
         "nces_agreement",
         "Agreement of the types of intervention",
         AGREEMENT_NOTE,
         names,
         names,
-        [[cell(i, j) for j in each] for i in each],
+        [[cell(i, j) for j in numbers] for i in numbers],
         -1,
         1,
         printed=True,
@@ -286,20 +273,20 @@ def orders(live: Sample) -> dict[str, list[float]]:
     """Share of the estimated causal mass in the first 1, 2, ... live latents, taken in two orders;
     empty where there is no mass.
     """
-    own = live.frequency * live.effect
+    causal_mass = live.frequency * live.effect
     shares = {}
-    for name, key in (("estimated effect", own), ("activation mass", live.mass)):
-        there = own.isfinite() & key.isfinite()
-        order = key[there].argsort(descending=True, stable=True)
-        taken = own[there][order].double().cumsum(0)
+    for name, key in (("estimated effect", causal_mass), ("activation mass", live.mass)):
+        defined = causal_mass.isfinite() & key.isfinite()
+        order = key[defined].argsort(descending=True, stable=True)
+        taken = causal_mass[defined][order].double().cumsum(0)
         if len(taken) and taken[-1] > 0:
             shares[name] = (taken / taken[-1]).clamp(max=1).tolist()
     return shares
 
 
-def reached(shares: Sequence[float], part: float) -> int:
-    """How many latents it takes to have a `part` of the causal mass."""
-    return next((i for i, share in enumerate(shares, 1) if share >= part - 1e-9), len(shares))
+def reached(shares: Sequence[float], wanted: float) -> int:
+    """How many latents it takes to have the `wanted` share of the causal mass."""
+    return next((i for i, share in enumerate(shares, 1) if share >= wanted - 1e-9), len(shares))
 
 
 def _mass(live: Sample) -> Figure | None:
@@ -321,12 +308,13 @@ def _mass(live: Sample) -> Figure | None:
     )
 
 
-def mass_table(latents: Latents, estimate: Estimate) -> dict[str, Table]:
+def mass_table(measured: Measured) -> dict[str, Table]:
     """How many latents carry a part of the estimated causal mass."""
-    shares = orders(live_sample(latents, estimate))
+    shares = orders(live_sample(measured))
     rows = [
-        (f"by {name}", *(reached(own, part) for part in CARRIED)) for name, own in shares.items()
+        (f"by {name}", *(reached(taken, wanted) for wanted in CARRIED))
+        for name, taken in shares.items()
     ]
-    columns = ("latents taken", *(f"{part:.0%} of the mass" for part in CARRIED))
+    columns = ("latents taken", *(f"{wanted:.0%} of the mass" for wanted in CARRIED))
     table = Table("How many latents carry the estimated causal mass", columns, rows)
     return {"causal_mass": table} if rows else {}

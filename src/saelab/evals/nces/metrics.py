@@ -1,37 +1,20 @@
 """What the NCES scores of a dictionary on a language model are called and mean."""
 
+from saelab.evals.common.interventions import CHANGE
 from saelab.evals.result import Metric
 
-CHANGE = {  # type of intervention -> what is done
-    "zero": "a latent set to 0",
-    "mean": "a latent set to its mean",
-    "resample": "a latent given its code on another token",
-    "noise": "noise added to a latent",
-    "steer": "a latent added where it is silent",
-}
 
-
-def _of_type(name: str, change: str) -> tuple[Metric, ...]:
-    return (
-        Metric(
-            f"nces_{name}",
-            f"NCES, {name}",
-            "higher",
-            f"(effect - control) / (effect + control), {change}; mean by activity, in [-1, 1].",
-        ),
-        Metric(
-            f"nces_{name}_median",
-            f"NCES, {name}, median",
-            "higher",
-            f"NCES of the median live latent, {change}.",
-        ),
-        Metric(
-            f"nces_{name}_share_positive",
-            f"NCES, {name}, above 0",
-            "higher",
-            "Share of live latents whose interval lies above 0.",
-        ),
+def _of_type(name: str, change: str) -> list[Metric]:
+    mean = f"(effect - control) / (effect + control), {change}; mean by activity, in [-1, 1]."
+    rows = (
+        ("", "", mean),
+        ("_median", ", median", f"NCES of the median live latent, {change}."),
+        ("_share_positive", ", above 0", "Share of live latents whose interval lies above 0."),
     )
+    return [
+        Metric(f"nces_{name}{end}", f"NCES, {name}{label}", "higher", meaning)
+        for end, label, meaning in rows
+    ]
 
 
 METRICS = (

@@ -19,9 +19,10 @@ from torch import Tensor
 from saelab.effects.intervene import TYPES, control_covariance, sampled_gradients
 from saelab.effects.pairs import check_latents
 from saelab.effects.reactions import MAX_BYTES, Text, captured_text, check_model
-from saelab.evals.common.reading import check_fits, encoded
-from saelab.evals.nces.effects import Budget, estimate, exact, latents_of
-from saelab.evals.nces.summary import Measured, summarise
+from saelab.evals.common.interventions import latents_of
+from saelab.evals.common.reading import check_fits, encoded, kept_activations
+from saelab.evals.nces.effects import Budget, Measured, effects_by_type, estimate
+from saelab.evals.nces.summary import summarise
 from saelab.evals.result import Result
 from saelab.ground.held_out import HeldOut
 from saelab.types import Dictionary
@@ -38,33 +39,28 @@ class NcesData:
     covariance: Tensor  # [D, D] of the control
 
 
-def prepare(held: HeldOut, *, seed: int = 0) -> NcesData:
+def prepare(held: HeldOut) -> NcesData:
     """One backward through the model's upper layers on held-out windows.
 
     Raises `TypeError` for what is no language model, and `ValueError` when no token is left to
     evaluate, an activation is not finite or the upper layers give no gradient.
     """
-    lm = held.model
+    lm, windows = held.model, [batch for batch, _ in held.batches]
     check_model(lm)
-    generator = torch.Generator().manual_seed(seed)
-    windows, xs, gradients = [], [], []
-    for part, state in held.batches:
-        if not part.flat.isfinite().all():
-            raise ValueError(
-                f"activations at {lm.hook.name} are not finite; the model itself is broken there"
-            )
-        gradient = sampled_gradients(lm, part.x, state, generator)
-        windows.append(part)
-        xs.append(part.flat.float().cpu())
-        gradients.append(gradient[part.keep].float().cpu())
-    x = torch.cat(xs) if xs else torch.zeros(0, lm.d_in)
-    if len(x) < 2:
-        raise ValueError(
-            "no token is left to evaluate: every window is empty or masked; give a longer "
-            "held-out text"
-        )
-    doc = torch.cat([part.doc[part.keep].cpu() for part in windows]).unique(return_inverse=True)[1]
-    return NcesData(captured_text(lm, windows), x, torch.cat(gradients), doc, control_covariance(x))
+    x = kept_activations(windows, lm.hook)
+    generator = torch.Generator().manual_seed(0)
+    gradients = [
+        sampled_gradients(lm, batch.x, state, generator)[batch.keep].float().cpu()
+        for batch, state in held.batches
+    ]
+    doc = torch.cat([batch.doc[batch.keep].cpu() for batch in windows])
+    return NcesData(
+        captured_text(lm, windows),
+        x,
+        torch.cat(gradients),
+        doc.unique(return_inverse=True)[1],
+        control_covariance(x),
+    )
 
 
 @torch.no_grad()
@@ -91,27 +87,31 @@ def measure(
     budget = Budget(types, contexts, draws, max_bytes=max_bytes, seed=seed)
     latents = latents_of(dictionary, encoded(dictionary, data.x))
     guess = estimate(latents, data.gradients.unsqueeze(0), data.covariance, data.doc)
-    mass = (latents.codes.frequency * guess.mean_effect).nan_to_num(-torch.inf)
+    mass = (latents.codes.frequency * guess.effect).nan_to_num(-torch.inf)
     if chosen is not None:
         latent = check_latents(latents.codes, torch.tensor(list(chosen), dtype=torch.long))
         weight = torch.ones(len(latent))
     else:
         latent, weight = _choose(latents.live, mass, n_latents, torch.Generator().manual_seed(seed))
-    found = exact(data.text, latents, latent, data.covariance, budget) if len(latent) else {}
+    effects = (
+        effects_by_type(data.text, latents, latent, data.covariance, budget) if len(latent) else {}
+    )
+    n, live = len(latents.directions), len(latents.live)
+    dead = int((latents.codes.count == 0).sum())
     facts = {
         "hook": data.text.lm.hook.name,
         "tokens": len(data.x),
         "documents": int(data.doc.max()) + 1,
-        "n_latents": len(latents.directions),
-        "dead": latents.dead,
-        "rare": len(latents.directions) - len(latents.live) - latents.dead,
+        "n_latents": n,
+        "dead": dead,
+        "rare": n - live - dead,
         "measured": len(latent),
         "contexts": contexts,
         "draws": draws,
         "following": budget.following,
         "seed": seed,
     }
-    return summarise(Measured(latents, guess, found, latent, weight, data.doc), types, facts)
+    return summarise(Measured(latents, guess, effects, latent, weight), data.doc, types, facts)
 
 
 def _choose(

@@ -2,17 +2,19 @@
 those are.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from saelab import numbers
+from saelab.effects.intervene import control_covariance, sampled_gradients
+from saelab.effects.reactions import Text
+from saelab.evals.common.interventions import latents_of
 from saelab.evals.common.matching import match
 from saelab.evals.common.world import world_evaluation, world_of, world_score
 from saelab.evals.nces.detect import METRICS as DETECTION
-from saelab.evals.nces.detect import Known, detection, known
-from saelab.evals.nces.effects import latents_of
+from saelab.evals.nces.detect import CausalData, detection
 from saelab.evals.result import Metric, Result
 from saelab.ground.held_out import HeldOut
 from saelab.synth.world import WorldModel
@@ -20,20 +22,10 @@ from saelab.synth.worlds.s1_causal import Causal, Gated
 from saelab.types import Dictionary
 
 ROWS = 20_000  # held-out activations
+LABEL_SAMPLES = 4  # gradients per activation
 RECOVERED = 0.9  # |cosine| above which a feature counts as recovered
 NOT_FINITE = "the model's predictions on the reconstruction are not finite"
 NO_INERT = "the model reads every feature in some context: none is inert"
-
-
-@dataclass(frozen=True)
-class CausalData:
-    """Held-out activations and what the model behind the world says on them."""
-
-    process: Causal | Gated
-    x: Tensor  # [N, D]
-    log_p: Tensor  # [N, V] of the model on x
-    kl_ablated: float  # KL of the reference ablation, nats
-    known: Known  # what effects of latents are measured on
 
 
 @torch.no_grad()
@@ -50,10 +42,21 @@ def prepare(held: HeldOut) -> CausalData:
         )
     x = world.sample(ROWS, "nces").flat.x
     log_p = process.logits(x).log_softmax(-1)
-    features = torch.cat([process.features[process.causal], process.features[process.inert]])
-    about = known(WorldModel(world, process), x, log_p, features, len(process.causal))
+    lm, generator = WorldModel(world, process), torch.Generator().manual_seed(0)
+    # [N, 1, D], each a window of one position: in these worlds positions are independent
+    windows = x.unsqueeze(1)
+    read = lambda rows, length: (windows[rows, :length], None)  # noqa: E731
+    gradients = [
+        sampled_gradients(lm, windows, None, generator).squeeze(1) for _ in range(LABEL_SAMPLES)
+    ]
     return CausalData(
-        process, x, log_p, kl(log_p, process.logits(process.ablated(x, world.stats.mean))), about
+        process,
+        x,
+        log_p,
+        kl(log_p, process.logits(process.ablated(x, world.stats.mean))),
+        Text(lm, read, torch.arange(len(x)), torch.zeros(len(x)).long(), 1),
+        torch.stack(gradients),
+        control_covariance(x),
     )
 
 
@@ -66,22 +69,17 @@ def kl(log_p: Tensor, logits: Tensor) -> float:
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: CausalData) -> Result:
-    """Features that the model uses, in the dictionary and in what it reconstructs.
+    """Features that the model uses, in the dictionary and in what it reconstructs; `METRICS` says
+    what each score is.
 
-    - `causal_mcc`: mean over causal features of |cosine| with the latent matched to it (Hungarian
-      among the causal features alone; 0 for a feature without a latent), in [0, 1]; `inert_mcc` the
-      same for the inert ones;
-    - `recovered_share`: share of causal features matched with |cosine| > .9;
-    - `kl_recovered`: 1 - KL(model || model on the reconstruction) / KL(model || model on the
-      reference ablation), at most 1; 0 is as good as the mean activation. The ablation is the mean,
-      with the context kept where there is one;
-    - `nces_...`: whether effects of single latents tell causal from inert ones
-      (`nces_detect.detection`).
+    Features are matched within their group alone (Hungarian), and one without a latent counts 0.
+    `kl_recovered` is 1 - KL(model || model on the reconstruction) / KL(model || model on the
+    reference ablation): the mean activation, with the context kept where there is one. Scores
+    `nces_...`: see `detect.detection`.
     """
     process = data.process
-    causal, inert = (
-        _cosines(dictionary, process, group) for group in (process.causal, process.inert)
-    )
+    causal = match(dictionary.directions, process.features[process.causal]).cosine
+    inert = match(dictionary.directions, process.features[process.inert]).cosine
     z = dictionary.encode(data.x)
     spliced = kl(data.log_p, process.logits(dictionary.decode(z)))
     scores = {
@@ -90,13 +88,8 @@ def measure(dictionary: Dictionary, data: CausalData) -> Result:
         "recovered_share": world_score(float((causal > RECOVERED).float().mean()), len(causal)),
         "kl_recovered": world_score(1 - spliced / data.kl_ablated, len(data.x), NOT_FINITE),
     }
-    detected = detection(latents_of(dictionary, [z]), data.known, z)
+    detected = detection(latents_of(dictionary, [z]), data, z)
     return replace(detected, scores={**scores, **detected.scores})
-
-
-def _cosines(dictionary: Dictionary, process: Causal | Gated, group: range) -> Tensor:
-    """|cosine| `[F]` of each feature of a group with its latent, matched within the group."""
-    return match(dictionary.directions, process.features[group]).cosine
 
 
 METRICS = (
