@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from saelab.ground.held_out import HeldOut
-from saelab.ground.model import ModelGround
-from saelab.ground.preflight import check_source
 from saelab.ground.stream import ActivationStream
 from saelab.ground.world import WorldGround
 from saelab.runs import Source, WorldSource
@@ -86,8 +84,20 @@ class Kind:
     short: bool = False  # its streams are many and short: progress is shown of all of them together
 
 
+def _check_model(source: Source) -> None:
+    from saelab.ground.preflight import check_source  # transformers: seconds that no world pays
+
+    check_source(source)
+
+
+def _open_model(source: Source) -> Ground:
+    from saelab.ground.model import ModelGround
+
+    return ModelGround(source)
+
+
 GROUNDS: dict[type, Kind] = {
-    Source: Kind(check_source, ModelGround),
+    Source: Kind(_check_model, _open_model),
     # products this small gain nothing from more threads, and results depend on the number
     WorldSource: Kind(build_world, WorldGround, threads=1, short=True),
 }
