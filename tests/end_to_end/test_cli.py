@@ -14,12 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from helpers import SMALL, given, runs_of, tiny_checkpoint, tiny_corpus, tiny_place
+from helpers import given, runs_of, small, tiny_checkpoint, tiny_corpus, tiny_place
 from saelab.cli import COMMANDS, main
 from saelab.experiments.compare.summary import Summary
 from saelab.runs import Spec
 from saelab.store import read_json
 from saelab.variants import BASES, PARTS, ROWS
+
+SMALL = small()
 
 
 @pytest.fixture(scope="module")

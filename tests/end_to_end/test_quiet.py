@@ -5,7 +5,7 @@ to the user.
 import subprocess
 import sys
 
-from helpers import SMALL, given, tiny_place
+from helpers import given, small, tiny_place
 
 
 def test_training_and_evaluating_prints_no_warning(tmp_path):
@@ -13,7 +13,8 @@ def test_training_and_evaluating_prints_no_warning(tmp_path):
     errors.
     """
     place, out = tiny_place(tmp_path, documents=60), tmp_path / "out"
-    train = ["train", "causal:rows=2000:clusters=2", *given(place), *SMALL, "--out", str(out)]
+    shape = small(n_latents=16, l0=4, tokens=5_000)
+    train = ["train", "causal:rows=2000:clusters=2", *given(place), *shape, "--out", str(out)]
     train += ["--evals", "core", "nces"]
     code = f"""
 import glob
