@@ -10,7 +10,7 @@ from saelab.terms.base import Event
 from saelab.testing.variants import SparseSource
 from saelab.train import NonFiniteTraining, Training
 from saelab.types import InputStats, Tokens
-from saelab.variants import VARIANTS, build
+from saelab.variants import VARIANTS, build, settings_of
 from unit.train.trainings import a_run, finished
 
 
@@ -39,7 +39,9 @@ class BrokenSource(SparseSource):
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_zero_initialised_sae_ends_unhealthy(variant):
-    result = finished(Training([a_run(variant)], SparseSource(), build=zeroed)).results()[0]
+    few = {name: 500 for name in settings_of(variant) if name == "rows"}  # of a metric
+    training = Training([a_run(variant, settings=few)], SparseSource(), build=zeroed)
+    result = finished(training).results()[0]
     assert not result.health.healthy
     assert [p.split(":")[0] for p in result.health.problems] == [
         "NothingActive",
