@@ -8,6 +8,18 @@ from saelab.threads import calm
 
 calm()  # before torch loads
 
+from collections.abc import Iterator  # noqa: E402
+
+import pytest  # noqa: E402
 import torch  # noqa: E402
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """New tensors are of double precision, so that formulas can be compared to rounding."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(before)

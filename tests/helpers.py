@@ -1,4 +1,6 @@
-"""Small real checkpoints and texts that tests write themselves: nothing is downloaded."""
+"""Small real checkpoints and texts that tests write themselves, and commands on them: nothing is
+downloaded.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,8 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerFast,
 )
+
+from saelab.store import file_hash
 
 BOS, EOS = "<|bos|>", "<|endoftext|>"
 ARCHITECTURES = ("llama", "gpt2", "gpt_neox", "gemma", "gemma2", "qwen2")
@@ -99,3 +103,32 @@ def tiny_corpus(path: Path, documents: int = 60, words: int = 40) -> Path:
     path = Path(path)
     path.write_text(f"\n{EOS}\n".join(texts) + "\n", encoding="utf-8")
     return path
+
+
+def tiny_place(folder: Path, documents: int = 200) -> Path:
+    """Write a tiny Llama and a text into `folder`, for commands, and return it."""
+    tiny_checkpoint(folder / "model", "llama")
+    tiny_corpus(folder / "text.txt", documents=documents)
+    return folder
+
+
+def given(place: Path) -> list[str]:
+    """The flags that name the model and the text of a `tiny_place`."""
+    return ["--model", str(place / "model"), "--corpus", str(place / "text.txt")]
+
+
+def small(**changes: Any) -> list[str]:
+    """The flags of `saelab train` for an SAE that takes seconds: 39 steps on layer 1."""
+    flags = {"hook": "layers.1", "l0": 8, "n_latents": 64, "batch": 512, "context": 64}
+    flags |= {"warmup": 10, "tokens": 20_000} | changes
+    return [word for name, value in flags.items() for word in (f"--{name}", str(value))]
+
+
+def runs_of(out: Path) -> list[Path]:
+    """The run folders of an output folder, by name."""
+    return sorted((out / "runs").iterdir())
+
+
+def weights(out: Path) -> dict[str, str]:
+    """The hash of every run's weights, by the run's name."""
+    return {run.name: file_hash(run / "sae" / "sae.safetensors") for run in runs_of(out)}

@@ -99,8 +99,10 @@ def test_import_is_light():
 
 
 def test_training_code_is_light():
+    """Nor with what trains on a world, in this process or in workers: they start in a moment."""
     code = (
-        "import sys, saelab.train, saelab.variants, saelab.stats, saelab.evals; print(*sys.modules)"
+        "import sys, saelab.train, saelab.variants, saelab.stats, saelab.evals, "
+        "saelab.experiments.run.execute; print(*sys.modules)"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

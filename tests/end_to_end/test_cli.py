@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -16,37 +15,20 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import saelab
-from helpers import tiny_checkpoint, tiny_corpus
+from helpers import given, runs_of, small, tiny_checkpoint, tiny_corpus, tiny_place
 from saelab.cli import COMMANDS, main
 from saelab.experiments.compare.summary import Summary
 from saelab.experiments.run.lock import LOCK
 from saelab.runs import Spec
-from saelab.store import file_hash, read_json
+from saelab.store import read_json
 from saelab.variants import BASES, PARTS, ROWS
 
-SHAPE = [
-    "--hook",
-    "layers.1",
-    "--l0",
-    "8",
-    "--n_latents",
-    "64",
-    "--batch",
-    "512",
-    "--context",
-    "64",
-    "--warmup",
-    "10",
-]
-SMALL = [*SHAPE, "--tokens", "20_000"]
+SMALL = small()
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("world")
-    tiny_checkpoint(folder / "model", "llama")
-    tiny_corpus(folder / "text.txt", documents=300)
-    return folder
+    return tiny_place(tmp_path_factory.mktemp("world"))
 
 
 @pytest.fixture(scope="module")
@@ -57,18 +39,6 @@ def trained(world, tmp_path_factory):
         == 0
     )
     return out
-
-
-def given(world):
-    return ["--model", str(world / "model"), "--corpus", str(world / "text.txt")]
-
-
-def runs_of(out):
-    return sorted((out / "runs").iterdir())
-
-
-def weights(out):
-    return [file_hash(run / "sae" / "sae.safetensors") for run in runs_of(out)]
 
 
 # What a run leaves behind -------------------------------------------------------------------------
@@ -112,22 +82,8 @@ def test_run_folder_is_complete(trained):
 def test_the_same_command_again_does_nothing(trained, world, capsys):
     before = [path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")]
     seconds = read_json(trained / "summary.json")["facts"]["seconds"]
-    assert (
-        main(
-            [
-                "train",
-                "batch_topk",
-                *given(world),
-                *SMALL,
-                "--seeds",
-                "0",
-                "1",
-                "--out",
-                str(trained),
-            ]
-        )
-        == 0
-    )
+    command = ["train", "batch_topk", *given(world), *SMALL, "--seeds", "0", "1"]
+    assert main([*command, "--out", str(trained)]) == 0
     assert "2 of 2 runs are done already" in capsys.readouterr().out
     assert [path.stat().st_mtime_ns for path in trained.rglob("*.safetensors")] == before
     assert read_json(trained / "summary.json")["facts"]["seconds"] == seconds
@@ -363,63 +319,6 @@ def test_too_little_disk_is_said_before_training(world, tmp_path, monkeypatch, c
 
 
 # Stopping and going on ----------------------------------------------------------------------------
-
-LONG = [*SHAPE, "--tokens", "150_000", "--seeds", "0", "1"]
-OFTEN = """
-import sys, torch
-from saelab import cli
-from saelab.experiments.run import group
-torch.set_num_threads(1)
-group.CHECKPOINT_STEPS = 20
-sys.exit(cli.main(sys.argv[1:]))
-"""
-
-
-def start(*words):
-    """The command in a process of its own, with one thread as in this one (sums depend on it) and
-    frequent checkpoints.
-    """
-    return subprocess.Popen(
-        [sys.executable, "-c", OFTEN, *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def test_stopped_and_killed_runs_end_as_uninterrupted_ones(world, tmp_path):
-    """SIGTERM saves and says how to go on; kill -9 loses only what followed the last checkpoint;
-    the weights are equal.
-    """
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    command = ["train", "standard", *given(world), *LONG, "--out"]
-    assert main([*command, str(whole)]) == 0
-
-    stopped = start(*command, str(cut))
-    assert stopped.stdout is not None
-    next(line for line in stopped.stdout if line.startswith("training 2 runs"))
-    stopped.send_signal(signal.SIGTERM)
-    _, error = stopped.communicate(timeout=60)
-    assert stopped.returncode == 130
-    assert (
-        re.search(r"stopped at step [\d,]+ of 292, saved in", error)
-        and "To go on: saelab train standard" in error
-    )
-    (checkpoint,) = (cut / "checkpoints").iterdir()
-
-    first = checkpoint.stat().st_mtime_ns
-    killed = start(*command, str(cut))
-    while checkpoint.stat().st_mtime_ns == first:
-        time.sleep(0.01)
-        assert killed.poll() is None
-    killed.kill()
-    killed.communicate(timeout=60)
-    assert checkpoint.exists() and not (runs_of(cut)[0] / "health.json").exists()
-
-    assert main([*command, str(cut)]) == 0
-    assert weights(cut) == weights(whole)
-    for a, b in zip(runs_of(cut), runs_of(whole), strict=True):
-        assert (a / "metrics.jsonl").read_text() == (b / "metrics.jsonl").read_text()
 
 
 def test_a_damaged_checkpoint_is_named(world, tmp_path, monkeypatch, capsys):

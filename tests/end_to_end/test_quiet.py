@@ -5,47 +5,27 @@ to the user.
 import subprocess
 import sys
 
-from helpers import tiny_checkpoint, tiny_corpus
-
-SHAPE = [
-    "--hook",
-    "layers.1",
-    "--l0",
-    "8",
-    "--n_latents",
-    "64",
-    "--batch",
-    "512",
-    "--context",
-    "64",
-    "--warmup",
-    "10",
-    "--tokens",
-    "20_000",
-    "--seeds",
-    "0",
-]
-
-
-def command(*words):
-    """A process of its own, as a user runs it: warnings go to standard error there and are not
-    errors.
-    """
-    return subprocess.run(
-        [sys.executable, "-m", "saelab", *map(str, words)], capture_output=True, text=True
-    )
+from helpers import given, small, tiny_place
 
 
 def test_training_and_evaluating_prints_no_warning(tmp_path):
-    model, corpus = tiny_checkpoint(tmp_path / "llama", "llama"), tiny_corpus(tmp_path / "text.txt")
-    source = ["--model", model, "--corpus", corpus]
-    done = command(
-        "train", "causal", *source, *SHAPE, "--evals", "core", "nces", "--out", tmp_path / "out"
-    )
+    """In a process of its own, as for a user: warnings go to standard error there and are not
+    errors.
+    """
+    place, out = tiny_place(tmp_path, documents=60), tmp_path / "out"
+    shape = small(n_latents=16, l0=4, tokens=5_000)
+    train = ["train", "causal:rows=2000:clusters=2", *given(place), *shape, "--out", str(out)]
+    train += ["--evals", "core", "nces"]
+    code = f"""
+import glob
+from saelab.cli import main
+assert main({train!r}) == 0
+(run,) = glob.glob({str(out / "runs" / "*")!r})
+assert main(["eval", run, "--out", {str(tmp_path / "again")!r}]) == 0
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "") and "Warning" not in done.stdout
-    (run,) = (tmp_path / "out" / "runs").iterdir()
-    done = command("eval", run, "--out", tmp_path / "again")
-    assert (done.returncode, done.stderr) == (0, "") and "Warning" not in done.stdout
+    assert (tmp_path / "again" / "report.html").exists()
 
 
 def test_a_warning_would_be_seen():

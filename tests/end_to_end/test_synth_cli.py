@@ -113,34 +113,28 @@ def test_stopped_and_started_again(tmp_path):
     """SIGTERM while two of three seeds train: a checkpoint each, no third seed; then the end is
     that of an unbroken run.
     """
-    words = ["synth", "s1", "--variants", "batch_topk", "--seeds", "3", "--set", "steps=600"]
-    command = [
-        sys.executable,
-        "-m",
-        "saelab.cli",
-        *words,
-        "--jobs",
-        "2",
-        "--out",
-        str(tmp_path / "out"),
-    ]
+    words = ["synth", "s3c", "--variants", "batch_topk", "--set", "steps=600"]
+    out, whole = tmp_path / "out", tmp_path / "whole"
+    command = [sys.executable, "-m", "saelab.cli", *words, "--seeds", "3", "--jobs", "2"]
     process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(out)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     deadline = time.monotonic() + 120
-    while (
-        len(list((tmp_path / "out").glob("runs/*/metrics.jsonl"))) < 2
-        and time.monotonic() < deadline
-    ):
-        time.sleep(0.05)
+    while len(list(out.glob("runs/*/metrics.jsonl"))) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130 and "To go on: saelab synth s1" in errors
-    assert len(list((tmp_path / "out" / "checkpoints").glob("*.safetensors"))) == 2
-    for name in ("out", "whole"):
-        assert main([*words, "--jobs", "1", "--out", str(tmp_path / name)]) == 0
-    hashes = [
-        [file_hash(p) for p in sorted((tmp_path / name).glob("runs/*/sae/*.safetensors"))]
-        for name in ("out", "whole")
-    ]
-    assert len(hashes[0]) == 3 and hashes[0] == hashes[1]
+    assert process.returncode == 130 and "To go on: saelab synth s3c" in errors
+    assert len(list((out / "checkpoints").glob("*.safetensors"))) == 2
+    assert len(list(out.glob("runs/*/metrics.jsonl"))) == 2
+    for folder in (out, whole):
+        assert main([*words, "--seeds", "2", "--jobs", "1", "--out", str(folder)]) == 0
+    ended = [weights_of(folder) for folder in (out, whole)]
+    assert len(ended[0]) == 2 and ended[0] == ended[1]
+
+
+def weights_of(out):
+    return [file_hash(path) for path in sorted(out.glob("runs/*/sae/*.safetensors"))]

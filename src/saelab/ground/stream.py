@@ -10,18 +10,20 @@ import functools
 import logging
 import math
 from collections.abc import Collection, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from saelab.ground.views import Block, read_batches, seeded
-from saelab.lm.model import HFModel, State
 from saelab.runs import Source
 from saelab.text.corpora import EMBEDDED
 from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
 from saelab.text.windows import TokenWindows
 from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows, refuse_missing
+
+if TYPE_CHECKING:
+    from saelab.lm.model import HFModel, State
 
 log = logging.getLogger("saelab.lm")
 STATS_FROM = 8_192  # kept activations that scale, mean and median norm are estimated from, at least
@@ -36,7 +38,7 @@ class ActivationStream:
     `types.ActivationSource`.
     """
 
-    def __init__(self, lm: HFModel, windows: TokenWindows, source: Source):
+    def __init__(self, lm: "HFModel", windows: TokenWindows, source: Source):
         """Raises `ValueError` when the text holds fewer kept activations than one batch."""
         self.lm, self.windows, self.source = lm, windows, source
         self.hook, self.d_in = lm.hook, lm.d_in
@@ -208,14 +210,14 @@ class ActivationStream:
 
 
 def capture_windows(
-    lm: HFModel,
+    lm: "HFModel",
     windows: TokenWindows,
     batch: int = 32,
     *,
     norm_bound: float | None = None,
     rows: Tensor | None = None,
     where: str = "",
-) -> Iterator[tuple[Windows, State]]:
+) -> "Iterator[tuple[Windows, State]]":
     """Activations of windows in order, `batch` of them at a time, each with the state that the
     model resumes from.
 

@@ -3,6 +3,7 @@ search.
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,22 +129,25 @@ def files(folder: Path) -> dict[str, bytes]:
         p
         for p in folder.rglob("*")
         if p.is_file()
-        and p.name in ("truth.json", "nces_world.json", "sae.safetensors", "metrics.jsonl")
+        and p.name in ("truth.json", "temporal.json", "sae.safetensors", "metrics.jsonl")
     ]
     return {str(p.relative_to(folder)): p.read_bytes() for p in kept}
 
 
 def test_a_table_is_the_same_for_any_number_of_processes_and_goes_on(tmp_path):
-    one = run_table(table(), tmp_path / "one", jobs=1)
-    two = run_table(table(), tmp_path / "two", jobs=2)
+    asked = table(world="s3c")  # measured in a moment
+    one = run_table(asked, tmp_path / "one", jobs=1)
+    two = run_table(asked, tmp_path / "two", jobs=2)
     assert len(files(tmp_path / "one")) == 4 * 4 and files(tmp_path / "one") == files(
         tmp_path / "two"
     )
     assert one.rows == two.rows and one.means == two.means and one.contrasts == two.contrasts
-    changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "nces_world.json"
+    changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "temporal.json"
     before = changed.read_bytes()
     changed.unlink()
-    more = run_table(table("batch_topk", "frozen", "standard_trimmed"), tmp_path / "one", jobs=1)
+    more = run_table(
+        replace(asked, variants=(*asked.variants, "standard_trimmed")), tmp_path / "one"
+    )
     assert changed.read_bytes() == before and {row["variant"] for row in more.rows} == {
         "batch_topk",
         "frozen",
@@ -151,15 +155,20 @@ def test_a_table_is_the_same_for_any_number_of_processes_and_goes_on(tmp_path):
     }
     assert [row for row in more.rows if row["variant"] != "standard_trimmed"] == list(one.rows)
     record = read_json(tmp_path / "one" / "summary.json")
-    assert record["facts"]["world"] == "s1" and record["facts"]["learning_rates"]["frozen"] == 0.01
+    assert (
+        record["facts"]["world"] == "s3c" and record["facts"]["learning_rates"]["frozen"] == 0.003
+    )
     metrics = record["means"][0]["metrics"]
     assert (
-        metrics["causal_mcc"]["n"] == 2
-        and metrics["causal_mcc"]["low"] < metrics["causal_mcc"]["value"]
+        metrics["explained_variance"]["n"] == 2
+        and metrics["explained_variance"]["low"] < metrics["explained_variance"]["value"]
     )
-    assert "causal_mcc_batch" in metrics and "causal_mcc_batch" not in record["means"][2]["metrics"]
+    assert (
+        "explained_variance_batch" in metrics
+        and "explained_variance_batch" not in record["means"][2]["metrics"]
+    )
     with pytest.raises(
-        OtherContent, match=r"holds the results of 'synth-s1-\w+', not of 'synth-s2-\w+'"
+        OtherContent, match=r"holds the results of 'synth-s3c-\w+', not of 'synth-s2-\w+'"
     ):
         run_table(table(world="s2"), tmp_path / "one")
 
@@ -260,8 +269,6 @@ def test_batch_selection_is_a_reading_of_its_own(tmp_path):
 
 
 def test_a_variant_that_reads_what_the_world_has_not_is_refused(tmp_path, monkeypatch):
-    from dataclasses import replace
-
     from saelab.experiments.run import preflight
     from saelab.variants import build
 

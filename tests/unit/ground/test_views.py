@@ -38,7 +38,10 @@ def stream(lm, tmp_path_factory) -> ActivationStream:
 
 @pytest.fixture(scope="module")
 def embedded(lm) -> ActivationStream:
-    return a_stream(lm, "stdlib")
+    with pytest.MonkeyPatch.context() as patch:
+        # few files are read, so that few are labelled
+        patch.setattr("saelab.text.windows.AT_ONCE", 4)
+        return a_stream(lm, "stdlib")
 
 
 def views(stream, main, n, sides=(), start=None):

@@ -79,7 +79,10 @@ def text_source() -> tuple[Source, ActivationStream]:
         model="tiny",
     )
     lm = wrap(tiny_model("llama").requires_grad_(False), byte_tokenizer(), "tiny")
-    return source, ActivationStream(lm, load_windows(source, lm, "train"), source)
+    with pytest.MonkeyPatch.context() as patch:
+        # few files are read, so that few are labelled
+        patch.setattr("saelab.text.windows.AT_ONCE", 4)
+        return source, ActivationStream(lm, load_windows(source, lm, "train"), source)
 
 
 @pytest.fixture(scope="module")
