@@ -169,21 +169,26 @@ class ActivationSource(Protocol):
     @property
     def hook(self) -> Hook:
         """Where the model is read."""
+        ...
 
     @property
     def d_in(self) -> int:
         """Width D of the activations."""
+        ...
 
     @property
     def lm(self) -> "LanguageModel | None":
         """The model behind the stream; None where there is none, as in most worlds."""
+        ...
 
     @property
     def stats(self) -> InputStats:
         """Mean and scale of the kept activations."""
+        ...
 
     def missing(self, kind: type[Batch]) -> str:
         """Why the stream has no batches of this kind, in one sentence; empty where it has."""
+        ...
 
     def batches(
         self,
@@ -197,6 +202,7 @@ class ActivationSource(Protocol):
         batches lie between two loads of the shuffle buffer is that of `main`. Raises `ValueError`
         with the sentence of `missing`.
         """
+        ...
 
 
 def refuse_missing(source: ActivationSource, kinds: "Collection[type[Batch]]") -> None:
@@ -219,21 +225,26 @@ class LanguageModel(Protocol):
     @property
     def hook(self) -> Hook:
         """Where the model is read."""
+        ...
 
     @property
     def d_in(self) -> int:
         """Width D of the activations there."""
+        ...
 
     def capture(self, tokens: "Tensor") -> "tuple[Tensor, Any]":
         """Token ids `[B, T]` -> activations `[B, T, D]` at the hook, and a state; stops there."""
+        ...
 
     def resume(self, x: "Tensor", state: Any, since: int = 0) -> "Tensor":
         """Activations `[B, T, D]` at the hook -> logits `[B, T - since, V]` of positions `since`
         on; runs what is above.
         """
+        ...
 
     def loss(self, logits: "Tensor", tokens: "Tensor") -> "Tensor":
         """Next-token cross-entropy `[B, T-1]`, nats; entry t is of predicting token t + 1."""
+        ...
 
 
 @runtime_checkable
@@ -247,12 +258,15 @@ class Dictionary(Protocol):
     @property
     def directions(self) -> "Tensor":
         """Decoder rows `[L, D]`."""
+        ...
 
     def encode(self, x: "Tensor") -> "Tensor":
         """Activations `[..., D]` -> non-negative codes `[..., L]`."""
+        ...
 
     def decode(self, z: "Tensor") -> "Tensor":
         """Codes `[..., L]` -> reconstruction `[..., D]`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -273,6 +287,7 @@ class Structured(Protocol):
     @property
     def structure(self) -> Structure:
         """What it knows."""
+        ...
 
 
 def structure_of(dictionary: Dictionary) -> Structure:

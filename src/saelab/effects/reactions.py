@@ -66,9 +66,11 @@ class Splits(LanguageModel, Protocol):
 
     def splits(self) -> bool:
         """Whether it does so with the numbers of its own forward."""
+        ...
 
     def tail(self, x: Tensor, state: Any, at: int) -> Callable[[Tensor], Tensor]:
         """`resume` of captured windows from position `at` on, for any number of their versions."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -69,8 +69,8 @@ def frontier(
     widths = level_widths(n_latents, depth)
     k = min(l0 / (1 - leave_one_out), 0.9 * n_latents) if leave_one_out > 0 else l0
     act = BatchTopK(k if k_start == 1 else linear(k_start * k, k, until=k_until))
-    extras = {"refine": refine, "leave_one_out": leave_one_out}
-    sae = SAE(d_in, n_latents, act, blocks=level_blocks(widths), **extras)
+    blocks = level_blocks(widths)
+    sae = SAE(d_in, n_latents, act, blocks=blocks, refine=refine, leave_one_out=leave_one_out)
     error = prefix_mse(widths, detach=detach, inner_weight=inner_weight, tilt=tilt)
     events = []
     if resamples >= 1:

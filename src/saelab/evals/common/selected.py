@@ -15,9 +15,11 @@ class SelectsOverBatch(Dictionary, Protocol):
     @property
     def selects_over_batch(self) -> bool:
         """Whether there is a reading beside the one by thresholds."""
+        ...
 
     def encode_batch(self, x: Tensor) -> Tensor:
         """Codes `[N, L]` of activations `[N, D]`, selected over all N as at the end of training."""
+        ...
 
 
 @dataclass

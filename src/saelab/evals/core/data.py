@@ -25,9 +25,11 @@ class Readable(LanguageModel, Protocol):
 
     def decode(self, ids: list[int]) -> list[str]:
         """One display string per token id."""
+        ...
 
     def unembed(self) -> Tensor:
         """The unembedding matrix `[D, V]`."""
+        ...
 
 
 @dataclass(frozen=True)
