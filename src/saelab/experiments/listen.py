@@ -14,21 +14,17 @@ class Listener(Protocol):
 
     def note(self, text: str) -> None:
         """One sentence for the user."""
-        ...
 
     def begin(self, runs: Sequence[Run], step: int, steps: int, title: str = "") -> None:
         """A group of runs starts to train at `step` of `steps`. `title`: what to say of several
         groups side by side.
         """
-        ...
 
     def advance(self, progress: Progress) -> None:
         """A step is done."""
-        ...
 
     def end(self) -> None:
         """The group's training is over, well or badly."""
-        ...
 
 
 class Silent:
