@@ -4,72 +4,17 @@ source is a file and one line in it.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from saelab.ground.held_out import HeldOut
-from saelab.ground.stream import ActivationStream
 from saelab.ground.world import WorldGround
 from saelab.runs import Source, WorldSource
 from saelab.synth.worlds import build_world
-from saelab.types import ActivationSource
 
+if TYPE_CHECKING:
+    from saelab.ground.model import ModelGround
 
-class Ground(Protocol):
-    """A source that is open: batches to train on, held-out data to evaluate on, and its facts."""
-
-    @property
-    def source(self) -> Source | WorldSource:
-        """What was asked for."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """How messages call it."""
-        ...
-
-    @property
-    def d_in(self) -> int:
-        """Width D of the activations."""
-        ...
-
-    @property
-    def weights_hash(self) -> str | None:
-        """Which weights its model has; None where the source alone decides everything."""
-        ...
-
-    @property
-    def stream(self) -> ActivationSource:
-        """The batches to train on, opened when they are first asked for."""
-        ...
-
-    @property
-    def live(self) -> ActivationStream | None:
-        """The stream that a cache on disk would hold; None where a cache would save nothing."""
-        ...
-
-    def on_disk(self, folder: Path) -> "Ground":
-        """The same with its batches read from a finished cache in `folder`."""
-        ...
-
-    @property
-    def about(self) -> dict[str, Any]:
-        """What it is, in the words of `summary.json`; opens no stream."""
-        ...
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What is recorded beside every SAE that is trained on it."""
-        ...
-
-    @property
-    def remarks(self) -> list[str]:
-        """What a user should know about the data before training starts, one sentence each."""
-        ...
-
-    def held_out(self) -> HeldOut:
-        """Data that no training sees, for evaluations; read anew in every call."""
-        ...
+# A source that is open. All kinds have the members that `model.ModelGround` explains.
+Ground: TypeAlias = "ModelGround | WorldGround"
 
 
 @dataclass(frozen=True)

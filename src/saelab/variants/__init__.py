@@ -150,6 +150,16 @@ def listing() -> str:
     )
 
 
+def settings_text(name: str) -> str:
+    """The settings of a base, a part or a row, a line each: default, meaning and range. Raises
+    `ValueError` for an unknown name.
+    """
+    return "\n".join(
+        f"  {key}={setting.default:g}  {setting.meaning}; {setting.kind.range}"
+        for key, setting in described(name).items()
+    )
+
+
 def _numbers(piece: str, text: str) -> tuple[str, dict[str, float]]:
     """Name and numbers of `name:setting=number:...`, a piece of the whole `text`."""
     name, *given = piece.split(":")
