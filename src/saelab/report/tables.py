@@ -211,10 +211,23 @@ def contrast_table(results: Results) -> str:
     heads = ["Treatment", "Baseline", "Metric", difference, "Detectable", "Verdict"]
     return html.table(html.tags("th", heads), rows, id="contrast-table") + html.note(
         "Difference of runs with the same seed, which saw the same tokens; the interval is over "
-        "seeds, of each contrast alone. Better or worse: a paired t test says so at 5 % after "
-        "Holm's correction for the number of contrasts on this page. Detectable: the smallest true "
+        f"seeds, of each contrast alone. {_how_judged(results)} Detectable: the smallest true "
         "difference that as many seeds with this spread show in 4 of 5 cases; no difference shown "
         "does not mean that there is none below it."
+    )
+
+
+def _how_judged(results: Results) -> str:
+    """What a verdict means; folders from before verdicts were corrected have no p-values."""
+    if any("p" in contrast for contrast in results.contrasts):
+        return (
+            "Better or worse: a paired t test says so at 5 % after Holm's correction for the "
+            "number of contrasts on this page."
+        )
+    return (
+        "These verdicts are of an older version of saelab and not corrected for the number of "
+        "contrasts: better or worse means that this contrast's own interval leaves out 0. Give the "
+        "command that made this folder again to have it judged anew; nothing is trained again."
     )
 
 

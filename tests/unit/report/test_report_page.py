@@ -252,3 +252,17 @@ def test_what_is_kept_stands_against_what_the_model_says(tmp_path):
     text = Page(write_report(folder).read_text()).text("frontier")
     assert "among rows of one L0" in text and "KL with the SAE" in text
     assert "Down and to the right is better" in text and "nats per token" in text
+
+
+def test_verdicts_say_whether_they_are_corrected(tmp_path):
+    """The fixture's contrasts have no p-value, as in a folder of an older version."""
+    write_folder(tmp_path)
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "not corrected for the number of contrasts" in page.text()
+    path = tmp_path / "summary.json"
+    summary = json.loads(path.read_text())
+    for contrast in summary["contrasts"]:
+        contrast["p"] = 0.01
+    path.write_text(json.dumps(summary))
+    page = Page(write_report(tmp_path).read_text(encoding="utf-8"))
+    assert "after Holm's correction" in page.text() and "not corrected" not in page.text()
