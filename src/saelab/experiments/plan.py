@@ -5,12 +5,13 @@ I/O.
 import math
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
 from typing import Any
 
 from saelab.evals import standard_evals
-from saelab.runs import Optim, Run, Source, Spec, WorldSource
+from saelab.ground.ground import GROUNDS
+from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import content_id
 
 ADDED = ("dead_after",)  # fields of Optim, None where they are not set
@@ -99,8 +100,10 @@ def run_from_config(config: dict[str, Any]) -> Run:
     unknown.
     """
     spec, optim = Spec(**config["spec"]), Optim(**config["optim"])
-    kind = WorldSource if "world" in config["source"] else Source
-    return Run(spec, kind(**config["source"]), optim, config["seed"], config.get("code", ""))
+    stored = config["source"]
+    known = (kind for kind in GROUNDS if {*stored} <= {field.name for field in fields(kind)})
+    source = next(known, Source)(**stored)
+    return Run(spec, source, optim, config["seed"], config.get("code", ""))
 
 
 def check_plan(plan: Plan) -> None:
