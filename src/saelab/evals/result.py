@@ -70,9 +70,9 @@ class Result:
 
 def needs_model(source: Source | WorldSource) -> list[str]:
     """For an evaluation of what dictionaries do to a language model's predictions."""
-    if isinstance(source, WorldSource):
-        return [f"it reads a language model and a text, and {source.world!r} is a world"]
-    return []
+    if isinstance(source, Source):
+        return []
+    return [f"it reads a language model and a text, and {source.where} is none"]
 
 
 @dataclass(frozen=True)
