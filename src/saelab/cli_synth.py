@@ -66,7 +66,7 @@ def synth(
     if list or not world:
         print(worlds_text())
         return
-    names = separate(variants) or BASELINES
+    names = separate(variants) if variants else BASELINES
     changed = dict(map(_number, changes))
     table = Table(world, names, tuple(range(first_seed, first_seed + seeds)), l0, changed, length)
     plan = plan_of(table)  # refuses what cannot work before anything is trained or tuned

@@ -51,6 +51,10 @@ class WorldSource:
         return f"world {self.world!r}"
 
     @property
+    def corpus(self) -> str:
+        return ""  # a world reads no text
+
+    @property
     def steps(self) -> int:
         return self.tokens // self.batch
 

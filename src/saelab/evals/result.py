@@ -9,12 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from saelab.runs import Source, WorldSource
 from saelab.types import Better, Dictionary, Score
 
 if TYPE_CHECKING:
     from saelab.figures import Figure
     from saelab.ground.held_out import HeldOut
+    from saelab.runs import Source, WorldSource
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class Result:
         }
 
 
-def needs_model(source: Source | WorldSource) -> list[str]:
+def needs_model(source: "Source | WorldSource") -> list[str]:
     """For an evaluation of what dictionaries do to a language model's predictions."""
-    if isinstance(source, Source):
+    if source.corpus:
         return []
     return [f"it reads a language model and a text, and {source.where} is none"]
 
@@ -81,7 +81,7 @@ class Evaluation:
 
     metrics: tuple[Metric, ...]
     # what this source lacks for it, one sentence each, without loading a model
-    missing: Callable[[Source | WorldSource], list[str]]
+    missing: "Callable[[Source | WorldSource], list[str]]"
     prepare: "Callable[[HeldOut], Any]"  # once for all dictionaries
     measure: Callable[[Dictionary, Any], Result]  # pure
     title: str = ""  # of its section on the page; empty: its name

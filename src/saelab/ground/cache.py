@@ -11,13 +11,12 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from saelab.ground.stream import ActivationStream
 from saelab.ground.views import Block, read_batches, windows_per_batch
-from saelab.lm.model import HFModel
 from saelab.runs import Source
 from saelab.store import (
     CorruptFile,
@@ -39,6 +38,9 @@ from saelab.types import (
     Windows,
     refuse_missing,
 )
+
+if TYPE_CHECKING:
+    from saelab.lm.model import HFModel
 
 MANIFEST, STATS = "cache.json", "stats.safetensors"
 # What decides the content of a shard. `batch` does not: batches are cut when a shard is read.
@@ -198,7 +200,7 @@ def shard_name(epoch: int, block: int) -> str:
     return f"block-{epoch:03d}-{block:05d}.safetensors"
 
 
-def _identity(source: Source, lm: HFModel) -> dict[str, Any]:
+def _identity(source: Source, lm: "HFModel") -> dict[str, Any]:
     """What a cache is of, as far as it is known before the text is cut into windows."""
     order = {name: value for name, value in asdict(source).items() if name in _ORDER}
     return order | {"hook": lm.hook.name, "d_in": lm.d_in, "weights_hash": lm.weights_hash}
@@ -217,7 +219,7 @@ class CachedStream:
     `types.ActivationSource`.
     """
 
-    def __init__(self, folder: Path, source: Source, lm: HFModel):
+    def __init__(self, folder: Path, source: Source, lm: "HFModel"):
         """Raises `FileNotFoundError`, or `ValueError` when the cache is not of this source and
         model.
         """

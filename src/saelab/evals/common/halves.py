@@ -4,16 +4,15 @@ Legend: W windows | T positions | N kept positions | n those of them that are fu
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from saelab.runs import Source, WorldSource
-
 if TYPE_CHECKING:
     from saelab.ground.held_out import HeldOut
+    from saelab.runs import Source, WorldSource
     from saelab.text.labels.labelled import Concept, TokenLabels
     from saelab.text.windows import TokenWindows
 
@@ -22,13 +21,13 @@ MIN_FILES = 3  # files with the concept, in each half
 BY_FILE = ("file",)  # families that name the split itself
 
 
-def needs_labels(source: Source | WorldSource) -> list[str]:
+def needs_labels(source: "Source | WorldSource") -> list[str]:
     """For an evaluation that reads labels of tokens: they come from Python's grammar, so the text
     must be the embedded one.
     """
     from saelab.text.corpora import EMBEDDED
 
-    if isinstance(source, Source) and source.corpus == EMBEDDED:
+    if source.corpus == EMBEDDED:
         return []
     return [
         f"labels are known for the corpus {EMBEDDED} only (labels from files: `prepare_labelled` "
@@ -41,12 +40,13 @@ def embedded_labels(held: "HeldOut") -> tuple["TokenLabels", dict[str, Any]]:
     from saelab.text.labels.labelled import label_tokens, missing_files, stdlib_labels
 
     lm: Any = held.model
-    assert isinstance(held.source, Source) and held.text is not None
+    assert held.text is not None
+    source = cast("Source", held.source)
     labels = label_tokens(stdlib_labels(held.text.split, lm.tokenizer), lm.tokenizer)
     return labels, {
-        "model": held.source.model,
-        "corpus": held.source.corpus,
-        "missing_files": list(missing_files() if held.source.model == "pylm" else ()),
+        "model": source.model,
+        "corpus": source.corpus,
+        "missing_files": list(missing_files() if source.model == "pylm" else ()),
         "unparsed": dict(labels.problems),
     }
 
