@@ -13,6 +13,7 @@ import pytest
 from helpers import tiny_checkpoint, tiny_corpus
 from saelab.experiments.compare.summary import Summary
 from saelab.experiments.listen import Silent
+from saelab.experiments.run.lock import locked
 from saelab.experiments.script.bench import run_script
 from saelab.sae.io import load_sae
 from saelab.train import UnhealthyRun
@@ -236,6 +237,18 @@ def test_a_fixed_penalty_instead_of_l0(bench, monkeypatch):
     (entry,) = json.loads(Path("run_1/final_info.json").read_text()).values()
     assert entry["means"]["sparsity_penalty"] == 0.05
     assert entry["stderrs"]["explained_variance"] is None  # one seed
+
+
+def test_a_folder_that_another_process_works_in_is_left_alone(bench, monkeypatch, capsys):
+    script(bench, {"layers": "[1]", "seeds": "[0]"})
+    out = Path("run_1")
+    with locked(out, Silent()):
+        (out / "experiment.json").write_text('{"id": "of another script", "finished": false}')
+        before = sorted(out.iterdir())
+        for more in ((), ("--replace",)):
+            assert drive(bench, monkeypatch, more=more) == 1
+            assert "is working in run_1; wait" in capsys.readouterr().err[-1500:]
+            assert sorted(out.iterdir()) == before and not list(Path().glob("run_1.*"))
 
 
 def test_a_folder_of_something_else_is_left_alone(bench, monkeypatch, capsys):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from end_to_end.test_experiment import ROOT, SMALL, bench, drive, home, script  # noqa: F401
+from saelab.cli import main
 from saelab.experiments.evaluate.evaluate import evaluate
 from saelab.experiments.folders import stored_run
 from saelab.ground.ground import open_ground
@@ -72,6 +73,10 @@ def test_a_class_of_ones_own_is_evaluated_as_itself(bench, monkeypatch):  # noqa
     assert health["healthy"] and "change the sparsity in its loss" in health["warnings"][-1]
     with pytest.raises(ValueError, match=r"SAE of width 32, and activations of pylm .* width 256"):
         evaluate(folder, source=Source(), load=load_own_sae)
+    assert main(["eval", str(folder)]) == 2
+    assert main(["eval", str(folder), "--run_code"]) == 0
+    again = json.loads((folder / "eval" / "core.json").read_text())["scores"]
+    assert again["explained_variance"] == scores["explained_variance"]
     info = json.loads(Path("run_1/final_info.json").read_text())["model_layer_1"]["means"]
     assert info["explained_variance"] == scores["explained_variance"]["value"]
 

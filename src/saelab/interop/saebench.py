@@ -105,7 +105,7 @@ def export(folder: Path, source: Source | WorldSource, sae: SAE, result: Result)
         "d_in": sae.d_in,
         "d_sae": sae.n_latents,
         "hook_name": None if sae.hook is None else sae.hook.name,
-        "architecture": sae.act.name,
+        "architecture": sae.name,
     }
     release = f"saelab_{folder.parent.name}"
     labels = Labels(release, source.model, source.corpus, sae_cfg=config)

@@ -24,13 +24,7 @@ def locked(out: Path, listener: Listener) -> Iterator[None]:
     check_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     with open(out / LOCK, "a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise OtherContent(
-                f"{_holder(file)} is working in {out}; wait until it is done, or give another "
-                "folder"
-            ) from error
+        _take(file, out)
         if holder := _holder(file):
             listener.note(f"{holder} was working in {out} and is gone; its work goes on here")
         file.truncate(0)
@@ -40,6 +34,23 @@ def locked(out: Path, listener: Listener) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def check_free(out: Path) -> None:
+    """Raise `OtherContent` where another process works in `out`; nothing is made or written."""
+    if not (out / LOCK).exists():
+        return
+    with open(out / LOCK, encoding="utf-8") as file:
+        _take(file, out)  # given back with the file
+
+
+def _take(file: TextIO, out: Path) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise OtherContent(
+            f"{_holder(file)} is working in {out}; wait until it is done, or give another folder"
+        ) from error
 
 
 def _holder(file: TextIO) -> str:

@@ -25,6 +25,7 @@ from saelab.experiments.folders import OtherContent
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan, check_plan
 from saelab.experiments.run.execute import execute
+from saelab.experiments.run.lock import check_free
 from saelab.experiments.run.preflight import sources
 from saelab.experiments.script.dry_run import dry_run
 from saelab.experiments.script.final_info import final_info, write_notes
@@ -82,10 +83,14 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
             kind_of(source).check(source)
             check_evals(plan.evals, source)
             dry_run(next(run for run in plan.runs if run.source == source), build)
+        check_free(out)  # before anything of what is there is moved
         _clear(out, identity, replace=asked.replace)
         write_json(out / "experiment.json", {"id": identity, "finished": False})
         write_text(out / "experiment.py", text)
         summary = execute(plan, out, listener=listener, build=build)
+        for name, health in summary.health.items():
+            for text in health.warnings:
+                listener.note(f"warning: {name}: {text}")
         summary.check()
         info = final_info(plan, out)
         write_json(out / "final_info.json", info)
@@ -234,7 +239,8 @@ class Explained:
             text = f"{str(error) or 'stopped'}.\nTo go on, run the same command again."
         else:
             text = explanation(error, self.script)
-            if self._began():
+            # who is refused writes nothing: the folder is another's
+            if self._began() and not isinstance(error, OtherContent):
                 write_text(self.out / "failed.txt", text)
         if not isinstance(error, ValueError | OSError | KeyboardInterrupt | UnhealthyRun):
             traceback.print_exception(error)
