@@ -153,3 +153,5 @@ def stop_requests() -> Iterator[list[int]]:
     finally:
         for number, action in previous.items():
             signal.signal(number, action)
+    if received:  # it came after the last look at the list, and must not be lost
+        raise KeyboardInterrupt
