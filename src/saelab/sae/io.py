@@ -44,7 +44,7 @@ def save_sae(sae: SAE | OwnSAE, folder: Path, meta: Mapping[str, Any]) -> None:
         "format": FORMAT,
         "d_in": sae.d_in,
         "n_latents": sae.n_latents,
-        **(_own_config(sae) if isinstance(sae, OwnSAE) else _config(sae)),
+        **sae.config(),
         "blocks": {name: [block.start, block.stop] for name, block in sae.blocks.items()},
         "hook": None if sae.hook is None else sae.hook.name,
         "checksum": checksum(tensors),
@@ -53,21 +53,8 @@ def save_sae(sae: SAE | OwnSAE, folder: Path, meta: Mapping[str, Any]) -> None:
     with atomic_folder(folder) as temporary:
         write_json(temporary / "sae.json", config)
         write_tensors(temporary / "sae.safetensors", tensors)
-        if isinstance(sae, OwnSAE):
+        if sae.source:
             write_text(temporary / CODE, sae.source)
-
-
-def _config(sae: SAE) -> dict[str, Any]:
-    return {
-        "activation": sae.act.name,
-        "activation_config": sae.act.config(),
-        "refine": sae.refine,
-        "leave_one_out": sae.leave_one_out,
-    }
-
-
-def _own_config(sae: OwnSAE) -> dict[str, Any]:
-    return {"activation": KIND, "class": sae.name}
 
 
 def checksum(tensors: Mapping[str, Tensor]) -> str:

@@ -30,6 +30,7 @@ class SAE(nn.Module):
     """
 
     drop_below: Tensor
+    source = ""  # no code of its own
 
     def __init__(
         self,
@@ -67,6 +68,15 @@ class SAE(nn.Module):
         self.blocks = dict(blocks or {})
         self.hook = hook
         self.meta: Mapping[str, Any] = {}  # of one that was loaded: its run, what it was trained on
+
+    def config(self) -> dict[str, Any]:
+        """What, beside its sizes and tensors, rebuilds it."""
+        return {
+            "activation": self.act.name,
+            "activation_config": self.act.config(),
+            "refine": self.refine,
+            "leave_one_out": self.leave_one_out,
+        }
 
     def __repr__(self) -> str:
         place = "no hook" if self.hook is None else self.hook.name

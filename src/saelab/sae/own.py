@@ -48,6 +48,8 @@ class OwnSAE(nn.Module):
                 f"{list(x_hat.shape)}; {CURE}"
             )
         self.n_latents = z.shape[1]
+        # of the weights at one time: every evaluation asks for them many times
+        self._directions: tuple[object, Tensor] | None = None
         self.blocks: Mapping[str, range] = {}
         self.meta: Mapping[str, Any] = {}
 
@@ -55,6 +57,10 @@ class OwnSAE(nn.Module):
     def name(self) -> str:
         """The class of the module."""
         return type(self.module).__name__
+
+    def config(self) -> dict[str, Any]:
+        """What, beside its sizes, tensors and source, says what it is."""
+        return {"activation": KIND, "class": self.name}
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -69,14 +75,21 @@ class OwnSAE(nn.Module):
         """What a unit of each latent adds to the reconstruction, `[L, D]`: decode(1_j) -
         decode(0).
         """
+        weights = self.state_dict().values()
+        version = tuple((weight.data_ptr(), weight._version) for weight in weights)
+        if self._directions is None or self._directions[0] != version:
+            self._directions = version, self._read_directions()
+        return self._directions[1]
+
+    @torch.no_grad()
+    def _read_directions(self) -> Tensor:
         device = self.scale.device
-        with torch.no_grad():
-            origin = self.decode(torch.zeros(1, self.n_latents, device=device))
-            pieces = torch.arange(self.n_latents, device=device).split(ROWS_AT_ONCE)
-            rows = [
-                self.decode(nn.functional.one_hot(piece, self.n_latents).float()) - origin
-                for piece in pieces
-            ]
+        origin = self.decode(torch.zeros(1, self.n_latents, device=device))
+        pieces = torch.arange(self.n_latents, device=device).split(ROWS_AT_ONCE)
+        rows = [
+            self.decode(nn.functional.one_hot(piece, self.n_latents).float()) - origin
+            for piece in pieces
+        ]
         return torch.cat(rows)
 
     def codes(
@@ -122,19 +135,6 @@ class OwnSAE(nn.Module):
     def fold_scale_(self, scale: float) -> None:
         """From now on `encode` and `decode` work in the model's own units."""
         self.scale.mul_(scale)
-
-
-def check_plain(sae: nn.Module, plain: type[nn.Module]) -> None:
-    """Refuse a subclass of saelab's own class `plain`: training and loading bypass what it
-    overrides. Raises `TypeError` with the cure.
-    """
-    if isinstance(sae, plain) and type(sae) is not plain:
-        name = type(sae).__name__
-        raise TypeError(
-            f"{name} is a subclass of {plain.__name__}; training calls `codes` and loading makes a "
-            f"plain {plain.__name__}, so what it overrides would be left out in silence. Write "
-            f"`class {name}(nn.Module)` instead: {CURE}"
-        )
 
 
 def module_from(folder: Path, d_in: int) -> nn.Module:
