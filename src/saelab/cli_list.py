@@ -76,22 +76,17 @@ def _worlds(name: str) -> str:
 
 def _evals(name: str) -> str:
     """Every evaluation, or (with a name) every score of one."""
-    from saelab.evals import EVALS
+    from saelab.evals import EVALS, named
 
     if not name:
         return "\n".join(
             _entry(key, f"{len(evaluation.metrics)} scores, first: {_first(evaluation.metrics)}")
             for key, evaluation in EVALS.items()
         )
-    if name not in EVALS:
-        raise ValueError(
-            f"no evaluation is called {name!r}{nearest_name(name, EVALS)}; there are: "
-            f"{', '.join(EVALS)}"
-        )
     words = {"higher": "higher is better", "lower": "lower is better", "neither": "no direction"}
     return "\n".join(
         _entry(metric.key, f"{metric.label} ({words[metric.better]}). {metric.meaning}")
-        for metric in EVALS[name].metrics
+        for metric in named(name).metrics
     )
 
 

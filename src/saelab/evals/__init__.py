@@ -6,20 +6,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saelab.evals.common.world import BATCH
-    from saelab.evals.result import Evaluation, Metric
-    from saelab.evals.table import EVALS, check_evals, headlines, metric_of, standard_evals
+    from saelab.evals.table import EVALS, check_evals, headlines, metric_of, named, standard_evals
 
-__all__ = [
-    "BATCH",
-    "EVALS",
-    "Evaluation",
-    "Metric",
-    "check_evals",
-    "headlines",
-    "metric_of",
-    "standard_evals",
-]
+__all__ = ["EVALS", "check_evals", "headlines", "metric_of", "named", "standard_evals"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,5 @@
 """The table of evaluations, and what is asked of all of them: labels, headlines, preconditions."""
 
-import difflib
 from collections.abc import Collection, Iterable, Sequence
 
 from saelab.evals import (
@@ -14,21 +13,10 @@ from saelab.evals import (
     temporal,
     truth,
 )
-from saelab.evals.common.world import BATCH
 from saelab.evals.nces import on_worlds as nces_world
 from saelab.evals.result import Evaluation, Metric
+from saelab.numbers import nearest_name
 from saelab.runs import Source, WorldSource
-
-__all__ = [
-    "BATCH",
-    "EVALS",
-    "Evaluation",
-    "Metric",
-    "check_evals",
-    "headlines",
-    "metric_of",
-    "standard_evals",
-]
 
 EVALS: dict[str, Evaluation] = {
     "core": core.EVALUATION,
@@ -51,6 +39,16 @@ def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
     scores, in a world all that can be measured there.
     """
     return tuple(name for name in STANDARD if not EVALS[name].missing(source))
+
+
+def named(name: str) -> Evaluation:
+    """The evaluation called `name`. Raises `ValueError` with the nearest name if there is none."""
+    if name not in EVALS:
+        raise ValueError(
+            f"no evaluation is called {name!r}{nearest_name(name, EVALS)}; there are: "
+            f"{', '.join(EVALS)}"
+        )
+    return EVALS[name]
 
 
 def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
@@ -76,13 +74,6 @@ def headlines(keys: Collection[str]) -> list[Metric]:
 
 def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:
     """Raise `ValueError` for an unknown evaluation or an unmet precondition, before any work."""
-    for name in names:
-        if name not in EVALS:
-            near = difflib.get_close_matches(name, EVALS, n=1, cutoff=0.4)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            raise ValueError(
-                f"no evaluation is called {name!r}; {hint}There are: {', '.join(EVALS)}"
-            )
-    unmet = [f"{name}: {reason}" for name in names for reason in EVALS[name].missing(source)]
+    unmet = [f"{name}: {reason}" for name in names for reason in named(name).missing(source)]
     if unmet:
         raise ValueError(f"evaluations that cannot run on {source.where}: {'; '.join(unmet)}")

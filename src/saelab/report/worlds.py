@@ -5,7 +5,8 @@ intervals.
 from collections.abc import Sequence
 from typing import Any
 
-from saelab.evals import BATCH, EVALS
+from saelab.evals import EVALS
+from saelab.evals.common.world import BATCH
 from saelab.report import html, tables
 from saelab.report.read import Results, RunRecord, items, mapping, number
 from saelab.train.health import EXPLAINED_VARIANCE, L0

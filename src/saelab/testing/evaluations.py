@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from saelab.evals import BATCH
+from saelab.evals.common.world import BATCH
 from saelab.evals.result import Evaluation, Result, Table
 from saelab.figures import figure_from_json, figure_to_json, from_plain
 from saelab.store import plain

@@ -4,12 +4,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from saelab.evals import EVALS, Evaluation, check_evals
+from saelab.evals import EVALS, check_evals
 from saelab.evals.common.fold import decoder_norms
 from saelab.evals.core import data as core_data
 from saelab.evals.core.data import prepare
 from saelab.evals.core.latents import max_cosine
 from saelab.evals.core.measure import measure
+from saelab.evals.result import Evaluation
 from saelab.runs import Source
 from saelab.sae.activations import Gated, TopK
 from saelab.sae.module import SAE
@@ -230,7 +231,7 @@ def test_max_cosine():
 
 def test_table_of_evaluations(monkeypatch):
     check_evals(["core"], Source())
-    with pytest.raises(ValueError, match=r"'cor'; did you mean 'core'\? There are: core"):
+    with pytest.raises(ValueError, match=r"'cor' \(did you mean 'core'\?\); there are: core"):
         check_evals(["cor"], Source())
     picky = Evaluation(
         (), lambda source: [f"{source.model} is no instruct model"], prepare, measure
