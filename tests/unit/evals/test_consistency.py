@@ -4,10 +4,7 @@ along with it.
 
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -445,15 +442,3 @@ def test_what_is_no_model_and_broken_activations_are_refused():
     ):
         check_evals(["consistency"], replace(Source(), corpus="a.txt"))
     assert EVALS["consistency"].measure is measure
-
-
-def test_one_evaluation_is_read_without_the_others():
-    """What is imported is what there is to read: 2,500 lines of saelab, of which these are 900."""
-    code = (
-        "import sys, saelab.evals.consistency; print(*(m.__file__ for name, m in "
-        "sys.modules.items() if name.split('.')[0] == 'saelab'), sep='\\n')"
-    )
-    files = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    ).stdout.splitlines()
-    assert sum(len(Path(file).read_text().splitlines()) for file in files) < 2_500
