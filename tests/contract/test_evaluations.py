@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from in_world import as_held_out
+from reader_lm import D as WIDE
+from reader_lm import Reader, corpus, labelled_windows_of
 from saelab.evals import EVALS
 from saelab.evals.concepts import measure as concepts
 from saelab.evals.consistency import measure as consistency
@@ -16,8 +18,6 @@ from saelab.runs import WorldSource
 from saelab.synth.worlds import build_world
 from saelab.testing.evaluations import CHECKS, evaluation_checks
 from toy_lm import D, ToyLM, held, windows
-from unit.evals.test_consistency import D as WIDE
-from unit.evals.test_consistency import Reader, corpus, labelled_windows_of
 
 SMALL_WORLDS = ("s1", "s2", "s3", "s4", "s5")
 NAMES = [check.__name__.removeprefix("check_") for check in CHECKS]
