@@ -49,7 +49,8 @@ def _take(file: TextIO, out: Path) -> None:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise OtherContent(
-            f"{_holder(file)} is working in {out}; wait until it is done, or give another folder"
+            f"{_holder(file) or 'another process'} is working in {out}; wait until it is done, or "
+            "give another folder"
         ) from error
 
 

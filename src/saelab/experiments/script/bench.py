@@ -89,8 +89,8 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
         write_text(out / "experiment.py", text)
         summary = execute(plan, out, listener=listener, build=build)
         for name, health in summary.health.items():
-            for text in health.warnings:
-                listener.note(f"warning: {name}: {text}")
+            for warning in health.warnings:
+                listener.note(f"warning: {name}: {warning}")
         summary.check()
         info = final_info(plan, out)
         write_json(out / "final_info.json", info)
