@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check --quiet install
 
-.PHONY: demo test lint types unit install format lock newest oldest pylm clean
+.PHONY: demo test lint types unit install format settings lock newest oldest pylm clean
 
 # $(call install,PYTHON OF A NEW VENV,CONSTRAINTS): setuptools first, so that it is pinned too and not fetched for the build.
 define install
@@ -39,6 +39,10 @@ test: lint types unit
 format: $(STAMP)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# docs/settings.md anew, from the code.
+settings: $(STAMP)
+	$(BIN)/python docs/settings.py
 
 # constraints.txt anew: what pip chooses today in an empty environment, torch aside.
 lock:
