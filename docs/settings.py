@@ -18,7 +18,8 @@ This page lists every number that a variant can be tuned by. It is made from the
 `make settings`, and the test suite compares the two, so do not edit it by hand.
 
 You write a setting after the name it belongs to, on the command line or in Python. In the
-tables, the meaning goes on after the range: `warmup` is a number from 0 to 1 "of training, in which ...".
+tables, the meaning goes on after the range: `warmup` is a number from 0 to 1 "of training, in which
+...".
 
 <!-- not run: it trains for minutes -->
 ```sh
@@ -33,8 +34,8 @@ Spec("batch_topk", settings={"refine": 0.15}, parts={"metric": {"weight": 4}})
 
 `saelab list settings batch_topk` prints the settings of one name. The number of latents and the
 L0 are no settings but flags of their own (`--n_latents`, `--l0`), for every variant has them.
-Synthetic worlds have other defaults for a few settings, and the `run.json` of every run says what it
-was trained with."""
+Synthetic worlds have other defaults for a few settings, and the `run.json` of every run says what
+it was trained with."""
 
 
 def page() -> str:

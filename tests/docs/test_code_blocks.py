@@ -20,6 +20,7 @@ from saelab.experiments.plan import check_plan
 from saelab.experiments.run import execute as execution
 from saelab.experiments.script.bench import script_plan, seeded
 from saelab.experiments.script.dry_run import dry_run
+from saelab.experiments.tables import tune
 from saelab.variants import check_spec, parse_spec
 
 MENTION = r"\.\.\.|\b[A-Z]{3,}|^saelab \w+$|--\w+$"  # of a command that is not one to type
@@ -122,7 +123,7 @@ def run_command(words: list[str], where: str, monkeypatch, *, dry: bool) -> None
         assert {*rest} <= {*targets}, where
     else:
         assert program == "python", f"{where}: unknown program {program}"
-        assert (ROOT / rest[0]).is_file() or rest[:2] == ["-m", "saelab"], f"{where}: no {rest[0]}"
+        assert (ROOT / rest[0]).is_file(), f"{where}: no file {rest[0]}"
 
 
 def expanded(word: str) -> list[str]:
@@ -145,7 +146,8 @@ def understood(argv: list[str], monkeypatch) -> int:
         raise WorkBegins
 
     with monkeypatch.context() as patch:
-        patch.setattr(execution, "execute", execute)
+        for module in (execution, tune):
+            patch.setattr(module, "execute", execute)
         patch.setattr(evaluation, "evaluate", evaluate)
         try:
             return status_of(argv)
