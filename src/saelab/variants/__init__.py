@@ -17,7 +17,7 @@ __all__ = ["BASES", "PARTS", "ROWS", "VARIANTS", "build", "check_spec", "listing
 
 
 def described(name: str) -> Mapping[str, Setting]:
-    """The settings of a base, a part or a row. Raises `ValueError` for an unknown name."""
+    """Look up the settings of a base, a part or a row. Raises `ValueError` for an unknown name."""
     if name in PARTS:
         return PARTS[name].settings
     _check_variant(name)
@@ -25,13 +25,13 @@ def described(name: str) -> Mapping[str, Setting]:
 
 
 def settings_of(variant: str) -> dict[str, float]:
-    """Defaults of the numbers a base or row can be tuned by. Raises `ValueError` if unknown."""
+    """Look up the defaults of a base's or row's settings. Raises `ValueError` if unknown."""
     _check_variant(variant)
     return {name: setting.default for name, setting in described(variant).items()}
 
 
 def resolved(spec: Spec) -> Spec:
-    """The spec in terms of a base and parts, where it is named after a row. Raises `ValueError`
+    """Write a spec that is named after a row in terms of its base and parts. Raises `ValueError`
     where two of a row's switches exclude each other.
     """
     if spec.variant in BASES:
@@ -90,7 +90,7 @@ def check_sizes(spec: Spec) -> None:
 
 
 def build(spec: Spec, d_in: int, seed: int, hook: Hook | None = None) -> Variant:
-    """The variant of `spec` for activations of width `d_in`; equal seeds give equal initial
+    """Build the variant of `spec` for activations of width `d_in`; equal seeds give equal initial
     weights.
 
     Raises `ValueError` as `check_spec` does.
@@ -111,8 +111,8 @@ def build(spec: Spec, d_in: int, seed: int, hook: Hook | None = None) -> Variant
 
 
 def parse_spec(text: str) -> Spec:
-    """The spec that `base[:setting=number ...][+part[:setting=number ...] ...]` describes, of
-    default size; a row may stand for the base.
+    """Read a spec of default size from `base[:setting=number ...][+part[:setting=number ...] ...]`;
+    a row may stand for the base.
 
     Raises `ValueError` for an unknown name, for what is no number and for numbers out of range.
     """
@@ -126,7 +126,7 @@ def parse_spec(text: str) -> Spec:
 
 
 def written(spec: Spec) -> str:
-    """Inverse of `parse_spec`, for a spec of default size."""
+    """Write a spec of default size as the text that `parse_spec` reads."""
     pieces = [(spec.variant, spec.settings), *spec.parts.items()]
     return "+".join(
         ":".join([name, *(f"{key}={value:g}" for key, value in numbers.items())])
@@ -135,7 +135,7 @@ def written(spec: Spec) -> str:
 
 
 def listing() -> str:
-    """Every base, part and row with a line on what it is, for help."""
+    """List every base, part and row with a line on what it is, for help."""
     bases = {name: _first_sentence(base) for name, base in BASES.items()}
     parts = {name: part.meaning for name, part in PARTS.items()}
     rows = {name: f"{row.meaning} ({written(resolved(Spec(name)))})" for name, row in ROWS.items()}
@@ -151,7 +151,7 @@ def listing() -> str:
 
 
 def settings_text(name: str) -> str:
-    """The settings of a base, a part or a row, a line each: default, meaning and range. Raises
+    """Say the settings of a base, a part or a row, a line each: default, meaning and range. Raises
     `ValueError` for an unknown name.
     """
     return "\n".join(
