@@ -56,7 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/synthsaebench-16k"))
     parser.add_argument("--variants", default=VARIANTS)
-    parser.add_argument("--seeds", default="1")
+    parser.add_argument("--seeds", default=f"{FIRST_SEED}-{FIRST_SEED}", help="such as 20-22")
     parser.add_argument("--length", default="1")
     parser.add_argument("--jobs", default="1", help="processes, a seed each; about 2 GB each")
     parser.add_argument("--status", action="store_true", help="only print where it stands")
@@ -73,8 +73,6 @@ def main() -> None:
         given.variants,
         "--seeds",
         given.seeds,
-        "--first_seed",
-        str(FIRST_SEED),
     ]
     command += [
         "--set",

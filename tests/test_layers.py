@@ -23,7 +23,7 @@ ROWS = (
     ("testing",),
     ("experiments", "interop"),
     ("report",),
-    ("cli", "cli_list", "cli_synth", "console", "doctor", "__main__"),
+    ("cli", "cli_list", "cli_synth", "cli_values", "console", "doctor", "__main__"),
 )
 ROW = {part: row for row, parts in enumerate(ROWS) for part in parts}
 
@@ -127,6 +127,7 @@ ABOVE = (
     "cli",
     "cli_list",
     "cli_synth",
+    "cli_values",
     "console",
     "doctor",
 )

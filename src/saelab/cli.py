@@ -3,7 +3,6 @@ from the signatures below.
 """
 
 import os
-import re
 import shlex
 import signal
 import sys
@@ -18,7 +17,19 @@ from tyro.conf import Positional, arg
 
 from saelab import __version__
 from saelab.cli_list import show
-from saelab.cli_synth import Flag, OutFolder, separate, synth
+from saelab.cli_synth import synth
+from saelab.cli_values import (
+    Flag,
+    Folder,
+    FolderIfGiven,
+    Names,
+    Number,
+    NumberIfGiven,
+    Seeds,
+    TextIfGiven,
+    Whole,
+    WholeIfGiven,
+)
 from saelab.numbers import nearest_name
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.threads import use_threads
@@ -28,28 +39,16 @@ if TYPE_CHECKING:
     from saelab.experiments.plan import Plan
 
 SOURCE, OPTIM = Source(), Optim()
-LISTS = ("--evals", "--seeds", "--seed", "--l0", "--variants")
-Derived = Annotated[float | None, arg(metavar="FLOAT", help_behavior_hint="")]
-Known = Annotated[str | None, arg(metavar="STR", help_behavior_hint="")]
-Evals = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
-Jobs = Annotated[int, arg(metavar="INT")]
-Seeds = Annotated[tuple[int, ...], arg(metavar="INT ...", aliases=["--seed"])]
 Cache = Annotated[
-    Path | None,
+    FolderIfGiven,
     arg(
-        metavar="FOLDER",
         help="keep the activations in this folder; commands that need the same ones read them "
-        "there (default: none kept)",
-        help_behavior_hint="",
+        "there (default: none kept)"
     ),
 ]
 Threads = Annotated[
-    int | None,
-    arg(
-        metavar="INT",
-        help="threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)",
-        help_behavior_hint="",
-    ),
+    WholeIfGiven,
+    arg(help="threads of torch (default: OMP_NUM_THREADS, or as many as there are cores to use)"),
 ]
 DESCRIPTION = """Train sparse autoencoders (SAEs) on the activations of a language model, evaluate
 and compare them.
@@ -59,9 +58,7 @@ given again. Help on a command: saelab train --help; what there is to choose fro
 --debug (or SAELAB_DEBUG=1) an error shows its traceback."""
 
 
-def demo(
-    *, out: Annotated[Path, arg(metavar="FOLDER")] = Path("runs/demo"), threads: Threads = None
-) -> None:
+def demo(*, out: Folder = Path("runs/demo"), threads: Threads = None) -> None:
     """Train and compare four kinds of SAE on the embedded language model, and write a report.
 
     Args:
@@ -78,20 +75,20 @@ def train(
     model: str = SOURCE.model,
     corpus: str = SOURCE.corpus,
     hook: str = SOURCE.hook,
-    l0: float = Spec.l0,
-    n_latents: int = Spec.n_latents,
-    tokens: int = SOURCE.tokens,
+    l0: Number = Spec.l0,
+    n_latents: Whole = Spec.n_latents,
+    tokens: Whole = SOURCE.tokens,
     seeds: Seeds = (0,),
-    lr: Derived = OPTIM.lr,
-    warmup: int = OPTIM.warmup,
-    context: int = SOURCE.context,
-    batch: int = SOURCE.batch,
-    buffer: int = SOURCE.buffer,
-    lm_batch: int = SOURCE.lm_batch,
-    max_norm: Derived = SOURCE.max_norm,
+    lr: NumberIfGiven = OPTIM.lr,
+    warmup: Whole = OPTIM.warmup,
+    context: Whole = SOURCE.context,
+    batch: Whole = SOURCE.batch,
+    buffer: Whole = SOURCE.buffer,
+    lm_batch: Whole = SOURCE.lm_batch,
+    max_norm: NumberIfGiven = SOURCE.max_norm,
     text_column: str = SOURCE.text_column,
-    evals: Evals = (),
-    out: OutFolder = None,
+    evals: Names = (),
+    out: FolderIfGiven = None,
     cache: Cache = None,
     threads: Threads = None,
 ) -> None:
@@ -99,7 +96,7 @@ def train(
 
     Args:
         variant: a base or a row, the numbers in which it differs, and parts that join it, such as
-            topk:aux=.1 or batch_topk:refine=.15+metric:weight=4; all names are listed below
+            topk:aux=.1 or batch_topk:refine=.15+metric:weight=4; all names: saelab list variants
         model: pylm (the embedded model), a local folder, or a Hugging Face id
         corpus: stdlib (the embedded text), a .txt, .jsonl or .parquet file, or
             hf:<dataset>[:<config>]
@@ -128,19 +125,19 @@ def train(
     spec = replace(parse_spec(variant), n_latents=n_latents, l0=l0)
     optim = replace(OPTIM, lr=lr, warmup=warmup)
     runs = tuple(Run(spec, source, optim, seed=seed) for seed in seeds)
-    plan = _plan_of(runs, separate(evals))
+    plan = _plan_of(runs, evals)
     _carry_out(plan, out or Path("runs") / plan.name, cache, threads=threads).check()
 
 
 def evaluate(
     folder: Annotated[Positional[Path], arg(metavar="FOLDER")],
     *,
-    model: Known = None,
-    corpus: Known = None,
-    hook: Known = None,
-    evals: Evals = (),
-    out: OutFolder = None,
-    run_code: Annotated[Flag, arg(help_behavior_hint="")] = 0,
+    model: TextIfGiven = None,
+    corpus: TextIfGiven = None,
+    hook: TextIfGiven = None,
+    evals: Names = (),
+    out: FolderIfGiven = None,
+    run_code: Flag = 0,
     threads: Threads = None,
 ) -> None:
     """Evaluate an SAE that is on disk, of a language model or a world, anew, and write a report.
@@ -165,7 +162,7 @@ def evaluate(
     flags = {"model": model, "corpus": corpus, "hook": hook}
     given = {name: value for name, value in flags.items() if value is not None}
     source = evaluation.source_of(folder, given) if given else None
-    evals, hear = separate(evals), listener(open_console())
+    hear = listener(open_console())
     load = load_own_sae if run_code else load_sae
     summary = evaluation.evaluate(
         folder, evals=evals, source=source, out=out, listener=hear, exports=[export], load=load
@@ -176,10 +173,10 @@ def evaluate(
 def run(
     plan_file: Annotated[Positional[Path], arg(metavar="PLAN.py")],
     *,
-    out: OutFolder = None,
+    out: FolderIfGiven = None,
     cache: Cache = None,
-    reuse: OutFolder = None,
-    jobs: Jobs = 1,
+    reuse: FolderIfGiven = None,
+    jobs: Whole = 1,
     threads: Threads = None,
 ) -> None:
     """Carry out a plan, over language models or worlds: a Python file with a function `plan()` that
@@ -244,23 +241,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in argv or os.environ.get("SAELAB_DEBUG", "") not in ("", "0")
-    argv = [_whole(word) for word in argv if word != "--debug"]
+    argv = [word for word in argv if word != "--debug"]
     if argv[:1] in ([], ["help"]):
         argv = [*argv[1:2], "--help"]
-    if argv == ["--version"]:
+    if argv in (["--version"], ["version"]):
         print(f"saelab {__version__}")
         return 0
-    if not argv[0].startswith("-") and argv[0] not in COMMANDS:
-        near, commands = nearest_name(argv[0], COMMANDS), ", ".join(COMMANDS)
-        text = f"no command {argv[0]!r}{near}; the commands are {commands}. Help: saelab --help"
+    name, *words = argv
+    if name not in (*COMMANDS, "-h", "--help"):
+        near, commands = nearest_name(name, COMMANDS), ", ".join(COMMANDS)
+        text = f"no command {name!r}{near}; the commands are {commands}. Help: saelab --help"
         print(f"saelab: {text}", file=sys.stderr)
         return 2
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends like Ctrl-C
     try:
-        _check_lists(argv)
-        tyro.extras.subcommand_cli_from_dict(
-            COMMANDS, prog="saelab", description=DESCRIPTION, args=argv, use_underscores=True
-        )
+        if name in COMMANDS:
+            tyro.cli(COMMANDS[name], prog=f"saelab {name}", args=words, use_underscores=True)
+        else:
+            tyro.extras.subcommand_cli_from_dict(
+                COMMANDS, prog="saelab", description=DESCRIPTION, args=argv
+            )
     except SystemExit:
         if argv[0] == train.__name__ and {"-h", "--help"} & {*argv}:
             from saelab.variants import listing
@@ -277,22 +277,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ValueError, OSError, RuntimeError) as problem:
         return _report_error(problem, debug)
     return 0
-
-
-def _whole(word: str) -> str:
-    """A whole number that is written as 1e6, in the digits that a count is read from."""
-    if re.fullmatch(r"\d+(\.\d+)?[eE]\+?\d+", word) and float(word).is_integer():
-        return str(int(float(word)))
-    return word
-
-
-def _check_lists(argv: Sequence[str]) -> None:
-    """Refuse a flag for several values that is given none: it would silently mean the default."""
-    for word, following in zip(argv, [*argv[1:], "--"], strict=True):
-        if word in LISTS and following.startswith("--"):
-            raise ValueError(
-                f"{word} is given without a value; write one or several, or leave it out"
-            )
 
 
 def _report_error(problem: Exception, debug: bool) -> int:

@@ -1,7 +1,7 @@
 """The command `saelab list`: what can be trained, measured and set, with a line on each."""
 
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
@@ -9,7 +9,7 @@ from tyro.conf import Positional, arg
 from saelab.numbers import nearest_name
 
 if TYPE_CHECKING:
-    from saelab.evals.result import Metric
+    from saelab.evals.result import Evaluation
 
 WIDTH = 100  # columns
 
@@ -30,10 +30,29 @@ def show(
         "worlds": _worlds,
         "settings": _settings,
     }
-    if what not in kinds:
-        given = f"there is no list of {what!r}{nearest_name(what, kinds)}; " if what else ""
-        raise ValueError(f"{given}write saelab list {' | '.join(kinds)} [NAME]")
-    print(kinds[what](name))
+    if what and what not in kinds:
+        raise ValueError(
+            f"there is no list of {what!r}{nearest_name(what, kinds)}; write saelab list "
+            f"{' | '.join(kinds)} [NAME]"
+        )
+    print(kinds[what](name) if what else _everything())
+
+
+def _everything() -> str:
+    """What can be listed, by its command."""
+    from saelab.evals import EVALS
+    from saelab.synth.worlds import WORLDS
+    from saelab.variants import PARTS, VARIANTS
+
+    lists = {
+        "variants": f"What can be trained: {', '.join(VARIANTS)}; and parts that join any base: "
+        f"{', '.join(PARTS)}.",
+        "evals": f"What can be measured: {', '.join(EVALS)}.",
+        "evals NAME": "The scores of an evaluation, explained.",
+        "worlds": f"Where the true features are known: {', '.join(WORLDS)}.",
+        "settings NAME": "The settings of a variant or part, with default and range.",
+    }
+    return "\n".join(_entry(f"saelab list {what}", text) for what, text in lists.items())
 
 
 def worlds_text() -> str:
@@ -75,13 +94,13 @@ def _worlds(name: str) -> str:
 
 
 def _evals(name: str) -> str:
-    """Every evaluation, or (with a name) every score of one."""
+    """Every evaluation and what it can be made on, or (with a name) every score of one."""
     from saelab.evals import EVALS, named
 
     if not name:
         return "\n".join(
-            _entry(key, f"{len(evaluation.metrics)} scores, first: {_first(evaluation.metrics)}")
-            for key, evaluation in EVALS.items()
+            _entry(f"{key} (on {_grounds(said)})", f"{len(said.metrics)} scores: {_first(said)}")
+            for key, said in EVALS.items()
         )
     words = {"higher": "higher is better", "lower": "lower is better", "neither": "no direction"}
     return "\n".join(
@@ -90,10 +109,24 @@ def _evals(name: str) -> str:
     )
 
 
-def _first(metrics: "Sequence[Metric]") -> str:
-    """Those in the short table, in its order."""
-    shown = sorted((metric.headline, metric.key) for metric in metrics if metric.headline)
-    return ", ".join(key for _, key in shown) or metrics[0].key
+def _grounds(evaluation: "Evaluation") -> str:
+    """What it can be made on: language models, all worlds, or some of them."""
+    from saelab.runs import Source, WorldSource
+    from saelab.synth.worlds import WORLDS
+
+    grounds = [] if evaluation.missing(Source()) else ["language models"]
+    worlds = [name for name in WORLDS if not evaluation.missing(WorldSource(name, {}, 1, 1))]
+    if worlds:
+        few = len(worlds) < len(WORLDS)
+        grounds.append(f"the worlds {', '.join(worlds)}" if few else "all worlds")
+    return " and ".join(grounds)
+
+
+def _first(evaluation: "Evaluation") -> str:
+    """The scores in its short table, in their order, and that there are more."""
+    shown = sorted((metric.headline, metric.key) for metric in evaluation.metrics)
+    keys = [key for headline, key in shown if headline] or [shown[0][1]]
+    return ", ".join(keys) + ", ..." * (len(keys) < len(shown))
 
 
 def _entry(key: str, text: str) -> str:

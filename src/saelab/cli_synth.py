@@ -1,42 +1,44 @@
 """The command `saelab synth`: baselines and variants on worlds whose true features are known."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from tyro.conf import Positional, UseAppendAction, UseCounterAction, arg
+from tyro.conf import Positional, UseAppendAction, arg
 
 from saelab.cli_list import worlds_text
+from saelab.cli_values import (
+    Flag,
+    FolderIfGiven,
+    Names,
+    Number,
+    Numbers,
+    SeveralSeeds,
+    WholeIfGiven,
+)
 
 if TYPE_CHECKING:
     from saelab.experiments.tables.table import Table
 
-Flag = UseCounterAction[int]
-Names = Annotated[tuple[str, ...], arg(metavar="NAME ...", help_behavior_hint="")]
-Numbers = Annotated[tuple[float, ...], arg(metavar="FLOAT ...", help_behavior_hint="")]
 Changes = UseAppendAction[
     Annotated[
         tuple[str, ...], arg(name="set", metavar="NAME=NUMBER", help_behavior_hint="(repeatable)")
     ]
 ]
-OutFolder = Annotated[Path | None, arg(metavar="FOLDER", help_behavior_hint="")]
-Jobs = Annotated[int | None, arg(metavar="INT", help_behavior_hint="")]
 
 
 def synth(
     world: Annotated[Positional[str], arg(metavar="WORLD")] = "",
     *,
-    list: Annotated[Flag, arg(help_behavior_hint="")] = 0,
+    list: Flag = 0,
     variants: Names = (),
-    seeds: int = 5,
-    first_seed: int = 0,
+    seeds: SeveralSeeds = (0, 1, 2, 3, 4),
     l0: Numbers = (),
     changes: Changes = (),
-    length: float = 1.0,
-    tune: Annotated[Flag, arg(help_behavior_hint="")] = 0,
-    rates: OutFolder = None,
-    jobs: Jobs = None,
-    out: OutFolder = None,
+    length: Number = 1.0,
+    tune: Flag = 0,
+    rates: FolderIfGiven = None,
+    jobs: WholeIfGiven = None,
+    out: FolderIfGiven = None,
 ) -> None:
     """Train and compare SAEs on a synthetic world whose true features are known, and write a
     report.
@@ -46,10 +48,8 @@ def synth(
         list: list the worlds and what each one tests
         variants: rows of the table (default: the baselines); a row with
             numbers of its own is NAME=VARIANT:SETTING=NUMBER:...
-        seeds: how many seeds; a seed is a world of its own, and all rows are trained on its very
-            stream
-        first_seed: the first of them. Below 20 for development, from 20 on for results that are
-            reported
+        seeds: the seeds (default: 0-4); each is a world of its own, and all rows are trained on its
+            very stream. Below 20 for development, from 20 on for results that are reported
         l0: latents active per activation, on average (default: the world's k); several make a row
             each
         changes: a number of the world (p=0.1) or of its training (k=6, steps=500, lr=0.003)
@@ -66,9 +66,8 @@ def synth(
     if list or not world:
         print(worlds_text())
         return
-    names = separate(variants) if variants else BASELINES
     changed = dict(map(_number, changes))
-    table = Table(world, names, tuple(range(first_seed, first_seed + seeds)), l0, changed, length)
+    table = Table(world, variants or BASELINES, seeds, l0, changed, length)
     plan = plan_of(table)  # refuses what cannot work before anything is trained or tuned
     _carry_out(table, out or Path("runs") / plan.name, jobs, tune=tune > 0, rates=rates)
 
@@ -90,11 +89,6 @@ def _carry_out(
     elif tune:
         table = replace(table, rates=choose_rates(table, out, hear, jobs))
     show_results(execute(plan_of(table), out, listener=hear, jobs=jobs)).check()
-
-
-def separate(names: Sequence[str]) -> tuple[str, ...]:
-    """Names that were separated by spaces, commas or both."""
-    return tuple(name for word in names for name in word.replace(",", " ").split())
 
 
 def _number(text: str) -> tuple[str, float]:

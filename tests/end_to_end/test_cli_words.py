@@ -2,9 +2,9 @@
 
 import pytest
 
-from saelab import cli
+from saelab import cli, cli_synth
 from saelab.cli import main
-from saelab.cli_synth import separate
+from saelab.cli_values import separate
 from saelab.evals import EVALS
 from saelab.synth.worlds import WORLDS
 from saelab.variants import BASES, PARTS, ROWS
@@ -16,8 +16,11 @@ def said(capsys, *words):
 
 
 def refused(capsys, *words):
-    assert main(words) == 2
-    return capsys.readouterr().err
+    try:
+        assert main(words) == 2
+    except SystemExit as end:
+        assert end.code == 2
+    return " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_everything_that_can_be_chosen_is_listed(capsys):
@@ -26,26 +29,50 @@ def test_everything_that_can_be_chosen_is_listed(capsys):
         ("evals", EVALS),
         ("worlds", WORLDS),
     ):
-        text = said(capsys, "list", what)
-        assert not [name for name in names if name not in text]
+        for text in (said(capsys, "list", what), said(capsys, "list")):
+            assert not [name for name in names if name not in text]
     for name, evaluation in EVALS.items():
         text = said(capsys, "list", "evals", name)
         assert not [metric.key for metric in evaluation.metrics if metric.key not in text]
+    text = said(capsys, "list", "evals")
+    assert "core (on language models)\n" in text and "truth (on all worlds)\n" in text
+    assert "disentangle (on the worlds s4, s4_null)\n" in text
     assert "aux=0.03125" in said(capsys, "list", "settings", "topk")
     assert "weight=2" in said(capsys, "list", "settings", "metric")
+
+
+NOTHING = "it is given without a value; write one or several, or leave it out"
 
 
 @pytest.mark.parametrize(
     ("words", "answer"),
     [
-        (["list"], "write saelab list variants | evals | worlds | settings [NAME]"),
         (["list", "world"], "there is no list of 'world' (did you mean 'worlds'?)"),
         (["list", "evals", "cor"], "no evaluation is called 'cor' (did you mean 'core'?)"),
         (["list", "settings"], "the settings of what?"),
         (["list", "worlds", "s1"], "takes no name; given 's1'"),
-        (["train", "topk", "--evals"], "--evals is given without a value"),
-        (["train", "topk", "--evals", "--l0", "8"], "--evals is given without a value"),
-        (["synth", "s1", "--variants"], "--variants is given without a value"),
+        (["train", "topk", "--evals"], f"--evals: {NOTHING}"),
+        (["train", "topk", "--evals="], f"--evals: {NOTHING}"),
+        (["train", "topk", "--evals", "--l0", "8"], f"--evals: {NOTHING}"),
+        (["train", "topk", "--seeds", "--l0", "8"], f"--seed/--seeds: {NOTHING}"),
+        (["train", "topk", "--seeds", "one"], "'one' is no seed; write for instance 0 1 2, or 0-2"),
+        (["train", "topk", "--seeds", "3-1"], "'3-1' is no seed"),
+        (["train", "topk", "--l0", "few"], "--l0: 'few' is no number; write for instance 8"),
+        (["train", "topk", "--lr", "low"], "--lr: 'low' is no number; write for instance 8"),
+        (["train", "topk", "--tokens", "1.5"], "--tokens: '1.5' is no whole number; write"),
+        (["train", "topk", "--threads", "all"], "--threads: 'all' is no whole number; write"),
+        (["train", "topk", "--n-latent", "8"], "Perhaps you meant: --n_latents INT"),
+        (["train", "topk", "--n-latent", "8"], "run saelab train --help"),
+        (["train", "topk", "more"], "Unrecognized options: more"),
+        (["run", "plan.py", "--job", "2"], "run saelab run --help"),
+        (["train", "topk", "--out"], "run saelab train --help"),
+        (["train"], "all names: saelab list variants"),
+        (["--seed", "0"], "no command '--seed'"),
+        (["synth", "s1", "--variants"], f"--variants: {NOTHING}"),
+        (["synth", "s1", "--variants", ","], f"--variants: {NOTHING}"),
+        (["synth", "s1", "--seeds", "3"], "3 alone is one seed, not 3 seeds; write 0-2 for 3"),
+        (["synth", "s1", "--jobs", "two"], "--jobs: 'two' is no whole number"),
+        (["synth", "s1", "--l0", "4", "few"], "--l0: 'few' is no number"),
     ],
 )
 def test_what_is_refused_names_the_cure(words, answer, capsys):
@@ -63,7 +90,6 @@ def test_help_on_a_command_in_both_spellings(capsys):
 
 
 def test_names_are_separated_by_spaces_or_commas():
-    assert separate(()) == () == separate(("",))
     assert separate(("a,b", "c")) == ("a", "b", "c") == separate(("a, b,c",))
 
 
@@ -76,6 +102,30 @@ def test_counts_may_be_written_with_an_exponent(capsys, monkeypatch):
         assert main(["train", "topk", "--tokens", number, "--lr", "1e-3"]) == 0
     assert {plan.runs[0].source.tokens for plan in asked} == {1_000_000}
     assert {plan.runs[0].optim.lr for plan in asked} == {1e-3}
+
+
+@pytest.mark.parametrize("words", ["0 1 2", "0,1,2", "0-2", "0-1 2", "0, 1,2-2"])
+def test_seeds_are_written_alike_in_all_commands(words, monkeypatch):
+    asked = []
+
+    def carry_out(table, *_args, **_more):
+        asked.append(table)
+        return Good()
+
+    monkeypatch.setattr(cli, "_carry_out", carry_out)
+    monkeypatch.setattr(cli_synth, "_carry_out", carry_out)
+    assert main(["train", "topk", "--seeds", *words.split(" ")]) == 0
+    assert main(["synth", "s1", "--seeds", *words.split(" ")]) == 0
+    plan, table = asked
+    assert [run.seed for run in plan.runs] == [0, 1, 2] == list(table.seeds)
+
+
+def test_one_seed_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(cli_synth, "_carry_out", lambda table, *_args, **_more: asked.append(table))
+    for words in (["--seed", "0"], ["--seeds", "3-3"], []):
+        assert main(["synth", "s1", *words]) == 0
+    assert [table.seeds for table in asked] == [(0,), (3,), (0, 1, 2, 3, 4)]
 
 
 class Good:

@@ -104,8 +104,8 @@ def test_what_makes_another_table():
         (Table("s11", ("topk",), (0,)), "no world is called 's11' (did you mean 's1'?)"),
         (Table("s1", ("top_k",), (0,)), "unknown variant 'top_k' (did you mean 'topk'?)"),
         (Table("s1", (), (0,)), "no variants are given"),
-        (Table("s1", ("topk",), ()), "seeds is 0: nothing would be trained"),
-        (Table("s1", ("topk",), (-1,)), "the first seed is -1"),
+        (Table("s1", ("topk",), ()), "no seeds are given; give at least one"),
+        (Table("s1", ("topk",), (-1,)), "a seed is -1; it must be 0 or more"),
         (
             Table("s1", ("topk",), (0,), l0s=(64,)),
             "L0 is 64; it must be above 0 and below the width, 64 latents",

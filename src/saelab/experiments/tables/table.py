@@ -129,11 +129,10 @@ def _check(table: Table) -> None:
         raise ValueError("no variants are given; write for instance --variants standard,batch_topk")
     if not table.seeds:
         raise ValueError(
-            "seeds is 0: nothing would be trained; give at least 1 (5 for an interval that says "
-            "something)"
+            "no seeds are given; give at least one (five for an interval that says something)"
         )
     if min(table.seeds) < 0:
-        raise ValueError(f"the first seed is {min(table.seeds)}; it must be 0 or more")
+        raise ValueError(f"a seed is {min(table.seeds)}; it must be 0 or more")
     twice = sorted({name for name in table.names if table.names.count(name) > 1})
     if twice:
         raise ValueError(
