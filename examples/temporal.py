@@ -17,9 +17,8 @@ except ModuleNotFoundError:
     if beside and "SAELAB_REEXEC" not in os.environ:
         os.environ["SAELAB_REEXEC"] = "1"
         os.execv(beside[0], [str(beside[0]), *sys.argv])
-    sys.exit(
-        "saelab is not installed for this Python; run `make demo` once, then this command again"
-    )
+    sys.stderr.write("saelab is not installed for this Python; run `make demo` once, then again\n")
+    sys.exit(2)
 
 # threads sleep while they wait, so that other programs on this machine slow this one down less;
 # before torch loads

@@ -274,23 +274,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 130
-    except (ValueError, OSError, RuntimeError) as problem:
-        return _report_error(problem, debug)
+    except (ValueError, TypeError, OSError, RuntimeError) as problem:
+        from saelab.console import error
+        from saelab.experiments.failure import exit_code, explain, explained
+
+        if debug or not explained(problem):
+            traceback.print_exception(problem)
+        error(explain(problem))
+        return exit_code(problem, in_script=False)
     return 0
-
-
-def _report_error(problem: Exception, debug: bool) -> int:
-    """Print one message and return the exit code; errors that are nobody's but ours keep their
-    traceback.
-    """
-    from saelab.console import error, explain
-    from saelab.train import UnhealthyRun
-
-    expected = isinstance(problem, ValueError | OSError | UnhealthyRun)
-    if debug or not expected:
-        traceback.print_exception(problem)
-    error(explain(problem))
-    return 2 if isinstance(problem, ValueError | OSError) else 1
 
 
 def _carry_out(

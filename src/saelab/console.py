@@ -2,8 +2,6 @@
 message.
 """
 
-import errno
-import os
 import sys
 import time
 from collections.abc import Collection, Iterable, Sequence
@@ -262,24 +260,6 @@ def _cell(score: dict | None, *, interval: bool) -> str:
     if score["low"] is None or not interval:
         return text
     return f"{text} \\[{score['low']:.{digits}f}, {score['high']:.{digits}f}]"
-
-
-def explain(error: BaseException) -> str:
-    """An error in one message for the user: what happened, what to do."""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        if error.strerror != os.strerror(errno.ENOSPC):  # found before anything was written
-            return (
-                f"not enough disk space for {error.filename}: {error.strerror}; free some, or use "
-                "another folder"
-            )
-        where = f" while writing {error.filename}" if error.filename else ""
-        return (
-            f"the disk is full{where}. Nothing is half-written; free some space and run the same "
-            "command again, it goes on from the last checkpoint"
-        )
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}"
-    return str(error) or type(error).__name__
 
 
 def error(text: str) -> None:

@@ -127,7 +127,7 @@ def test_finished_changed_failed(bench, monkeypatch, capsys):
     mine = notes.read_text().replace(block_of(notes), "")
     (first,) = Path("run_1/runs").iterdir()
     script(bench, {"layers": "[1]", "seeds": "[0]", "overlap_weight": "0.02"})
-    assert drive(bench, monkeypatch) == 1
+    assert drive(bench, monkeypatch) == 2
     end = capsys.readouterr().err[-1500:]
     assert "holds a finished experiment of another script" in end and "--replace" in end
     assert Path("run_1/final_info.json").stat().st_mtime_ns == written
@@ -199,6 +199,14 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
             ("num_tokens = 20_000", "num_tokens = 400"),
             ["400 tokens are fewer than one batch of 500"],
         ),
+        (
+            ("num_tokens = 20_000", "num_tokens = 2e4"),
+            ["tokens must be a whole number; got 20000.0"],
+        ),
+        (
+            ("step.sae.W_dec[picked]", "step.windows"),
+            ["this step has no windows", "rows = step.windows", 'batches={"main": Tokens'],
+        ),
         (("layers = [1, 2]", "layers = [9]"), ["layer 9 is out of range", "layers 0 to 3"]),
         (
             ("learning_rate = None", "learning_rate = 1e38"),
@@ -215,9 +223,12 @@ def test_mistakes_are_found_before_the_model_loads(edit, words, bench, monkeypat
 
     monkeypatch.setattr("saelab.ground.model.load_model", loaded)
     script(bench, edit=edit)
-    assert drive(bench, monkeypatch) == 1
-    end = capsys.readouterr().err[-1500:]
+    assert drive(bench, monkeypatch) == (1 if "the loss became nan" in words[0] else 2)
+    err = capsys.readouterr().err
+    end = err[-1500:]
     assert "FAILED" in end and "cause:" in end
+    # of the script's own crash only: it names the line
+    assert ("Traceback" in err) == ("cure:" in words)
     assert not [word for word in words if word not in end], end
     assert not Path("run_1").exists()
 
@@ -246,7 +257,7 @@ def test_a_folder_that_another_process_works_in_is_left_alone(bench, monkeypatch
         (out / "experiment.json").write_text('{"id": "of another script", "finished": false}')
         before = sorted(out.iterdir())
         for more in ((), ("--replace",)):
-            assert drive(bench, monkeypatch, more=more) == 1
+            assert drive(bench, monkeypatch, more=more) == 2
             assert "is working in run_1; wait" in capsys.readouterr().err[-1500:]
             assert sorted(out.iterdir()) == before and not list(Path().glob("run_1.*"))
 
@@ -255,7 +266,7 @@ def test_a_folder_of_something_else_is_left_alone(bench, monkeypatch, capsys):
     script(bench)
     Path("run_1").mkdir()
     Path("run_1/thesis.tex").write_text("x")
-    assert drive(bench, monkeypatch) == 1
+    assert drive(bench, monkeypatch) == 2
     assert "give another --out_dir" in capsys.readouterr().err
     assert Path("run_1/thesis.tex").exists()
 
@@ -271,7 +282,7 @@ def test_without_saelab_it_uses_the_environment_beside_it(tmp_path):
     }
     command = [sys.executable, "-I", "-S", bare.name, "--out_dir=run_1"]
     alone = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
-    assert alone.returncode == 1 and "run `make demo` once" in alone.stderr
+    assert alone.returncode == 2 and "run `make demo` once" in alone.stderr
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\necho "started again with $*"\n')

@@ -95,7 +95,11 @@ def test_a_class_of_ones_own_is_evaluated_as_itself(bench, monkeypatch):  # noqa
         (("* torch.relu(", "* ("), ["gave negative codes", "after a relu"]),
         (
             ("class CustomSAE(nn.Module)", "class CustomSAE(SAE)"),
-            ["is a subclass of SAE", "(nn.Module)"],
+            ["is a subclass of SAE", "(nn.Module)", "line "],
+        ),
+        (
+            ("class CustomSAE(nn.Module)", "class CustomSAE( SAE)"),  # a super() without arguments
+            ["is a subclass of SAE", "(nn.Module)", "line "],
         ),
         (
             (
@@ -110,15 +114,18 @@ def test_a_class_of_ones_own_is_evaluated_as_itself(bench, monkeypatch):  # noqa
 def test_a_module_that_cannot_work_is_told_so_at_once(edit, words, bench, monkeypatch, capsys):  # noqa: F811
     own = OWN.replace(*edit)
     assert own != OWN
-    if "SAE(SAE)" in own:
-        own = own.replace("super().__init__()", "super().__init__(d_in, dict_size, ReLU())", 1)
+    if "SAE)" in edit[1]:
+        if "( " not in edit[1]:
+            own = own.replace("super().__init__()", "super().__init__(d_in, dict_size, ReLU())", 1)
         own = "from saelab.sae.module import SAE\nfrom saelab.sae.activations import ReLU\n" + own
     if "torch.rand(dict_size)" in own:  # another one in every object, whatever the seed
         own = own.replace("torch.rand(dict_size)", "torch.rand(dict_size, generator=random)")
         own = "random = torch.Generator()\n" + own
     script(bench, {"layers": "[1]", "seeds": "[0]"}, edit=("def build(d_in: int)", own))
-    assert drive(bench, monkeypatch) == 1
-    end = capsys.readouterr().err[-1500:]
+    assert drive(bench, monkeypatch) == (1 if "nan" in edit[1] else 2)
+    err = capsys.readouterr().err
+    end = err[-1500:]
+    assert "Traceback" not in err and "wrong type" not in end
     assert not [word for word in words if word not in end], end
     assert not Path("run_1").exists()
 

@@ -1,4 +1,3 @@
-import errno
 import io
 from pathlib import Path
 
@@ -101,19 +100,6 @@ def test_summary_tables():
         UnhealthyRun, match=r"1 of 1 runs is unhealthy. topk-s0: NothingActive: none"
     ):
         summary.check()
-
-
-def test_errors_say_what_to_do():
-    full = OSError(errno.ENOSPC, "No space left on device", "runs/x")
-    assert "the disk is full while writing runs/x" in console.explain(full)
-    assert "not enough disk space for runs/x: it needs 5 MB" in console.explain(
-        OSError(errno.ENOSPC, "it needs 5 MB", "runs/x")
-    )
-    assert (
-        console.explain(PermissionError(errno.EACCES, "Permission denied", "runs/x"))
-        == "runs/x: Permission denied"
-    )
-    assert console.explain(ValueError("l0 is 0")) == "l0 is 0"
 
 
 def test_tables_of_an_evaluation_are_printed_with_what_to_look_for(tmp_path):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from saelab.numbers import Kind
 from saelab.sae import kernels
 from saelab.sae.activations import Activation
+from saelab.sae.own import CURE
 from saelab.types import Hook, Structure
 
 
@@ -31,6 +32,17 @@ class SAE(nn.Module):
 
     drop_below: Tensor
     source = ""  # no code of its own
+
+    def __new__(cls, *_args: object, **_settings: object) -> "SAE":
+        """Refuses a subclass, whatever it is given. Raises `TypeError` with the cure."""
+        if cls is not SAE:
+            name = cls.__name__
+            raise TypeError(
+                f"{name} is a subclass of SAE; training calls `codes`, loading makes a plain SAE, "
+                f"and what it overrides would be left out in silence. Write `class "
+                f"{name}(nn.Module)` instead: {CURE}"
+            )
+        return super().__new__(cls)
 
     def __init__(
         self,

@@ -25,13 +25,6 @@ def variant_of(written: object, d_in: int, hook: Hook | None, source: str) -> Va
             f"build returned {type(written).__name__}; it must return a Variant or a module: {CURE}"
         )
     module = written.sae if isinstance(written, Variant) else written
-    if isinstance(module, SAE) and type(module) is not SAE:
-        name = type(module).__name__
-        raise TypeError(
-            f"{name} is a subclass of SAE; training calls `codes`, loading makes a plain SAE, and "
-            f"what it overrides would be left out in silence. Write `class {name}(nn.Module)` "
-            f"instead: {CURE}"
-        )
     if isinstance(module, SAE | OwnSAE):
         sae = module
         sae.hook = hook

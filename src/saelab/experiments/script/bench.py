@@ -8,7 +8,6 @@ is given: then it is kept as `<out_dir>.before-N`.
 """
 
 import argparse
-import errno
 import os
 import sys
 import traceback
@@ -21,6 +20,7 @@ from typing import Any
 import torch
 
 from saelab.evals import check_evals
+from saelab.experiments.failure import exit_code, explain, explained, raised_here
 from saelab.experiments.folders import OtherContent
 from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan, check_plan
@@ -34,7 +34,6 @@ from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import content_id, read_json, write_json, write_text
 from saelab.terms.base import Variant
 from saelab.terms.own import variant_of
-from saelab.train import UnhealthyRun
 from saelab.train.loop import Build
 from saelab.types import Hook
 from saelab.variants import check_sizes
@@ -82,7 +81,8 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
         for source in sources(plan.runs):
             kind_of(source).check(source)
             check_evals(plan.evals, source)
-            dry_run(next(run for run in plan.runs if run.source == source), build)
+            for warning in dry_run(next(r for r in plan.runs if r.source == source), build):
+                listener.note(f"warning: {warning}")
         check_free(out)  # before anything of what is there is moved
         _clear(out, identity, replace=asked.replace)
         write_json(out / "experiment.json", {"id": identity, "finished": False})
@@ -242,10 +242,10 @@ class Explained:
             # who is refused writes nothing: the folder is another's
             if self._began() and not isinstance(error, OtherContent):
                 write_text(self.out / "failed.txt", text)
-        if not isinstance(error, ValueError | OSError | KeyboardInterrupt | UnhealthyRun):
-            traceback.print_exception(error)
+            if not explained(error):
+                traceback.print_exception(error)
         sys.stderr.write(f"\n{text}\n")
-        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1)
+        raise SystemExit(exit_code(error, in_script=bool(frames_in(error, self.script))))
 
     def _began(self) -> bool:
         """Whether the folder is that of this very experiment, unfinished: what another one left
@@ -278,18 +278,21 @@ CURES = (
 )
 
 
-def explanation(error: BaseException, script: Path) -> str:
-    """Cause, place in the script, and cure, under 1,500 characters."""
-    inside = [
+def frames_in(error: BaseException, script: Path) -> list[traceback.FrameSummary]:
+    """Where in the functions of the script it happened, outermost first."""
+    return [
         frame
         for frame in traceback.extract_tb(error.__traceback__)
         if Path(frame.filename).resolve() == script and frame.name != "<module>"
     ]
+
+
+def explanation(error: BaseException, script: Path) -> str:
+    """Cause, place in the script, and cure, under 1,500 characters."""
+    inside = frames_in(error, script)
     where = f"{script.name}, line {inside[-1].lineno}: {inside[-1].line}\n" if inside else ""
-    # by its own text
-    explained = isinstance(error, ValueError | OSError | UnhealthyRun) and not inside
-    name = "" if explained else f"{type(error).__name__}: "
+    ours = raised_here(error) or (explained(error) and not inside)  # its own text says the cure
+    name = "" if ours else f"{type(error).__name__}: "
     cure = next((text for kind, text in CURES if isinstance(error, kind)), "") if inside else ""
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        cure = "the disk is full; free some space and run the same command again"
-    return f"FAILED  {where}cause: {name}{str(error)[:900]}" + (f"\ncure: {cure}" if cure else "")
+    tail = f"\ncure: {cure}" if cure and not ours else ""
+    return f"FAILED  {where}cause: {name}{explain(error)[:900]}{tail}"

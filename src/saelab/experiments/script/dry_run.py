@@ -25,9 +25,9 @@ from saelab.train.loop import Build
 STEPS, ROWS = 2, 64  # steps, activations per step
 
 
-def dry_run(run: Run, build: Build) -> None:
+def dry_run(run: Run, build: Build) -> list[str]:
     """Train `run`'s variant for two steps on noise, save it, load it, and code two windows with
-    both. Raises whatever the variant raises.
+    both. Returns what to warn of; raises whatever the variant raises.
     """
     source = run.source
     assert isinstance(source, Source), "a script trains on a language model"
@@ -35,12 +35,18 @@ def dry_run(run: Run, build: Build) -> None:
     text = config.get_text_config()
     noise = SparseSource(d_in=text.hidden_size, batch=ROWS, hook=parse_hook(source.hook, config))
     short = replace(run, source=replace(run.source, tokens=STEPS * ROWS, batch=ROWS))
-    training = Training([short], noise, build=lambda *asked: _watched(build(*asked)))
+    idle: set[str] = set()
+    training = Training([short], noise, build=lambda *asked: _watched(build(*asked), idle))
     for _ in training:
         pass
     (trained,) = training.results()
     x = noise.numbered(0).view(2, ROWS // 2, -1)  # two windows
     _check_saved(trained.sae, x, lambda: build(run.spec, noise.d_in, run.seed, noise.hook).sae)
+    return [
+        f"{trained.sae.name}.{name} receives no gradient, so it stays as it starts; use it in "
+        "encode, decode or loss, or make it a buffer (register_buffer)"
+        for name in sorted(idle)
+    ]
 
 
 def _check_saved(sae: SAE, x: Tensor, fresh: Callable[[], SAE]) -> None:
@@ -73,8 +79,15 @@ def _check_saved(sae: SAE, x: Tensor, fresh: Callable[[], SAE]) -> None:
             )
 
 
-def _watched(variant: Variant) -> Variant:
-    """The variant with every term that is a plain function checked for what it returns."""
+def _watched(variant: Variant, idle: set[str]) -> Variant:
+    """The variant with every term that is a plain function checked for what it returns; `idle`
+    keeps the parameters of a module of its own that have received no gradient.
+    """
+    if isinstance(variant.sae, OwnSAE):
+        for name, parameter in variant.sae.module.named_parameters():
+            if parameter.requires_grad:
+                idle.add(name)
+                parameter.register_hook(lambda _, name=name: idle.discard(name))
     terms = (
         replace(t, fn=t.fn if isinstance(t.fn, nn.Module) else _scalar(t.name, t.fn))
         for t in variant.objective.terms
