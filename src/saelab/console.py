@@ -152,7 +152,8 @@ def show_results(summary: Summary, evals: Sequence[str] = ()) -> Summary:
 def show_summary(console: Console, summary: Summary) -> None:
     """Results and verdicts as tables, what a world's sanity rows say, then warnings."""
     in_world = "headline" in summary.facts
-    console.print(_table_of_means(summary) if in_world else _table_of_runs(summary))
+    for table in [_table_of_means(summary)] if in_world else _tables_of_runs(summary):
+        console.print(table)
     if summary.contrasts:
         console.print(_table_of_contrasts(summary))
         seeds, rates = len(summary.facts["seeds"]), summary.facts["learning_rates"]
@@ -197,21 +198,27 @@ def _plain_cell(value: float | int | str | None) -> str:
     return "-" if value is None else escape(str(value))
 
 
-def _table_of_runs(summary: Summary) -> Table:
-    """A row a run, on a language model."""
-    metrics = [
-        metric
-        for metric in headlines({name for row in summary.rows for name in row["metrics"]})
-        if metric.headline <= SHORT
-    ]
-    title = "Results on held-out text, with 95 % intervals over documents"
-    table = _table(title, ["run", *(metric.label for metric in metrics), "healthy"], ["run"])
-    for row in summary.rows:
-        scores = [(row["metrics"].get(metric.key), bool(metric.against)) for metric in metrics]
-        cells = [_cell(score, interval=interval) for score, interval in scores]
-        healthy = "yes" if row["healthy"] else "[red]NO[/red]"
-        table.add_row(f"{row['variant']} seed {row['seed']}", *cells, healthy)
-    return table
+def _tables_of_runs(summary: Summary) -> list[Table]:
+    """A table an evaluation, with a row a run: the headlines of what was measured."""
+    tables = []
+    keys = {name for row in summary.rows for name in row["metrics"]}
+    for title, chosen in headlines(keys).items():
+        first, metrics = not tables, [metric for metric in chosen if metric.headline <= SHORT]
+        table = _table(
+            f"{title}, on held-out data, with 95 % intervals",
+            ["run", *(metric.label for metric in metrics), *["healthy"] * first],
+            ["run"],
+        )
+        for row in summary.rows:
+            # the first table is the widest: an interval only where one metric is traded for another
+            cells = [
+                _cell(row["metrics"].get(metric.key), interval=not first or bool(metric.against))
+                for metric in metrics
+            ]
+            healthy = "yes" if row["healthy"] else "[red]NO[/red]"
+            table.add_row(f"{row['variant']} seed {row['seed']}", *cells, *[healthy] * first)
+        tables.append(table)
+    return tables
 
 
 def _table_of_means(summary: Summary) -> Table:

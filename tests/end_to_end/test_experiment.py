@@ -176,6 +176,10 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
             ["NameError: name 'stp' is not defined", "line ", "cure:", "define it"],
         ),
         (
+            ("firing = (step.z > 0)", "firing = (step.zz > 0)"),
+            ["no attribute 'zz'", "line ", "cure:", "(did you mean 'z'?); it has batch", "x_hat"],
+        ),
+        (
             ("step.sae.W_dec[picked]", "step.sae.W_dec[picked] @ step.z"),
             ["RuntimeError", "W_dec[picked] @ step.z", "cure:", "[N, L]"],
         ),
@@ -210,7 +214,7 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
         (("layers = [1, 2]", "layers = [9]"), ["layer 9 is out of range", "layers 0 to 3"]),
         (
             ("learning_rate = None", "learning_rate = 1e38"),
-            ["the loss became nan at step 2", "lower the learning rate"],
+            ["the loss became nan at step 2", "in the dry run, on 64 made-up", "lower the learning rate"],
         ),
         (("seeds = [0, 1]", "seeds = []"), ["give at least one of each"]),
         (("l0 = 8", "l0 = None"), ["l0 is None and sparsity_penalty is None; give one of them"]),
@@ -227,8 +231,8 @@ def test_mistakes_are_found_before_the_model_loads(edit, words, bench, monkeypat
     err = capsys.readouterr().err
     end = err[-1500:]
     assert "FAILED" in end and "cause:" in end
-    # of the script's own crash only: it names the line
-    assert ("Traceback" in err) == ("cure:" in words)
+    # of the script's own crash only, from its own line on
+    assert ("Traceback" in err) == ("cure:" in words) and "saelab/train/loop.py" not in err
     assert not [word for word in words if word not in end], end
     assert not Path("run_1").exists()
 

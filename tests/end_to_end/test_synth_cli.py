@@ -30,7 +30,7 @@ def test_a_table(tmp_path, capsys):
     assert main(command) == 0
     text = capsys.readouterr().out
     assert "training 6 SAEs for 30 steps of 1,024 activations each, 2 groups in 1 process" in text
-    assert re.search(r"s1 seed 1: 3 SAEs trained in \d+ s, evaluated in \d+ s", text)
+    assert re.search(r"s1 seed 1: 3 SAEs trained in \d+ s, 3 SAEs evaluated in \d+ s", text)
     assert "World s1: means over 2 seeds" in text and "jump_relu against batch_topk" in text
     assert re.search(r"(?i)sanity: batch_topk kl_recovered is -?0\.\d+, expected -0.1 to 0.1", text)
     record = read_json(out / "summary.json")
@@ -41,6 +41,10 @@ def test_a_table(tmp_path, capsys):
     assert (out / "report.html").stat().st_size > 10_000
     assert main(command) == 0  # again: nothing to do
     assert "6 of 6 runs are done already" in capsys.readouterr().out
+    next(out.glob("runs/*-s1-*/eval/truth.json")).unlink()
+    assert main(command) == 0  # of what was only evaluated nothing is said to have been trained
+    text = capsys.readouterr().out
+    assert re.search(r"s1 seed 1: 1 SAE evaluated in \d+ s", text) and "trained in" not in text
     assert main([*command[:1], "s2", *command[2:]]) == 2
     assert "holds the results of 'synth-s1-" in capsys.readouterr().err
 

@@ -1,11 +1,13 @@
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from saelab import console
-from saelab.evals.result import Result, Table
+from saelab.evals import EVALS
+from saelab.evals.result import Metric, Result, Table
 from saelab.experiments.compare.summary import Summary
 from saelab.runs import Run, Source, Spec
 from saelab.store import write_json
@@ -100,6 +102,28 @@ def test_summary_tables():
         UnhealthyRun, match=r"1 of 1 runs is unhealthy. topk-s0: NothingActive: none"
     ):
         summary.check()
+
+
+def test_every_evaluation_that_was_made_shows_its_headlines(monkeypatch):
+    """What the metric says stands there, under the title of its evaluation."""
+    for name, evaluation in EVALS.items():
+        assert any(metric.headline == 1 for metric in evaluation.metrics), name
+    said = [Metric("mine", "My score", "higher", "", 2), Metric("first", "First", "higher", "", 1)]
+    more = [Metric("rest", "Rest", "higher", ""), Metric("l0", "Of another", "higher", "", 3)]
+    mine = replace(EVALS["core"], metrics=(*said, *more), title="Of my own")
+    monkeypatch.setitem(EVALS, "of_mine", mine)
+    values = {"l0": 32.0, "explained_variance": 0.5, "mine": 0.25, "first": 0.75, "rest": 0.125}
+    metrics = {key: {"value": value, "low": 0, "high": 1} for key, value in values.items()}
+    row = {"variant": "topk", "seed": 0, "healthy": True, "metrics": metrics, "run": "topk-s0"}
+    out = io.StringIO()
+    console.show_summary(Console(file=out, width=120), Summary(Path(), (row,), (), (), {}, {}))
+    text = out.getvalue()
+    first, second = text.split("Of my own, on held-out data")
+    assert "healthy" in first and "0.500 [0.000, 1.000]" in first and "32.00" in first
+    words = second.replace("\n", " ").split("  ")
+    shown = [word.strip() for word in words if word.strip() and "─" not in word]
+    assert shown[1:4] == ["run", "First", "My score"]
+    assert shown[4:] == ["topk seed 0", "0.750 [0.000, 1.000]", "0.250 [0.000, 1.000]"]
 
 
 def test_tables_of_an_evaluation_are_printed_with_what_to_look_for(tmp_path):

@@ -62,14 +62,19 @@ def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:
     return Metric(key, key.replace("_", " "), "neither", "")
 
 
-def headlines(keys: Collection[str]) -> list[Metric]:
-    """The metrics among `keys` that stand in short tables, in order, by evaluation."""
-    chosen: dict[str, Metric] = {}
-    for evaluation in EVALS.values():
-        for metric in sorted(evaluation.metrics, key=lambda metric: metric.headline):
-            if metric.headline and metric.key in keys:
-                chosen.setdefault(metric.key, metric)
-    return list(chosen.values())
+def headlines(keys: Collection[str]) -> dict[str, list[Metric]]:
+    """The metrics among `keys` that stand in short tables, in order, under the title of their
+    evaluation; each once, under the first that has it.
+    """
+    tables: dict[str, list[Metric]] = {}
+    told: set[str] = set()
+    for name, evaluation in EVALS.items():
+        shown = [m for m in evaluation.metrics if m.headline and m.key in {*keys} - told]
+        told |= {metric.key for metric in shown}
+        if shown:
+            shown.sort(key=lambda metric: metric.headline)
+            tables.setdefault(evaluation.title or name, []).extend(shown)
+    return tables
 
 
 def check_evals(names: Sequence[str], source: Source | WorldSource) -> None:

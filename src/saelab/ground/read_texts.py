@@ -29,7 +29,7 @@ def read_texts(
         raise ValueError(f"given {given}; give a list of texts and a context of at least 2")
     rows, docs = [], []
     for number, text in enumerate(texts):
-        ids = lm.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = lm.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         if not ids:
             raise ValueError(f"text {number} has no token: {text!r}")
         for at in range(0, len(ids), room):

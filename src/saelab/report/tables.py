@@ -47,7 +47,7 @@ def metric_names(results: Results) -> list[str]:
     own.
     """
     measured = dict.fromkeys(name for run in results.runs for name in run.metrics if name != L0)
-    first = [metric.key for metric in headlines(measured) if metric.key in measured]
+    first = [metric.key for metrics in headlines(measured).values() for metric in metrics]
     return list(dict.fromkeys([*first, *measured]))
 
 

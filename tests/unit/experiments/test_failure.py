@@ -1,7 +1,7 @@
 """How a failure ends: its exit code, its traceback, its words; and what a dry run warns of."""
 
 import errno
-from operator import itemgetter
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +28,11 @@ def subclass():
     return Mine()
 
 
+def python():
+    wrong: Any = 3
+    return wrong[0]
+
+
 def stop():
     raise KeyboardInterrupt
 
@@ -42,7 +47,7 @@ def unhealthy():
         (lambda: torch.load("nowhere"), 2, True),
         (lambda: int("few"), 2, True),
         (subclass, 2, True),  # a TypeError that saelab raises
-        (lambda: itemgetter(0)(3), 1, False),  # one of Python
+        (python, 1, False),  # one of Python
         (lambda: torch.ones(2) @ torch.ones(3), 1, False),
         (unhealthy, 1, True),
         (stop, 130, False),

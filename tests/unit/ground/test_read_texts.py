@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from transformers.utils import logging
 
 from helpers import tiny_checkpoint
 from saelab.ground.read_texts import read_texts
@@ -27,6 +28,19 @@ def test_every_token_of_a_text_once_and_no_bos(lm):
         :, 0
     ].any()
     assert windows.x.shape == (*windows.tokens.shape, lm.d_in) and len(windows.flat) == sum(lengths)
+
+
+def test_a_text_longer_than_the_model_reads_is_cut_without_a_warning(lm, monkeypatch, caplog):
+    """It is cut into windows: what the tokenizer says of a whole text does not concern it."""
+    monkeypatch.setattr(lm.tokenizer, "model_max_length", 8)
+    logging.enable_propagation()
+    try:
+        windows = read_texts(lm, ["seven bright stones under the door"], context=8)
+        assert caplog.text == "" and len(windows.x) == 5
+        lm.tokenizer("seven bright stones under the door")
+        assert "longer than the specified maximum" in caplog.text  # it would have been heard
+    finally:
+        logging.disable_propagation()
 
 
 def test_activations_are_those_of_the_text_alone(lm):

@@ -11,6 +11,7 @@ METRICS = (
         "Parent misses",
         "lower",
         "Share of a parent's firings beside a child on which its latent is silent: absorption.",
+        headline=1,
     ),
     Metric(
         "absorption_excess",
@@ -31,6 +32,7 @@ METRICS = (
         "higher",
         "F1 of the tree's edges, drawn where one latent's firings cover another's; the "
         "threshold is chosen on the truth, which flatters every dictionary.",
+        headline=2,
     ),
     Metric(
         "edge_f1",
@@ -49,6 +51,7 @@ METRICS = (
         "Placement",
         "higher",
         "Share of the first block's latents that point along a parent.",
+        headline=3,
     ),
     Metric(
         "promotions",

@@ -16,9 +16,16 @@ def _of_type(name: str) -> list[Metric]:
     for key, group in AGAINST.items():
         meaning = f"Share of concepts that lead {group}, by interval."
         rows.append((f"_share_above_{key}", f", share above {key}", meaning))
+    short = name == next(iter(CHANGE))  # the first two of it stand in short tables
     return [
-        Metric(f"consistency_{name}{end}", f"Consistency, {name}{label}", "higher", meaning)
-        for end, label, meaning in rows
+        Metric(
+            f"consistency_{name}{end}",
+            f"Consistency, {name}{label}",
+            "higher",
+            meaning,
+            place if short and place <= 2 else 0,
+        )
+        for place, (end, label, meaning) in enumerate(rows, 1)
     ]
 
 

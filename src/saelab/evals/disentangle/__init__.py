@@ -12,12 +12,14 @@ METRICS = (
         "higher",
         "Gap between the best and the second-best latent's information on a factor's value; 1 "
         "is one latent per value.",
+        headline=1,
     ),
     Metric(
         "mig_ab",
         "MIG, A and B",
         "higher",
         "MIG of the two correlated factors alone, where composites show.",
+        headline=2,
     ),
     Metric(
         "sap",
@@ -44,6 +46,7 @@ METRICS = (
         "Composites",
         "lower",
         "Number of latents that stand for a value of A and a value of B at once.",
+        headline=3,
     ),
     Metric(
         "composite_share",

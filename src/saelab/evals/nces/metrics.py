@@ -3,17 +3,19 @@
 from saelab.evals.common.interventions import CHANGE
 from saelab.evals.result import Metric
 
+FIRST = next(iter(CHANGE))  # the type of intervention in short tables
+
 
 def _of_type(name: str, change: str) -> list[Metric]:
     mean = f"(effect - control) / (effect + control), {change}; mean by activity, in [-1, 1]."
     rows = (
-        ("", "", mean),
-        ("_median", ", median", f"NCES of the median live latent, {change}."),
-        ("_share_positive", ", above 0", "Share of live latents whose interval lies above 0."),
+        ("", "", mean, int(name == FIRST)),
+        ("_median", ", median", f"NCES of the median live latent, {change}.", 0),
+        ("_share_positive", ", above 0", "Share of live latents whose interval lies above 0.", 0),
     )
     return [
-        Metric(f"nces_{name}{end}", f"NCES, {name}{label}", "higher", meaning)
-        for end, label, meaning in rows
+        Metric(f"nces_{name}{end}", f"NCES, {name}{label}", "higher", meaning, place)
+        for end, label, meaning, place in rows
     ]
 
 
@@ -24,6 +26,7 @@ METRICS = (
         "Causal mass",
         "higher",
         "Activity times effect of setting a latent to 0, summed over latents; nats a token.",
+        headline=2,
     ),
     Metric(
         "causal_mass_fisher",

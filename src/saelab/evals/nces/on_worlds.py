@@ -99,6 +99,7 @@ METRICS = (
         "higher",
         "Mean |cosine| of the features that the world's model reads with the latents matched "
         "to them; from 0 to 1.",
+        headline=1,
     ),
     Metric(
         "inert_mcc",
@@ -112,6 +113,7 @@ METRICS = (
         "Causal recovered",
         "higher",
         "Share of the causal features whose latent has |cosine| above .9.",
+        headline=2,
     ),
     Metric(
         "kl_recovered",
@@ -119,6 +121,7 @@ METRICS = (
         "higher",
         "Share of an ablation's divergence that the reconstruction avoids; 1 is all of it, 0 "
         "is as good as the mean activation.",
+        headline=3,
     ),
     *DETECTION,
 )

@@ -19,6 +19,7 @@ METRICS = (
         "higher",
         "SCR with the probe's threshold fitted again after the ablation, so that a mere shift "
         "does not count.",
+        headline=1,
     ),
     Metric(
         "leak_linear",
@@ -26,6 +27,7 @@ METRICS = (
         "lower",
         "A linear probe's accuracy on the spurious factor from the latents outside of its "
         "bank; .5 is chance.",
+        headline=2,
     ),
     Metric(
         "leak_mlp",
@@ -39,6 +41,7 @@ METRICS = (
         "higher",
         "A probe's accuracy on the task from the same latents, over that of a probe on the "
         "activations.",
+        headline=3,
     ),
     Metric(
         "worst_group",

@@ -11,6 +11,7 @@ METRICS = (
         "Slow recall",
         "higher",
         "Share of the slow features that some live latent has with |cosine| above .8.",
+        headline=3,
     ),
     Metric(
         "fast_recall",
@@ -23,6 +24,7 @@ METRICS = (
         "Purity",
         "higher",
         "Slow latents among the slow and fast ones of the slow block; .5 is chance.",
+        headline=1,
     ),
     Metric(
         "purity_sorted",
@@ -30,6 +32,7 @@ METRICS = (
         "higher",
         "Purity after sorting latents by autocorrelation, which is easy for any dictionary: "
         "only what exceeds it speaks for a temporal loss.",
+        headline=2,
     ),
     Metric(
         "occupancy",

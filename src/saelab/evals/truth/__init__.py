@@ -10,6 +10,7 @@ METRICS = (
         "MCC",
         "higher",
         "Mean |cosine| of true features and latents, matched one to one; from 0 to 1.",
+        headline=4,
     ),
     Metric(
         "precision",
@@ -31,12 +32,14 @@ METRICS = (
         "higher",
         "Harmonic mean of a latent's precision and recall, mean over all latents; a dead one "
         "counts 0.",
+        headline=3,
     ),
     Metric(
         "uniqueness",
         "Uniqueness",
         "higher",
         "Distinct features that are some latent's nearest, divided by the number of latents.",
+        headline=5,
     ),
     Metric(
         "explained_variance",

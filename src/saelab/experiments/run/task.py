@@ -46,14 +46,14 @@ def carry_out(task: Task, listener: Listener) -> None:
         started, ground = time.monotonic(), open_ground(task.source)
         if task.reuse is not None:
             adopt(_untrained(task), task.out, task.reuse, listener, ground.weights_hash)
-        _train(task, ground, listener)
+        untrained = _untrained(task)
+        _train(untrained, task, ground, listener)
         trained = time.monotonic()
-        _evaluate(task, ground, listener)
-    count = f"{len(task.runs)} SAE{'s' * (len(task.runs) > 1)}"
-    listener.note(
-        f"{ground.name}: {count} trained in {trained - started:.0f} s, evaluated in "
-        f"{time.monotonic() - trained:.0f} s"
-    )
+        evaluated = _evaluate(task, ground, listener)
+    done = {"trained": (len(untrained), trained - started)}
+    done["evaluated"] = evaluated, time.monotonic() - trained
+    said = [f"{_saes(n)} {what} in {seconds:.0f} s" for what, (n, seconds) in done.items() if n]
+    listener.note(f"{ground.name}: {', '.join(said) or 'taken over, nothing was left to do'}")
 
 
 def tasks_of(runs: Sequence[Run], whole: Task, jobs: int) -> list[Task]:
@@ -90,8 +90,11 @@ def _untrained(task: Task) -> list[Run]:
     return [run for run in task.runs if not run_folder(task.out, run).trained]
 
 
-def _train(task: Task, ground: Ground, listener: Listener) -> None:
-    pending = _untrained(task)
+def _saes(count: int) -> str:
+    return f"{count} SAE{'s' * (count != 1)}"
+
+
+def _train(pending: list[Run], task: Task, ground: Ground, listener: Listener) -> None:
     if not pending:
         return
     check_results(pending, ground.d_in, task.out)
@@ -112,18 +115,21 @@ def _train(task: Task, ground: Ground, listener: Listener) -> None:
         )
 
 
-def _evaluate(task: Task, ground: Ground, listener: Listener) -> None:
-    """Measure what has an SAE and lacks a result; every evaluation prepares its data once."""
+def _evaluate(task: Task, ground: Ground, listener: Listener) -> int:
+    """Measure what has an SAE and lacks a result, and say how many; every evaluation prepares its
+    data once.
+    """
     lacking = [
         (folder, [name for name in task.evals if not folder.result(name).exists()])
         for folder in (run_folder(task.out, run) for run in task.runs)
         if not folder.evaluated(task.evals)
     ]
     if not lacking:
-        return
+        return 0
     names = [name for name in task.evals if any(name in lack for _, lack in lacking)]
-    count = f"{len(lacking)} SAE{'s' * (len(lacking) > 1)}"
-    listener.note(f"evaluating {count} on held-out data of {ground.name}: {', '.join(names)}")
+    listener.note(
+        f"evaluating {_saes(len(lacking))} on held-out data of {ground.name}: {', '.join(names)}"
+    )
     bench = prepare_bench(ground.held_out(), names)
     for folder, lack in lacking:
         started = time.monotonic()
@@ -131,3 +137,4 @@ def _evaluate(task: Task, ground: Ground, listener: Listener) -> None:
         evaluate_into(folder.path, folder.load(task.build), lacked, task.exports)
         if time.monotonic() - started >= SLOW:
             listener.note(f"evaluated {folder.name}")
+    return len(lacking)

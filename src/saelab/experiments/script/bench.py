@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import torch
@@ -30,6 +31,7 @@ from saelab.experiments.run.preflight import sources
 from saelab.experiments.script.dry_run import dry_run
 from saelab.experiments.script.final_info import final_info, write_notes
 from saelab.ground.ground import kind_of
+from saelab.numbers import nearest_name
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.store import content_id, read_json, write_json, write_text
 from saelab.terms.base import Variant
@@ -56,6 +58,7 @@ NAMES = (  # that a script must define
     "seeds",
     "build",
 )
+FEW = 40  # attributes of a thing that are all named
 VARIANT = "experiment"  # the name of what the script builds
 
 
@@ -243,7 +246,7 @@ class Explained:
             if self._began() and not isinstance(error, OtherContent):
                 write_text(self.out / "failed.txt", text)
             if not explained(error):
-                traceback.print_exception(error)
+                traceback.print_exception(error.with_traceback(_own_part(error, self.script)))
         sys.stderr.write(f"\n{text}\n")
         raise SystemExit(exit_code(error, in_script=bool(frames_in(error, self.script))))
 
@@ -260,11 +263,7 @@ class Explained:
 CURES = (
     (NameError, "the name is not defined or imported; define it, or correct its spelling"),
     (ImportError, "the module or name cannot be imported; correct it, or do without"),
-    (
-        AttributeError,
-        "there is no such attribute; look at the class it is asked of (a loss term gets a "
-        "saelab.terms.base.Step)",
-    ),
+    (AttributeError, "there is no such attribute"),
     (
         TypeError,
         "a wrong type or number of arguments; compare with the signature of what is called",
@@ -294,5 +293,25 @@ def explanation(error: BaseException, script: Path) -> str:
     ours = raised_here(error) or (explained(error) and not inside)  # its own text says the cure
     name = "" if ours else f"{type(error).__name__}: "
     cure = next((text for kind, text in CURES if isinstance(error, kind)), "") if inside else ""
+    if isinstance(error, AttributeError) and inside:
+        cure += _attributes(error)
     tail = f"\ncure: {cure}" if cure and not ours else ""
     return f"FAILED  {where}cause: {name}{explain(error)[:900]}{tail}"
+
+
+def _attributes(error: AttributeError) -> str:
+    """Which ones there are: all of a small thing, such as a step, the nearest of a large one."""
+    names = [name for name in dir(error.obj) if not name.startswith("_")]
+    few = f"; it has {', '.join(names)}" if len(names) < FEW else ""
+    return f"{nearest_name(error.name or '', names)}{few}"
+
+
+def _own_part(error: BaseException, script: Path) -> TracebackType | None:
+    """The traceback from the first function of the script on: what called it is no news."""
+    whole = part = error.__traceback__
+    while part is not None:
+        code = part.tb_frame.f_code
+        if Path(code.co_filename).resolve() == script and code.co_name != "<module>":
+            return part
+        part = part.tb_next
+    return whole

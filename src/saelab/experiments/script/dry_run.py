@@ -19,7 +19,7 @@ from saelab.sae.own import CURE, OwnSAE
 from saelab.store import CorruptFile
 from saelab.terms.base import LossFunction, Objective, Step, Variant
 from saelab.testing.fakes import SparseSource
-from saelab.train import Training
+from saelab.train import Training, UnhealthyRun
 from saelab.train.loop import Build
 
 STEPS, ROWS = 2, 64  # steps, activations per step
@@ -37,8 +37,11 @@ def dry_run(run: Run, build: Build) -> list[str]:
     short = replace(run, source=replace(run.source, tokens=STEPS * ROWS, batch=ROWS))
     idle: set[str] = set()
     training = Training([short], noise, build=lambda *asked: _watched(build(*asked), idle))
-    for _ in training:
-        pass
+    try:
+        for _ in training:
+            pass
+    except UnhealthyRun as error:
+        raise UnhealthyRun(f"in the dry run, on {ROWS} made-up activations: {error}") from error
     (trained,) = training.results()
     x = noise.numbered(0).view(2, ROWS // 2, -1)  # two windows
     _check_saved(trained.sae, x, lambda: build(run.spec, noise.d_in, run.seed, noise.hook).sae)
