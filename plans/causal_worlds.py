@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from saelab.experiments.plan import Plan
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 from saelab.experiments.tables.tune import read_rates
 
 RATES = Path(__file__).parents[1] / "docs" / "results" / "s1-learning-rates.json"
@@ -58,20 +58,22 @@ def without(rows: Sequence[str], names: Sequence[str]) -> tuple[str, ...]:
     return tuple(row for row in rows if row.split("=")[0] not in names)
 
 
-def tuned(name: str, table: Table) -> Plan:
+def tuned(name: str, table: WorldTable) -> Plan:
     """The plan of a table under this name, each row at its own rate."""
     return replace(plan_of(replace(table, rates=read_rates(RATES, table))), name=name)
 
 
 def plan() -> tuple[Plan, ...]:
     """Seven tables, every row against `batch_topk`; at the longer length three seeds."""
-    wide = {world: Table(world, ("batch_topk",), SEEDS, changes=WIDE) for world in ("s1", "s1b")}
+    wide = {
+        world: WorldTable(world, ("batch_topk",), SEEDS, changes=WIDE) for world in ("s1", "s1b")
+    }
     return (
-        tuned("s1-causal", Table("s1", S1, SEEDS)),
-        tuned("s1-causal-x4", Table("s1", without(S1, SHORT), SEEDS[:3], length=4)),
-        tuned("s1b-causal", Table("s1b", S1B, SEEDS)),
-        tuned("s1d-causal", Table("s1d", S1D, SEEDS)),
-        tuned("s1d-causal-x4", Table("s1d", without(S1D, SHORT_S1D), SEEDS[:3], length=4)),
+        tuned("s1-causal", WorldTable("s1", S1, SEEDS)),
+        tuned("s1-causal-x4", WorldTable("s1", without(S1, SHORT), SEEDS[:3], length=4)),
+        tuned("s1b-causal", WorldTable("s1b", S1B, SEEDS)),
+        tuned("s1d-causal", WorldTable("s1d", S1D, SEEDS)),
+        tuned("s1d-causal-x4", WorldTable("s1d", without(S1D, SHORT_S1D), SEEDS[:3], length=4)),
         # at the worlds' own rate
         *(replace(plan_of(table), name=f"{world}-nces") for world, table in wide.items()),
     )

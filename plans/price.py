@@ -9,7 +9,7 @@ The rates are those of plans/causal_worlds.py; docs/variants/causal.md has the t
 from causal_worlds import SEEDS, tuned
 
 from saelab.experiments.plan import Plan
-from saelab.experiments.tables.table import Table
+from saelab.experiments.tables.table import WorldTable
 
 ROWS = (
     "batch_topk",
@@ -26,4 +26,6 @@ ROWS = (
 
 def plan() -> tuple[Plan, ...]:
     """Three seeds, every row against `batch_topk`."""
-    return tuple(tuned(f"{world}-price", Table(world, ROWS, SEEDS[:3])) for world in ("s1", "s1b"))
+    return tuple(
+        tuned(f"{world}-price", WorldTable(world, ROWS, SEEDS[:3])) for world in ("s1", "s1b")
+    )

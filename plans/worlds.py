@@ -7,7 +7,7 @@ copies the summaries to docs/results and prints them as markdown.
 """
 
 from saelab.experiments.plan import Plan
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 from saelab.synth.worlds import WORLDS
 
 ROWS = (
@@ -27,4 +27,4 @@ NAMES = tuple(world for world in WORLDS if not world.startswith("synthsaebench")
 
 def plan() -> tuple[Plan, ...]:
     """All rows of a seed share that seed's stream; every row against `batch_topk`."""
-    return tuple(plan_of(Table(world, ROWS, SEEDS)) for world in NAMES)
+    return tuple(plan_of(WorldTable(world, ROWS, SEEDS)) for world in NAMES)

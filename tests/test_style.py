@@ -13,7 +13,7 @@ FILES = sorted(
 )
 MAX_FILE, MAX_FUNCTION, MAX_FIELDS, MAX_PARAMETERS = 400, 60, 12, 7
 MAX_FILES = 9  # of a folder
-MAY_PRINT = ("src/saelab/cli", "src/saelab/report/", "experiment.py")
+MAY_PRINT = ("src/saelab/cli", "experiment.py")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from saelab.experiments.api import Result, train_sae
+    from saelab.experiments.api import TrainedRun, train_sae
     from saelab.experiments.evaluate.evaluate import evaluate
     from saelab.experiments.plan import Contrast, Plan
     from saelab.experiments.run.execute import execute
@@ -29,7 +29,7 @@ _HOMES = {
     **dict.fromkeys(("Hook", "Score"), "saelab.types"),
     **dict.fromkeys(("Optim", "Run", "Source", "Spec"), "saelab.runs"),
     **dict.fromkeys(("Contrast", "Plan"), "saelab.experiments.plan"),
-    **dict.fromkeys(("Result", "train_sae"), "saelab.experiments.api"),
+    **dict.fromkeys(("TrainedRun", "train_sae"), "saelab.experiments.api"),
     "SAE": "saelab.sae.module",
     "evaluate": "saelab.experiments.evaluate.evaluate",
     "execute": "saelab.experiments.run.execute",
@@ -45,11 +45,11 @@ __all__ = [
     "Hook",
     "Optim",
     "Plan",
-    "Result",
     "Run",
     "Score",
     "Source",
     "Spec",
+    "TrainedRun",
     "__version__",
     "evaluate",
     "execute",

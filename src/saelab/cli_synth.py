@@ -10,14 +10,14 @@ from saelab.cli_values import (
     Flag,
     FolderIfGiven,
     Names,
-    Number,
-    Numbers,
+    Real,
+    Reals,
     SeveralSeeds,
     WholeIfGiven,
 )
 
 if TYPE_CHECKING:
-    from saelab.experiments.tables.table import Table
+    from saelab.experiments.tables.table import WorldTable
 
 Changes = UseAppendAction[
     Annotated[
@@ -32,9 +32,9 @@ def synth(
     list: Flag = 0,
     variants: Names = (),
     seeds: SeveralSeeds = (0, 1, 2, 3, 4),
-    l0: Numbers = (),
+    l0: Reals = (),
     changes: Changes = (),
-    length: Number = 1.0,
+    length: Real = 1.0,
     tune: Flag = 0,
     rates: FolderIfGiven = None,
     jobs: WholeIfGiven = None,
@@ -61,19 +61,19 @@ def synth(
         out: where results go (default: runs/synth-<world>)
     """
     from saelab.experiments.tables.standard import BASELINES
-    from saelab.experiments.tables.table import Table, plan_of
+    from saelab.experiments.tables.table import WorldTable, plan_of
 
     if list or not world:
         print(worlds_text())
         return
     changed = dict(map(_number, changes))
-    table = Table(world, variants or BASELINES, seeds, l0, changed, length)
+    table = WorldTable(world, variants or BASELINES, seeds, l0, changed, length)
     plan = plan_of(table)  # refuses what cannot work before anything is trained or tuned
     _carry_out(table, out or Path("runs") / plan.name, jobs, tune=tune > 0, rates=rates)
 
 
 def _carry_out(
-    table: "Table", out: Path, jobs: int | None, *, tune: bool, rates: Path | None
+    table: "WorldTable", out: Path, jobs: int | None, *, tune: bool, rates: Path | None
 ) -> None:
     from dataclasses import replace
 

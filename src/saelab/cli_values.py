@@ -19,7 +19,7 @@ def whole(word: str) -> int:
         raise ValueError(f"{word!r} is no whole number; write for instance 8 or 1e6") from None
 
 
-def number(word: str) -> float:
+def real(word: str) -> float:
     """A number: 8, 0.001 or 1e-3. Raises `ValueError`."""
     try:
         return float(word)
@@ -66,8 +66,8 @@ def several_seeds(words: Sequence[str]) -> tuple[int, ...]:
     return given
 
 
-def _numbers(words: Sequence[str]) -> tuple[float, ...]:
-    return tuple(map(number, separate(words)))
+def _reals(words: Sequence[str]) -> tuple[float, ...]:
+    return tuple(map(real, separate(words)))
 
 
 def _one(read: Callable[[str], Any], metavar: str) -> Any:
@@ -85,16 +85,16 @@ def _spec(nargs: Any, metavar: str, read: Callable[[list[str]], Any], write: Any
 unsaid = arg(help_behavior_hint="")  # where the help of the flag says its default in words
 
 Whole = Annotated[int, _one(whole, "INT")]
-Number = Annotated[float, _one(number, "FLOAT")]
+Real = Annotated[float, _one(real, "FLOAT")]
 Folder = Annotated[Path, _one(Path, "FOLDER")]
 Seeds = Annotated[tuple[int, ...], _several(seeds, "INT"), arg(aliases=["--seed"])]
 SeveralSeeds = Annotated[
     tuple[int, ...], _several(several_seeds, "INT"), arg(aliases=["--seed"], help_behavior_hint="")
 ]
 WholeIfGiven = Annotated[int | None, _one(whole, "INT"), unsaid]
-NumberIfGiven = Annotated[float | None, _one(number, "FLOAT"), unsaid]
+RealIfGiven = Annotated[float | None, _one(real, "FLOAT"), unsaid]
 TextIfGiven = Annotated[str | None, _one(str, "STR"), unsaid]
 FolderIfGiven = Annotated[Path | None, _one(Path, "FOLDER"), unsaid]
 Names = Annotated[tuple[str, ...], _several(separate, "NAME"), unsaid]
-Numbers = Annotated[tuple[float, ...], _several(_numbers, "FLOAT"), unsaid]
+Reals = Annotated[tuple[float, ...], _several(_reals, "FLOAT"), unsaid]
 Flag = Annotated[UseCounterAction[int], unsaid]

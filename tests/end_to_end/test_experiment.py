@@ -214,7 +214,11 @@ def test_an_interrupted_experiment_goes_on(bench, monkeypatch, capsys):
         (("layers = [1, 2]", "layers = [9]"), ["layer 9 is out of range", "layers 0 to 3"]),
         (
             ("learning_rate = None", "learning_rate = 1e38"),
-            ["the loss became nan at step 2", "in the dry run, on 64 made-up", "lower the learning rate"],
+            [
+                "the loss became nan at step 2",
+                "in the dry run, on 64 made-up",
+                "lower the learning rate",
+            ],
         ),
         (("seeds = [0, 1]", "seeds = []"), ["give at least one of each"]),
         (("l0 = 8", "l0 = None"), ["l0 is None and sparsity_penalty is None; give one of them"]),

@@ -17,11 +17,11 @@ def plan():
 """
 # two worlds that are measured in a moment
 WORLDS = """
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 
 def plan():
     changes = {{"steps": 20}}
-    return [plan_of(Table(w, ("topk", "frozen"), (0, 1), changes=changes)) for w in {worlds}]
+    return [plan_of(WorldTable(w, ("topk", "frozen"), (0, 1), changes=changes)) for w in {worlds}]
 """
 
 

@@ -17,7 +17,7 @@ from saelab.types import Score
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainedRun:
     """One trained and evaluated run: `result.metrics["explained_variance"].value`."""
 
     folder: Path
@@ -33,7 +33,7 @@ def train_sae(
     *,
     evals: Sequence[str] = (),
     listener: Listener | None = None,
-) -> Result:
+) -> TrainedRun:
     """Train `run` in the folder `out` (or go on, or read what is there), evaluate it, and return
     the result.
 
@@ -44,4 +44,4 @@ def train_sae(
     plan, folder = Plan(run_name(run), (run,), evals=tuple(evals)), run_folder(Path(out), run)
     execute(plan, Path(out), listener=listener).check()
     scores = read_scores(folder.path, plan.evals)
-    return Result(folder.path, run, folder.load(), scores, folder.health())
+    return TrainedRun(folder.path, run, folder.load(), scores, folder.health())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from saelab.ground.views import Block, read_batches, seeded
 from saelab.runs import Source
-from saelab.text.corpora import EMBEDDED
+from saelab.text.corpora import EMBEDDED_CORPUS
 from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
 from saelab.text.windows import TokenWindows
 from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows, refuse_missing
@@ -134,10 +134,10 @@ class ActivationStream:
 
     def missing(self, kind: type[Batch]) -> str:
         """Labels of tokens are known for the embedded text alone."""
-        if kind is Labelled and self.source.corpus != EMBEDDED:
+        if kind is Labelled and self.source.corpus != EMBEDDED_CORPUS:
             return (
                 f"corpus {self.source.corpus} has no labels of tokens; read the embedded text, "
-                f"corpus {EMBEDDED!r}"
+                f"corpus {EMBEDDED_CORPUS!r}"
             )
         return ""
 

@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.utils import logging as hf_logging
 
-EMBEDDED = "pylm"
+EMBEDDED_MODEL = "pylm"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -35,7 +35,7 @@ def locate(name: str) -> str:
     Raises `FileNotFoundError` for a folder that does not exist, `ValueError` for one without
     safetensors weights.
     """
-    if name == EMBEDDED:
+    if name == EMBEDDED_MODEL:
         folder = Path(str(importlib.resources.files("saelab.lm.pylm") / "weights"))
         if not (folder / "config.json").exists():
             raise FileNotFoundError(
@@ -48,8 +48,8 @@ def locate(name: str) -> str:
         if re.fullmatch(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?", name):
             return name
         raise FileNotFoundError(
-            f"no model folder {name}; give {EMBEDDED}, an existing folder or a Hugging Face id "
-            "such as EleutherAI/pythia-70m"
+            f"no model folder {name}; give {EMBEDDED_MODEL}, an existing folder or a Hugging Face "
+            "id such as EleutherAI/pythia-70m"
         )
     if not (folder / "config.json").exists():
         raise ValueError(f"{folder} holds no config.json, so it is no Hugging Face model folder")
@@ -136,7 +136,7 @@ def _reachable(name: str) -> Iterator[None]:
     except OSError as error:
         if isinstance(error, FileNotFoundError):
             raise
-        if Path(name).is_dir() or name == EMBEDDED:
+        if Path(name).is_dir() or name == EMBEDDED_MODEL:
             raise ValueError(f"cannot read the model in {name}: {_first_line(error)}") from error
         state = "is set" if os.environ.get("HF_TOKEN") else "is not set"
         raise ModelUnavailable(

@@ -164,24 +164,14 @@ class TopK(Activation):
         return {"k": value_at(self.k, 1.0)}
 
 
-class BatchTopK(Thresholded):
-    """The k * N largest positive entries of a batch of N rows (Bussmann et al. 2024, 2412.06410,
-    section 3).
+class OverBatch(Thresholded, ABC):
+    """One that keeps k * N entries of a batch of N rows in training; k may follow a schedule."""
 
-    At inference an entry is kept when it exceeds `threshold`, a number: the mean L0 is k, that of
-    one position varies.
-    """
-
-    name = "batch_topk"
     selects_over_batch = True
 
     def __init__(self, k: Number):
         super().__init__()
         self.k = k
-
-    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
-        among = pre if among is None else among
-        return support_only(pre.relu() * (pre >= kth_largest(among, self.kept(among, progress))))
 
     def kept(self, among: Tensor, progress: float) -> int:
         """How many entries of `among [M, L]` are kept at `progress`: k * M."""
@@ -195,7 +185,22 @@ class BatchTopK(Thresholded):
         return {"k": value_at(self.k, 1.0)}
 
 
-class Priced(BatchTopK):
+class BatchTopK(OverBatch):
+    """The k * N largest positive entries of a batch of N rows (Bussmann et al. 2024, 2412.06410,
+    section 3).
+
+    At inference an entry is kept when it exceeds `threshold`, a number: the mean L0 is k, that of
+    one position varies.
+    """
+
+    name = "batch_topk"
+
+    def train_codes(self, pre: Tensor, progress: float, among: Tensor | None = None) -> Tensor:
+        among = pre if among is None else among
+        return support_only(pre.relu() * (pre >= kth_largest(among, self.kept(among, progress))))
+
+
+class Priced(OverBatch):
     """BatchTopK ranked by pre - price: what a price keeps out of a batch is another latent's place,
     not a smaller code.
 

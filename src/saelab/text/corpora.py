@@ -18,7 +18,7 @@ from saelab.runs import Source
 from saelab.store import content_id, file_hash
 from saelab.text.stdlib import Split, stdlib_corpus
 
-EMBEDDED = "stdlib"
+EMBEDDED_CORPUS = "stdlib"
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 MARK = "<|endoftext|>"
 PIECE, LONG_PIECE = 2_000, 8_000  # characters
@@ -53,7 +53,7 @@ def corpus_hash(source: Source) -> str:
     """16 hexadecimal digits of the corpus: its files' content; for a Hugging Face dataset only its
     name.
     """
-    if source.corpus == EMBEDDED:
+    if source.corpus == EMBEDDED_CORPUS:
         return stdlib_corpus().hash
     if source.corpus.startswith("hf:"):
         return content_id([source.corpus, source.text_column], 16)
@@ -67,7 +67,7 @@ def read_documents(source: Source, split: Split | None = None) -> Iterator[Docum
     `source.seed`, its held-out files in one fixed order. Raises `FileNotFoundError` or `ValueError`
     naming the file, and the line where there is one.
     """
-    if source.corpus == EMBEDDED:
+    if source.corpus == EMBEDDED_CORPUS:
         named = _embedded(source.seed, split or "train")
     else:
         named = (("", text) for text in _texts(source.corpus, source.text_column))
@@ -95,7 +95,7 @@ def _file(name: str) -> Path:
         )
     if not path.exists():
         raise FileNotFoundError(
-            f"no corpus {name}; give {EMBEDDED}, a {' / '.join(SUFFIXES)} file or "
+            f"no corpus {name}; give {EMBEDDED_CORPUS}, a {' / '.join(SUFFIXES)} file or "
             "hf:<dataset>[:<config>]"
         )
     if path.stat().st_size == 0:

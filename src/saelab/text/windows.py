@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from saelab.runs import Source
-from saelab.text.corpora import EMBEDDED, MARK, Document, corpus_hash, read_documents
+from saelab.text.corpora import EMBEDDED_CORPUS, MARK, Document, corpus_hash, read_documents
 from saelab.text.stdlib import HELD_OUT_ONE_IN, Split
 
 FEW_DOCUMENTS = 200
@@ -159,7 +159,7 @@ def _documents(source: Source, split: Split) -> tuple[Iterator[Document], bool]:
     """The documents of a split, or (True) all documents of a corpus too small to be split by
     document.
     """
-    if source.corpus == EMBEDDED:
+    if source.corpus == EMBEDDED_CORPUS:
         return read_documents(source, split), False
     everything = read_documents(source)
     first = list(itertools.islice(everything, FEW_DOCUMENTS))

@@ -5,7 +5,7 @@ import pytest
 from saelab.experiments.plan import run_id
 from saelab.experiments.tables.rows import at_l0, at_rate, parse_row
 from saelab.experiments.tables.standard import OWN
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.variants import settings_of
 
@@ -47,7 +47,9 @@ def test_what_is_no_row(text, message):
 
 def test_a_tables_rows_carry_their_numbers_beside_the_worlds():
     plan = plan_of(
-        Table("s1", ("batch_topk", "null=causal:rotate=1", "plain=batch_topk:anneal=1"), (0, 1))
+        WorldTable(
+            "s1", ("batch_topk", "null=causal:rotate=1", "plain=batch_topk:anneal=1"), (0, 1)
+        )
     )
     settings = {run.spec.name: run.spec.settings for run in plan.runs}
     own = {
@@ -64,7 +66,7 @@ def test_a_tables_rows_carry_their_numbers_beside_the_worlds():
         ("batch_topk", "null"),
         ("batch_topk", "plain"),
     }
-    again = plan_of(Table("s1", ("other_name=causal:rotate=1",), (0,)))
+    again = plan_of(WorldTable("s1", ("other_name=causal:rotate=1",), (0,)))
     # a name is no content
     assert run_id(again.runs[0]) == run_id(
         next(run for run in plan.runs if run.spec.name == "null")
@@ -82,4 +84,4 @@ def test_a_row_says_at_which_l0_and_rate_it_is():
 
 def test_two_rows_of_one_name_are_refused():
     with pytest.raises(ValueError, match="two rows are called 'batch_topk'"):
-        plan_of(Table("s1", ("batch_topk", "batch_topk=causal"), (0,)))
+        plan_of(WorldTable("s1", ("batch_topk", "batch_topk=causal"), (0,)))

@@ -15,7 +15,7 @@ from saelab.experiments.listen import Silent
 from saelab.experiments.run.execute import execute
 from saelab.experiments.tables import tune
 from saelab.experiments.tables.standard import OWN, SANITY
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 from saelab.runs import Run, WorldSource
 from saelab.store import CorruptFile, read_json
 from saelab.synth.worlds import WORLDS
@@ -25,11 +25,11 @@ from saelab.variants import settings_of
 QUICK = {"steps": 40}
 
 
-def table(*variants: str, world: str = "s1", seeds=(3, 4), **more) -> Table:
-    return Table(world, variants or ("batch_topk", "frozen"), seeds, changes=QUICK, **more)
+def table(*variants: str, world: str = "s1", seeds=(3, 4), **more) -> WorldTable:
+    return WorldTable(world, variants or ("batch_topk", "frozen"), seeds, changes=QUICK, **more)
 
 
-def run_table(table: Table, out: Path, jobs: int = 1):
+def run_table(table: WorldTable, out: Path, jobs: int = 1):
     return execute(plan_of(table), out, jobs=jobs)
 
 
@@ -39,7 +39,7 @@ def source_of(run: Run) -> WorldSource:
 
 
 def test_rows_of_a_seed_share_stream_width_and_rate():
-    plan = plan_of(Table("s2", ("standard", "batch_topk", "matryoshka"), (20, 21), length=4))
+    plan = plan_of(WorldTable("s2", ("standard", "batch_topk", "matryoshka"), (20, 21), length=4))
     assert plan.evals == ("truth", "composition") and len(plan.runs) == 6
     for seed in (20, 21):
         rows = [run for run in plan.runs if run.seed == seed]
@@ -90,31 +90,31 @@ def test_several_l0s_make_a_row_each():
 
 def test_what_makes_another_table():
     names = [
-        Table("s1", ("topk",), (0,), **more).name
+        WorldTable("s1", ("topk",), (0,), **more).name
         for more in ({}, {"length": 4}, {"changes": {"k": 6}}, {"changes": {"k": 6.0}})
     ]
     assert names[0] == "synth-s1" and names[2] == names[3] and len(set(names)) == 3
     # rows and seeds are added to it
-    assert Table("s1", ("topk", "standard"), (0, 1)).name == "synth-s1"
+    assert WorldTable("s1", ("topk", "standard"), (0, 1)).name == "synth-s1"
 
 
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (Table("s11", ("topk",), (0,)), "no world is called 's11' (did you mean 's1'?)"),
-        (Table("s1", ("top_k",), (0,)), "unknown variant 'top_k' (did you mean 'topk'?)"),
-        (Table("s1", (), (0,)), "no variants are given"),
-        (Table("s1", ("topk",), ()), "no seeds are given; give at least one"),
-        (Table("s1", ("topk",), (-1,)), "a seed is -1; it must be 0 or more"),
+        (WorldTable("s11", ("topk",), (0,)), "no world is called 's11' (did you mean 's1'?)"),
+        (WorldTable("s1", ("top_k",), (0,)), "unknown variant 'top_k' (did you mean 'topk'?)"),
+        (WorldTable("s1", (), (0,)), "no variants are given"),
+        (WorldTable("s1", ("topk",), ()), "no seeds are given; give at least one"),
+        (WorldTable("s1", ("topk",), (-1,)), "a seed is -1; it must be 0 or more"),
         (
-            Table("s1", ("topk",), (0,), l0s=(64,)),
+            WorldTable("s1", ("topk",), (0,), l0s=(64,)),
             "L0 is 64; it must be above 0 and below the width, 64 latents",
         ),
-        (Table("s1", ("topk",), (0,), changes={"k": 100}), "L0 is 100"),
-        (Table("s1", ("topk",), (0,), changes={"kk": 6}), "no number 'kk'"),
-        (Table("s1", ("topk",), (0,), length=0), "length is 0"),
-        (Table("s1", ("topk",), (0,), changes={"p": 2}), "p is 2"),
-        (Table("s1", ("topk",), (0,), changes={"lr": 0}), "lr is 0"),
+        (WorldTable("s1", ("topk",), (0,), changes={"k": 100}), "L0 is 100"),
+        (WorldTable("s1", ("topk",), (0,), changes={"kk": 6}), "no number 'kk'"),
+        (WorldTable("s1", ("topk",), (0,), length=0), "length is 0"),
+        (WorldTable("s1", ("topk",), (0,), changes={"p": 2}), "p is 2"),
+        (WorldTable("s1", ("topk",), (0,), changes={"lr": 0}), "lr is 0"),
     ],
 )
 def test_what_is_refused_before_anything_trains(tmp_path, wrong, words):
@@ -203,7 +203,7 @@ def test_sanity_says_when_a_world_does_not_test_what_it_should():
 
     assert found(0.02) is True and found(0.9) is False and found(None) is None
     assert {row["ok"] for row in sanity(expected, [])} == {None}
-    assert plan_of(Table("s1", ("topk",), (0,))).sanity == expected
+    assert plan_of(WorldTable("s1", ("topk",), (0,))).sanity == expected
 
 
 def test_rates_are_chosen_on_the_head_world(tmp_path, monkeypatch):
@@ -214,10 +214,10 @@ def test_rates_are_chosen_on_the_head_world(tmp_path, monkeypatch):
     monkeypatch.setattr(
         tune,
         "plan_of",
-        lambda t: asked.append(t) or real(Table(t.world, t.variants, t.seeds, (), QUICK)),
+        lambda t: asked.append(t) or real(WorldTable(t.world, t.variants, t.seeds, (), QUICK)),
     )
     chosen = tune.choose_rates(
-        Table("s3c_hard", ("batch_topk",), (20,)), tmp_path / "out", Silent(), 1
+        WorldTable("s3c_hard", ("batch_topk",), (20,)), tmp_path / "out", Silent(), 1
     )
     assert {t.world for t in asked} == {"s3c"}
     tried = [read_json(path) for path in (tmp_path / "out-rates").glob("runs/*/run.json")]
@@ -230,21 +230,21 @@ def test_rates_are_chosen_on_the_head_world(tmp_path, monkeypatch):
     assert record["headline"] == "slow_recall" and best == f"batch_topk-lr{chosen['batch_topk']:g}"
     assert (
         tune.read_rates(
-            tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("batch_topk",), (0,))
+            tmp_path / "out-rates" / "learning_rates.json", WorldTable("s3c", ("batch_topk",), (0,))
         )
         == chosen
     )
     with pytest.raises(ValueError, match="was tuned on s3c; s1 takes its rates from s1"):
         tune.read_rates(
-            tmp_path / "out-rates" / "learning_rates.json", Table("s1", ("batch_topk",), (0,))
+            tmp_path / "out-rates" / "learning_rates.json", WorldTable("s1", ("batch_topk",), (0,))
         )
     with pytest.raises(ValueError, match="has no rate for topk"):
         tune.read_rates(
-            tmp_path / "out-rates" / "learning_rates.json", Table("s3c", ("topk",), (0,))
+            tmp_path / "out-rates" / "learning_rates.json", WorldTable("s3c", ("topk",), (0,))
         )
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(CorruptFile, match="holds no learning rates"):
-        tune.read_rates(tmp_path / "bad.json", Table("s3c", ("topk",), (0,)))
+        tune.read_rates(tmp_path / "bad.json", WorldTable("s3c", ("topk",), (0,)))
 
 
 def test_batch_selection_is_a_reading_of_its_own(tmp_path):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 from saelab.runs import Optim, Run, Source, Spec
 from saelab.sae.activations import BatchTopK
 from saelab.sae.module import SAE
@@ -98,7 +98,9 @@ def test_a_world_does_not_overrule_the_recipe():
     are its own.
     """
     assert not {"anneal", "levels", "inner"} & settings_of("frontier").keys()
-    assert [run.spec.settings for run in plan_of(Table("s2", ("frontier",), (0,))).runs] == [{}]
+    assert [run.spec.settings for run in plan_of(WorldTable("s2", ("frontier",), (0,))).runs] == [
+        {}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -25,13 +25,13 @@ def needs_labels(source: "Source | WorldSource") -> list[str]:
     """For an evaluation that reads labels of tokens: they come from Python's grammar, so the text
     must be the embedded one.
     """
-    from saelab.text.corpora import EMBEDDED
+    from saelab.text.corpora import EMBEDDED_CORPUS
 
-    if source.corpus == EMBEDDED:
+    if source.corpus == EMBEDDED_CORPUS:
         return []
     return [
-        f"labels are known for the corpus {EMBEDDED} only (labels from files: `prepare_labelled` "
-        "in Python)"
+        f"labels are known for the corpus {EMBEDDED_CORPUS} only (labels from files: "
+        "`prepare_labelled` in Python)"
     ]
 
 

@@ -41,7 +41,7 @@ OF_THE_REST = ("leak_linear", "leak_mlp", "task_accuracy", "worst_group")
 
 
 @dataclass(frozen=True)
-class Labelled:
+class TwoLabels:
     """Activations with both labels."""
 
     x: Tensor  # [N, D]
@@ -53,9 +53,9 @@ class Labelled:
 class SpuriousData:
     """Held-out samples of a world and what probes on x make of them: the same for every SAE."""
 
-    train: Labelled  # four equal cells
-    test: Labelled  # four equal cells
-    natural: Labelled  # T and s as correlated as in training
+    train: TwoLabels  # four equal cells
+    test: TwoLabels  # four equal cells
+    natural: TwoLabels  # T and s as correlated as in training
     biased: LinearProbe  # of T on x, from cells with T = s
     # on test, of the probe of T trained on four cells: at 0, at the best threshold
     clean_accuracy: tuple[float, float]
@@ -72,10 +72,10 @@ def prepare(held: HeldOut) -> SpuriousData:
     lack = "has no spurious factor; this evaluation reads s5, s5b and s5_null"
     process = process_of(held, SpuriousFactor, lack)
 
-    def sample(name: str, mode: Mode, rows: int = ROWS) -> Labelled:
+    def sample(name: str, mode: Mode, rows: int = ROWS) -> TwoLabels:
         drawn = process.draw(rows, world.generator(f"spurious {name}"), mode=mode)
         assert drawn.labels is not None
-        return Labelled(drawn.x, *drawn.labels.unbind(1))
+        return TwoLabels(drawn.x, *drawn.labels.unbind(1))
 
     train, test = sample("train", "balanced"), sample("test", "balanced")
     concordant = sample("biased", "concordant", BIASED_ROWS)

@@ -58,7 +58,7 @@ NAMES = (  # that a script must define
     "seeds",
     "build",
 )
-FEW = 40  # attributes of a thing that are all named
+ALL_NAMED = 40  # attributes of a thing that are all named
 VARIANT = "experiment"  # the name of what the script builds
 
 
@@ -302,7 +302,7 @@ def explanation(error: BaseException, script: Path) -> str:
 def _attributes(error: AttributeError) -> str:
     """Which ones there are: all of a small thing, such as a step, the nearest of a large one."""
     names = [name for name in dir(error.obj) if not name.startswith("_")]
-    few = f"; it has {', '.join(names)}" if len(names) < FEW else ""
+    few = f"; it has {', '.join(names)}" if len(names) < ALL_NAMED else ""
     return f"{nearest_name(error.name or '', names)}{few}"
 
 

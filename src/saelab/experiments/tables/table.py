@@ -16,7 +16,7 @@ WARMUP = 100  # steps of learning-rate warm-up
 
 
 @dataclass(frozen=True)
-class Table:
+class WorldTable:
     """What is run on a world. Every row of a seed has the same stream, width, steps and learning
     rate.
     """
@@ -69,7 +69,7 @@ class Table:
         )
 
 
-def plan_of(table: Table) -> Plan:
+def plan_of(table: WorldTable) -> Plan:
     """The runs of a table, the evaluations of its world, and every row against the comparator.
     Raises `ValueError`.
     """
@@ -103,7 +103,7 @@ def plan_of(table: Table) -> Plan:
     return Plan(table.name, tuple(runs), tuple(contrasts), facts=facts, sanity=sanity)
 
 
-def _spec(row: Spec, l0: float, table: Table) -> Spec:
+def _spec(row: Spec, l0: float, table: WorldTable) -> Spec:
     """The row at the world's size, with the world's numbers that the variant knows, where they
     differ from the variant's, beneath its own.
     """
@@ -123,7 +123,7 @@ def _spec(row: Spec, l0: float, table: Table) -> Spec:
     return at_l0(spec, l0) if len(table.l0s) > 1 else spec
 
 
-def _check(table: Table) -> None:
+def _check(table: WorldTable) -> None:
     setup = table.setup
     if not table.variants:
         raise ValueError("no variants are given; write for instance --variants standard,batch_topk")

@@ -12,7 +12,7 @@ from saelab.experiments.listen import Listener
 from saelab.experiments.plan import Plan
 from saelab.experiments.run.execute import execute
 from saelab.experiments.tables.rows import at_rate
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 from saelab.store import CorruptFile, content_id, read_json, write_json
 
 GRID = (1e-3, 2e-3, 3e-3, 5e-3, 1e-2)  # holds the rate that every world's table has
@@ -20,7 +20,7 @@ SEEDS = (0, 1, 2)
 FILE = "learning_rates.json"
 
 
-def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict[str, float]:
+def choose_rates(table: WorldTable, out: Path, listener: Listener, jobs: int) -> dict[str, float]:
     """The rate of `GRID` with the best mean headline for every variant, written to
     `<out>-rates/learning_rates.json`.
 
@@ -60,7 +60,7 @@ def choose_rates(table: Table, out: Path, listener: Listener, jobs: int) -> dict
     return chosen
 
 
-def read_rates(path: Path, table: Table) -> dict[str, float]:
+def read_rates(path: Path, table: WorldTable) -> dict[str, float]:
     """Rates that `choose_rates` wrote. Raises `ValueError` when they are another family's or lack a
     variant.
     """
@@ -85,7 +85,7 @@ def read_rates(path: Path, table: Table) -> dict[str, float]:
     return {name: chosen[name] for name in table.names}
 
 
-def _search(head: Table) -> Plan:
+def _search(head: WorldTable) -> Plan:
     """Every row at every rate, as one plan."""
     runs = tuple(at_rate(run, lr) for lr in GRID for run in plan_of(head).runs)
     return Plan(f"rates-{head.world}-{content_id([list(GRID), list(head.variants)], 6)}", runs)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from saelab.runs import Source
 from saelab.store import read_json
-from saelab.text.corpora import EMBEDDED, read_documents
+from saelab.text.corpora import EMBEDDED_CORPUS, read_documents
 from saelab.text.labels.python import FAMILIES, VALUES, python_labels
 from saelab.text.stdlib import Split, stdlib_corpus
 from saelab.text.windows import TokenWindows, split_documents, start_token
@@ -163,7 +163,7 @@ def stdlib_labels(split: Split, tokenizer: Any, documents: int | None = None) ->
     file. A file that this Python cannot parse keeps the last two and is named in `problems`.
     `documents`: label the first so many only.
     """
-    corpus = read_documents(Source(corpus=EMBEDDED), split)
+    corpus = read_documents(Source(corpus=EMBEDDED_CORPUS), split)
     pieces = list(itertools.islice(split_documents(corpus, tokenizer), documents))
     files = tuple(dict.fromkeys(name for name, _ in pieces))
     modules = tuple(sorted({_module_family(name) for name in files}))
