@@ -1,7 +1,8 @@
 """The page in a real browser: headless Chromium of the system, opened from disk."""
 
+import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -68,15 +69,69 @@ def test_tables_and_figures_are_on_the_page(browser) -> None:
         "contrast-table",
         "facts-table",
     }
-    assert len(shown(browser, "figure svg")) == 3
-    assert all(
-        figure.size["width"] > 800 and figure.size["height"] > 200
-        for figure in shown(browser, "figure svg")
-    )
+    assert [len(figure.find_elements("css selector", "svg")) for figure in shown(browser, "figure")] == [2, 4, 4]  # fmt: skip
+    assert all(400 < svg.size["width"] < 500 for svg in shown(browser, "figure svg"))
     assert "Unhealthy run all_zero" in shown(browser, ".alarm")[0].text
     assert browser.execute_script(
         "return document.documentElement.scrollWidth <= window.innerWidth"
     )
+
+
+@pytest.fixture
+def screen(browser) -> Iterator[Callable[..., None]]:
+    """Makes the screen a phone's or the page dark, for one test."""
+
+    def set_(width: int = 1280, scheme: str = "light") -> None:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        feature = {"name": "prefers-color-scheme", "value": scheme}
+        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+
+    yield set_
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def test_a_phone_shows_text_of_a_size_that_can_be_read(browser, screen) -> None:
+    screen(390)
+    # nothing but tables in their boxes is wider than the screen
+    assert browser.execute_script("return document.documentElement.scrollWidth") == 390
+    sizes = browser.execute_script(
+        "return [...document.querySelectorAll('figure text')].map(text => "
+        "parseFloat(getComputedStyle(text).fontSize) * text.getCTM().a || 0)"
+    )
+    upright = [size for size in sizes if size > 1]  # the others are turned
+    assert len(upright) > 100 and min(upright) > 10
+    # verdict and difference of every contrast are on the screen
+    for row in browser.find_elements("css selector", "#contrast-table tr"):
+        for cell in row.find_elements("css selector", "td:nth-child(-n+2)"):
+            assert cell.rect["x"] >= 0 and cell.rect["x"] + cell.rect["width"] <= 390
+
+
+def test_the_page_is_dark_where_the_reader_wants_it(browser, screen) -> None:
+    def luminance(selector: str, key: str) -> float:
+        value = browser.find_element("css selector", selector).value_of_css_property(key)
+        return sum(float(part) for part in re.findall(r"[\d.]+", value)[:3]) / 765
+
+    places = (("body", "color"), ("figure text", "fill"))
+    screen(scheme="dark")
+    assert luminance("body", "background-color") < 0.15
+    assert all(luminance(*place) > 0.8 for place in places)
+    screen(scheme="light")
+    assert luminance("body", "background-color") == 1.0
+    assert all(luminance(*place) < 0.25 for place in places)
+
+
+def test_points_say_what_they_are(browser) -> None:
+    from selenium.webdriver import ActionChains
+
+    dot = browser.find_element("css selector", "#frontier figure g[clip-path] > use")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", dot)
+    ActionChains(browser).move_to_element(dot).perform()
+    (tip,) = shown(browser, ".tip")
+    assert re.match(r"standard, seed 0: L0 .* 3\d\.\d+, Explained variance 0\.7\d+ \[", tip.text)
+    ActionChains(browser).move_to_element(browser.find_element("id", "frontier")).perform()
+    browser.execute_script("window.scrollTo(0, 0)")
 
 
 def test_seeds_open_and_close(browser) -> None:
@@ -106,6 +161,23 @@ def test_latent_selector(browser) -> None:
         assert title().startswith(f"Latent #{latent} topk, seed 1")
     browser.execute_script("arguments[0].click()", shown(browser, ".chip")[2])
     assert title().startswith("Latent #67")
+
+
+def test_latents_are_found_by_number(browser) -> None:
+    from selenium.webdriver.support.ui import Select
+
+    Select(browser.find_element("id", "run-select")).select_by_index(3)
+    search, answer = (browser.find_element("id", f"latent-{name}") for name in ("search", "answer"))
+    search.send_keys("67")
+    assert shown(browser, ".latent h4")[0].text == "Latent #67" and answer.text == ""
+    search.send_keys("8")
+    assert answer.text.startswith("Latent 678 of topk, seed 1")
+    assert answer.text.endswith("is not on this page, which has the 16 latents below.")
+    assert shown(browser, ".latent h4")[0].text == "Latent #67"
+    browser.execute_script(
+        "arguments[0].value = ''; arguments[0].dispatchEvent(new Event('input'))", search
+    )
+    assert answer.text == ""
 
 
 def test_hostile_token_is_text_and_colour_follows_activation(browser) -> None:

@@ -9,6 +9,7 @@ from saelab.evals.result import Table
 from saelab.figures import Curves, Figure, Heat, Scatter, Steps, Tree, figure_from_json, from_plain
 from saelab.report import html, tables
 from saelab.report.draw import Panel, draw, group_colour
+from saelab.report.draw.style import css
 from saelab.report.read import Results, RunRecord, items, mapping
 
 LONG = 12  # rows from which on a table is folded
@@ -123,7 +124,8 @@ def _legend(groups: Sequence[str]) -> str:
     swatches = "".join(
         html.tag(
             "span",
-            html.tag("span", "", "swatch", style=f"background:{group_colour(i)}") + html.esc(group),
+            html.tag("span", "", "swatch", style=f"background:{css(group_colour(i))}")
+            + html.esc(group),
         )
         for i, group in enumerate(groups)
     )
@@ -144,7 +146,7 @@ def _figure(
         elif records:
             missing.append(f"{html.esc(variant)} ({html.esc(records[0].reason)})")
     first = panels[0].first
-    picture = html.tag("figure", draw(panels, groups, html.esc(f"{name}: {first.title}")))
+    picture = draw(panels, groups, html.esc(f"{name}: {first.title}"))
     caption = f"{_scale(first)}{html.esc(first.note)} {_which_seeds(panels)}"
     return (
         html.tag("h3", html.esc(first.title))

@@ -13,8 +13,9 @@ RUN_LATENTS = 24  # of a run
 CONTROLS = (
     '<button type="button" id="latent-previous">previous</button>'
     '<button type="button" id="latent-next">next</button>'
-    '<span class="note">Colour: activation as a share of the strongest one shown; hover a token '
-    "for its value.</span>"
+    '<label for="latent-search">Latent</label>'
+    '<input type="number" id="latent-search" min="0" placeholder="number">'
+    '<output class="note" id="latent-answer" for="latent-search"></output>'
 )
 
 
@@ -45,8 +46,14 @@ def _run(index: int, run: RunRecord, limit: int) -> str:
     latents = run.latents or []
     chosen = {f"{index}-{i}": latent for i, latent in enumerate(latents[:limit])}
     chips = "".join(
-        f'<button type="button" class="chip" data-latent="{key}">'
-        f"{html.tag('b', _name(latent))} {_preview(latent)}</button>"
+        html.tag(
+            "button",
+            f"{html.tag('b', _name(latent))} {_preview(latent)}",
+            "chip",
+            type="button",
+            data_latent=key,
+            data_number=latent.get("index"),
+        )
         for key, latent in chosen.items()
     )
     cards = "".join(_card(key, latent, run) for key, latent in chosen.items())
@@ -86,7 +93,10 @@ def _card(key: str, latent: dict[str, Any], run: RunRecord) -> str:
     columns = "".join(html.tag("div", html.tag("h5", head) + body) for head, body in panels.items())
     examples = html.tag("div", lines or html.absent(f"Contexts: {html.MISSING}."), "contexts")
     content = html.tag("header", title) + html.tag("div", columns, "panels")
-    content += html.tag("h5", "Top contexts") + examples
+    title = (
+        "Top contexts (colour: activation as a share of the strongest shown; hover for its value)"
+    )
+    content += html.tag("h5", title) + examples
     return html.tag("article", content, "latent", id=f"latent-{key}")
 
 

@@ -22,6 +22,9 @@ CURVES = {
     "L0": L0,
     "Share of dead latents": "dead",
 }
+DIFFERENT = (
+    "Losses of different variants have different terms: compare their shape, not their height."
+)
 
 
 def write_report(folder: Path) -> Path:
@@ -72,23 +75,28 @@ def _sections(results: Results) -> dict[str, Section]:
         for name, title in evaluation_titles(results).items()
     }
     verdicts: dict[str, Section] = {"verdicts": ("Verdicts", _verdicts)}
+    training: dict[str, Section] = {"training": ("Training", _training)}
     compared: dict[str, Section] = {
         "contrasts": ("Contrasts", tables.contrast_table),
         "frontier": ("Frontier", _frontier),
-        "training": ("Training", _training),
+        **training,
     }
     facts: dict[str, Section] = {"facts": ("Run facts", _facts)}
     if results.in_world:
         world = {"world": ("World", worlds.world_section)}
-        return world | evaluations | verdicts | compared | facts
-    sections = verdicts | {"summary": ("Summary", _summary)} | compared | evaluations | facts
+        return world | evaluations | (training if results.alone else verdicts | compared) | facts
+    if results.alone:
+        run: dict[str, Section] = {"run": ("Run", _lead)}
+        sections = run | {"summary": ("Scores", _summary)} | training | evaluations | facts
+    else:
+        sections = verdicts | {"summary": ("Summary", _summary)} | compared | evaluations | facts
     if any(run.latents is not None for run in results.runs):
         sections["latents"] = ("Latents", latents_section)
     return sections
 
 
-def _verdicts(results: Results) -> str:
-    """What was compared, and a sentence a contrast."""
+def _lead(results: Results) -> str:
+    """What was trained, on what, and at which sparsity."""
     sizes = [run.l0 for run in results.runs if run.l0 is not None and not run.problems]
     ends = sorted({min(sizes), max(sizes)}) if sizes else []
     sparsity = " to ".join(map(html.show, ends)) or html.MISSING
@@ -106,12 +114,20 @@ def _verdicts(results: Results) -> str:
         where = f"world {html.fact(facts.get('world'))}"
     rates = facts.get("learning_rates")  # older folders do not say
     tuned = f"; learning rates {html.fact(rates)}" if rates else ""
+    if results.alone:
+        return html.tag("p", f"{variants}, trained on {where}, at L0 {sparsity}{tuned}.", "lead")
     text = f"Compared: {variants}; {count} on {where}, at L0 {sparsity}{tuned}."
     lead = html.tag("p", text, "lead")
     unhealthy = sum(bool(run.problems) for run in results.runs)
     if unhealthy:
         left_out = "not in the means and the frontier, but in every table"
         lead += html.tag("p", f"{unhealthy} of {count} unhealthy: {left_out}.", "alarm")
+    return lead
+
+
+def _verdicts(results: Results) -> str:
+    """What was compared, and a sentence a contrast."""
+    lead = _lead(results)
     sentences = html.tags("li", (_sentence(results, contrast) for contrast in results.contrasts))
     if not sentences:
         return lead + html.tag("p", f"Contrasts: {html.MISSING}.")
@@ -136,12 +152,15 @@ def _sentence(results: Results, contrast: dict) -> str:
 
 
 def _summary(results: Results) -> str:
+    remark = (
+        "Mean over healthy seeds. In brackets the 95 % interval over documents: the mean of "
+        "the bounds of each seed. It leaves out the spread between seeds, which the rows that "
+        "open show."
+    )
+    if results.alone:
+        remark = "In brackets the 95 % interval over documents."
     return (
-        html.note(
-            "Mean over healthy seeds. In brackets the 95 % interval over documents: the mean of "
-            "the bounds of each seed. It leaves out the spread between seeds, which the rows that "
-            "open show."
-        )
+        html.note(remark)
         + tables.summary_table(results)
         + html.folded("All metrics of all runs", tables.all_metrics(results))
         + tables.meanings(results, [L0, *tables.metric_names(results)])
@@ -162,8 +181,8 @@ def _frontier(results: Results) -> str:
     else:
         names = [metric.key for metric in traded if metric.against == L0]
         remark = (
-            "Up and to the left is better: more kept with fewer active latents. Bars are 95 % "
-            "intervals."
+            "Over L0, up and to the left is better: more kept with fewer active latents. Bars are "
+            "95 % intervals."
         )
     panels, missing = [], []
     for name in names:
@@ -176,31 +195,37 @@ def _frontier(results: Results) -> str:
             else:
                 place = results.variants.index(run.variant)
                 bounds = (number(entry.get("low")), number(entry.get("high")))
-                points.append(runs.Point(place, run.l0, value, *bounds))
-        panels.append((label, points))
+                points.append(runs.Point(run.label, place, run.l0, value, *bounds))
+        panels.append(runs.Trade("L0 (active latents per token)", label, points))
+    for metric in traded:
+        points = _traded(results, metric) if metric.against != L0 else []
+        # two rows at least have both
+        if len({point.variant for point in points}) > 1:
+            x = results.metric(metric.against)
+            panels.append(runs.Trade(x.label, metric.label, points, over_l0=False))
+            up = "up" if metric.better == "higher" else "down"
+            right = "to the right" if x.better == "higher" else "to the left"
+            remark += html.esc(
+                f" Over {x.label}, {up} and {right} is better, among rows of one L0. "
+                f"{metric.label}: {metric.meaning}"
+            )
     return (
         _legend(results)
-        + html.tag("figure", runs.frontier(panels, "Sparsity-fidelity frontier"))
+        + runs.trades(panels, "Sparsity-fidelity frontier")
         + html.note(remark)
         + tables.not_drawn(missing)
-        + "".join(_trade(results, metric) for metric in traded if metric.against != L0)
     )
 
 
-def _trade(results: Results, y: Metric) -> str:
-    """One score against the one it is traded for, once two rows have both."""
-    x, points = results.metric(y.against), []
+def _traded(results: Results, y: Metric) -> list[runs.Point]:
+    """The runs that have a score and the one that it is traded for."""
+    points = []
     for run in results.runs:
-        kept, value = run.value(x.key), run.value(y.key)
+        kept, value = run.value(y.against), run.value(y.key)
         if kept is not None and value is not None and value > 0 and not run.problems:
-            points.append(runs.Point(results.variants.index(run.variant), kept, value))
-    if len({point.variant for point in points}) < 2:
-        return ""
-    up = "Up" if y.better == "higher" else "Down"
-    right = "to the right" if x.better == "higher" else "to the left"
-    remark = f"{up} and {right} is better, among rows of one L0. {y.label}: {y.meaning}"
-    picture = runs.trade(points, x.label, y.label, f"{y.label} against {x.label}")
-    return html.tag("figure", picture) + html.note(html.esc(remark))
+            place = results.variants.index(run.variant)
+            points.append(runs.Point(run.label, place, kept, value))
+    return points
 
 
 def _training(results: Results) -> str:
@@ -214,7 +239,7 @@ def _training(results: Results) -> str:
             if any(value is not None for value in y):
                 place = results.variants.index(run.variant)
                 seed = results.runs_of(run.variant).index(run)
-                lines.append(runs.Line(place, seed, x, y))
+                lines.append(runs.Line(run.label, place, seed, x, y))
         panels.append((title, lines))
     most = max(len(results.runs_of(variant)) for variant in results.variants)
     missing = [
@@ -223,20 +248,22 @@ def _training(results: Results) -> str:
         if not run.curve
     ]
     return (
-        _legend(results)
-        + html.tag("figure", runs.curves(panels, "Training curves"))
+        ("" if results.alone else _legend(results))
+        + runs.curves(panels, "Training curves")
         + html.note(tables.seeds_legend(most))
-        + html.note(
-            "Losses of different variants have different terms: compare their shape, not their "
-            "height."
-        )
+        + (html.note(DIFFERENT) if len(results.variants) > 1 else "")
         + tables.not_drawn(missing)
     )
 
 
 def _facts(results: Results) -> str:
     heads = html.tags("th", ["Run", "Folder", "Health", "Steps", "Tokens", "Last loss"])
-    content = worlds.facts(results) if results.in_world else tables.facts_table(results.facts)
+    wanted = worlds.WANTED if results.in_world else tables.WANTED
+    if results.alone:  # one run has no facts of a comparison
+        wanted = [name for name in wanted if name in results.facts]
+    told = worlds.TOLD if results.in_world else ()
+    others = {name: value for name, value in results.facts.items() if name not in told}
+    content = tables.facts_table(others, wanted)
     content += html.tag("h3", "Runs") + html.table(
         heads, "".join(map(_run_fact, results.runs)), "small"
     )

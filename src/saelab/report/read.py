@@ -83,6 +83,11 @@ class Results:
     means: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     @property
+    def alone(self) -> bool:
+        """Whether there is one run, so that nothing can be compared."""
+        return len(self.runs) == 1 and not self.contrasts
+
+    @property
     def in_world(self) -> bool:
         """Whether the runs were trained on a synthetic world, whose true features are known."""
         return bool(self.facts.get("world")) or any(
@@ -148,7 +153,8 @@ def read_results(folder: Path) -> Results:
     """
     folder = Path(folder)
     reader = _Reader(folder)
-    summary = mapping(reader.read(folder / "summary.json"))
+    is_run = (folder / "run.json").is_file() and not (folder / "summary.json").is_file()
+    summary = {} if is_run else mapping(reader.read(folder / "summary.json"))
     if (folder / "runs").is_dir():
         paths = {path.name: path for path in sorted((folder / "runs").iterdir())}
     else:
@@ -171,13 +177,22 @@ def read_results(folder: Path) -> Results:
         title=folder.resolve().name,
         runs=runs,
         contrasts=[mapping(row) for row in items(summary.get("contrasts"))],
-        facts=mapping(summary.get("facts")),
+        facts=_own_facts(reader, runs[0]) if is_run else mapping(summary.get("facts")),
         notes=reader.notes,
         means={
             str(row.get("variant")): mapping(row.get("metrics"))
             for row in map(mapping, items(summary.get("means")))
         },
     )
+
+
+def _own_facts(reader: _Reader, run: RunRecord) -> dict[str, Any]:
+    """What a run that nothing sums up records of itself: its source, and the facts of its SAE."""
+    meta = mapping(mapping(reader.read(reader.folder / "sae" / "sae.json")).get("meta"))
+    source = mapping(run.config.get("source"))
+    known = {name: source[name] for name in ("model", "world", "corpus", "hook") if name in source}
+    facts = known | mapping(meta.get("facts"))
+    return facts | {"tokens": source.get("tokens"), "seeds": [run.seed]}
 
 
 def _run(row: dict[str, Any], path: Path, reader: _Reader, files: set[str]) -> RunRecord:

@@ -7,7 +7,7 @@ from typing import Any
 from saelab.evals import headlines
 from saelab.evals.result import Metric
 from saelab.report import html
-from saelab.report.draw.style import colour
+from saelab.report.draw.style import colour, css
 from saelab.report.read import Results, RunRecord, items, mapping, number
 from saelab.train.health import L0
 
@@ -53,7 +53,7 @@ def metric_names(results: Results) -> list[str]:
 
 def swatch(index: int) -> str:
     """A variant's colour beside its name."""
-    return html.tag("span", "", "swatch", style=f"background:{colour(index)}")
+    return html.tag("span", "", "swatch", style=f"background:{css(colour(index))}")
 
 
 def variant_name(results: Results, variant: str) -> str:
@@ -116,11 +116,16 @@ def summary_table(results: Results) -> str:
             cells = no_mean(len(names) + 1, "each seed is listed below")
         else:
             cells = html.tags("td", [_mean_l0(runs), *(_mean(runs, name) for name in names)])
+        head = variant_name(results, variant)
+        if len(runs) == 1 and not hopeless:  # a row of its seed would say the same again
+            seed = html.tag("span", f"seed {html.fact(runs[0].seed)}", "note seeds-count")
+            bodies += html.tag("tbody", html.row(head + seed, cells))
+            continue
         toggle = (
             f'<button type="button" class="toggle" aria-expanded="{str(hopeless).lower()}" '
             f'data-seeds="{index}">{html.counted(len(runs), "seed")}</button>'
         )
-        bodies += html.tag("tbody", html.row(variant_name(results, variant) + toggle, cells))
+        bodies += html.tag("tbody", html.row(head + toggle, cells))
         seeds = "".join(_seed_row(run, names) for run in runs)
         bodies += html.tag(
             "tbody", seeds, "seeds open" if hopeless else "seeds", id=f"seeds-{index}"
@@ -200,15 +205,15 @@ def contrast_table(results: Results) -> str:
     rows = ""
     for contrast in results.contrasts:
         cells = [
-            *(variant_name(results, name) for name in compared(contrast)),
-            metric_label(results.metric(str(contrast.get("metric")))),
-            _difference(contrast),
-            html.shown(contrast.get("detectable")),
             verdict_badge(contrast),
+            _difference(contrast),
+            metric_label(results.metric(str(contrast.get("metric")))),
+            *(variant_name(results, name) for name in compared(contrast)),
+            html.shown(contrast.get("detectable")),
         ]
         rows += html.tag("tr", html.tags("td", cells))
     difference = "Treatment \N{MINUS SIGN} baseline, 95 % interval"
-    heads = ["Treatment", "Baseline", "Metric", difference, "Detectable", "Verdict"]
+    heads = ["Verdict", difference, "Metric", "Treatment", "Baseline", "Detectable"]
     return html.table(html.tags("th", heads), rows, id="contrast-table") + html.note(
         "Difference of runs with the same seed, which saw the same tokens; the interval is over "
         f"seeds, of each contrast alone. {_how_judged(results)} Detectable: the smallest true "
@@ -272,7 +277,7 @@ WANTED = (
 )
 
 
-def facts_table(facts: dict[str, Any], wanted: Sequence[str] = WANTED) -> str:
+def facts_table(facts: dict[str, Any], wanted: Sequence[str]) -> str:
     """Recorded facts of the whole comparison; those a reader looks for first are there even if
     nobody recorded them.
     """

@@ -80,12 +80,6 @@ def frontier_metrics(results: Results) -> list[str]:
     return [EXPLAINED_VARIANCE, *_headline(results)][:2]
 
 
-def facts(results: Results) -> str:
-    """The table of facts, without what the world's own section says."""
-    others = {key: value for key, value in results.facts.items() if key not in TOLD}
-    return tables.facts_table(others, WANTED)
-
-
 def _headline(results: Results) -> list[str]:
     return [key for key in map(str, items(results.facts.get("headline"))) if key not in ALWAYS]
 

@@ -226,9 +226,21 @@ def test_folder_without_summary_is_read_from_its_runs(tmp_path: Path) -> None:
     )
 
 
-def test_single_run_folder_gets_a_page(tmp_path: Path) -> None:
+def test_a_run_alone_says_nothing_of_comparisons(tmp_path: Path) -> None:
+    """No verdicts, no frontier of one point, no file missing that only a comparison has; what it is
+    comes from its own files.
+    """
     run = next((write_folder(tmp_path / "demo", seeds=1) / "runs").glob("topk*"))
-    assert "topk, seed 0" in Page(write_report(run).read_text()).text("facts")
+    meta = {"facts": {"hook": "blocks.3.hook_resid_post", "layer": 3}}
+    (run / "sae").mkdir()
+    (run / "sae" / "sae.json").write_text(json.dumps({"meta": meta}))
+    page = Page(write_report(run).read_text())
+    assert [*page.words] == ["", "run", "summary", "training", "core", "facts", "latents"]
+    assert "topk , trained on pylm, hook blocks.3.hook_resid_post , at L0" in page.text("run")
+    assert "topk, seed 0" in page.text("facts") and "layer 3" in page.text("facts")
+    assert "1,000,000" in page.text("facts")
+    for words in ("not measured", "not recorded", "is not there", "seeds of", "variants"):
+        assert words not in page.text(), words
 
 
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
@@ -251,7 +263,10 @@ def test_what_is_kept_stands_against_what_the_model_says(tmp_path):
     (folder / "summary.json").write_text(json.dumps(summary))
     text = Page(write_report(folder).read_text()).text("frontier")
     assert "among rows of one L0" in text and "KL with the SAE" in text
-    assert "Down and to the right is better" in text and "nats per token" in text
+    assert (
+        "Over Explained variance, down and to the right is better" in text
+        and "nats per token" in text
+    )
 
 
 def test_verdicts_say_whether_they_are_corrected(tmp_path):

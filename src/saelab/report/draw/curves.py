@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from saelab.figures import Curves
 from saelab.report.draw.panel import Panel, set_axis, span_of
-from saelab.report.draw.style import colour, figure_of, svg_of
+from saelab.report.draw.style import colour, panels_of, picture_of, tip, titled, written
 
 Line = tuple[Sequence[float], Sequence[float | None]]
 
@@ -14,22 +14,25 @@ def curves(panels: Sequence[Panel[Curves]], groups: Sequence[str], label: str) -
     del groups
     first = panels[0].first
     names = list(dict.fromkeys(name for panel in panels for name in panel.first.lines))
-    drawn = [line for panel in panels for figure in panel.figures for line in figure.lines.values()]
-    x = span_of(first.x, [value for line in drawn for value in line[0]])
-    y = span_of(first.y, [value for line in drawn for value in line[1]])
-    with figure_of(len(names), min(len(names), 2), 4.8, 3.2) as (figure, axes):
-        for ax, name in zip(axes, names, strict=False):
-            ax.set(title=name, xlabel=first.x.label, ylabel=first.y.label)
+    lines = [line for panel in panels for figure in panel.figures for line in figure.lines.values()]
+    x = span_of(first.x, [value for line in lines for value in line[0]])
+    y = span_of(first.y, [value for line in lines for value in line[1]])
+    with panels_of(len(names), 2.4) as axes:
+        for ax, name in zip(axes, names, strict=True):
+            titled(ax, name)
+            ax.set(xlabel=first.x.label, ylabel=first.y.label)
             for panel in panels:
-                lines = [seed.lines[name] for seed in panel.figures if name in seed.lines]
-                at, mean, low, high = over_seeds(lines)
+                seeds = [seed.lines[name] for seed in panel.figures if name in seed.lines]
+                at, mean, low, high = over_seeds(seeds)
                 shade = colour(panel.row)
                 if low != high:
                     ax.fill_between(at, low, high, color=shade, alpha=0.25, linewidth=0)
-                ax.plot(at, mean, color=shade, linewidth=1.6)
+                (drawn,) = ax.plot(at, mean, color=shade, linewidth=1.6)
+                if at:
+                    tip(drawn, f"{panel.label}: {written(mean[-1])} at {written(at[-1])}")
             set_axis(ax, "x", first.x, (x[0], max(x[1], 2 * x[0])), 0.0)
             set_axis(ax, "y", first.y, y, 0.05)
-        return svg_of(figure, label)
+        return picture_of(axes, label)
 
 
 def over_seeds(

@@ -5,7 +5,16 @@ from typing import TYPE_CHECKING
 
 from saelab.figures import Heat
 from saelab.report.draw.panel import Panel, group_colour, signed
-from saelab.report.draw.style import INK, figure_of, shades, svg_of
+from saelab.report.draw.style import (
+    FAINT,
+    INK,
+    PAPER,
+    SHADED,
+    panels_of,
+    picture_of,
+    shades,
+    titled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,10 +25,8 @@ DARK = 0.62  # share of the largest value from which the number in a cell is whi
 
 def heats(panels: Sequence[Panel[Heat]], groups: Sequence[str], label: str) -> str:
     """A heat map a row; groups of columns as a strip of colour above."""
-    printed = panels[0].first.printed
-    columns, width, height = (2, 4.8, 2.9) if printed else (3, 3.2, 2.75)
-    with figure_of(len(panels), columns, width, height) as (figure, axes):
-        for ax, panel in zip(axes, panels, strict=False):
+    with panels_of(len(panels), 2.6) as axes:
+        for ax, panel in zip(axes, panels, strict=True):
             heat = panel.first
             n, m = len(heat.values), len(heat.values[0]) if heat.values else 0
             if not m:
@@ -31,19 +38,20 @@ def heats(panels: Sequence[Panel[Heat]], groups: Sequence[str], label: str) -> s
                 vmax=heat.high,
                 aspect="auto",
                 interpolation="none",
+                gid=SHADED,
             )
-            ax.set_title(panel.title, pad=21 if heat.groups else 8)
+            titled(ax, panel.title, pad=21 if heat.groups else 8)
             ax.set(xlabel=heat.column_label, ylabel=heat.row_label, xticks=[], yticks=[])
             ax.tick_params(length=0)
             ax.grid(visible=False)
             if heat.printed:
                 _numbers(ax, heat)
             if heat.printed and heat.columns:
-                ax.set_xticks(range(m), heat.columns, fontsize=8.5)
+                ax.set_xticks(range(m), heat.columns)
             if heat.printed and heat.rows:
-                ax.set_yticks(range(n), heat.rows, fontsize=8.5)
+                ax.set_yticks(range(n), heat.rows)
             _strip(ax, heat.groups, groups, m)
-        return svg_of(figure, label)
+        return picture_of(axes, label)
 
 
 def _numbers(ax: "Axes", heat: Heat) -> None:
@@ -54,10 +62,10 @@ def _numbers(ax: "Axes", heat: Heat) -> None:
         for j, value in enumerate(row):
             if not (square and i == j):
                 text = "n/a" if value is None else signed(value)
-                ink = "white" if abs(value or 0) > DARK * largest else INK
-                ax.text(j, i, text, ha="center", va="center", fontsize=8.5, color=ink)
+                ink = PAPER if abs(value or 0) > DARK * largest else INK
+                ax.text(j, i, text, ha="center", va="center", color=ink)
     if square:
-        ax.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color="#aab2b8", linewidth=0.8)
+        ax.plot([-0.5, n - 0.5], [-0.5, n - 0.5], color=FAINT, linewidth=0.8)
         ax.set(xlim=(-0.5, n - 0.5), ylim=(n - 0.5, -0.5))
 
 

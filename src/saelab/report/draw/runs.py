@@ -7,21 +7,33 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from saelab.report.draw.style import DASHES, MARKERS, colour, empty, figure_of, log_axis, svg_of
+from saelab.report.draw.style import (
+    DASHES,
+    MARKERS,
+    PAPER,
+    colour,
+    empty,
+    log_axis,
+    panels_of,
+    picture_of,
+    tip,
+    titled,
+    written,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINTS = 160  # of a training curve; more cannot be told apart at this width
+NEAR = 0.06  # room beside the points, as a share of L0
 WIDE = 3  # a span, as a ratio, from which on an axis is logarithmic
 
 
 @dataclass(frozen=True)
 class Point:
-    """One run in the frontier; `variant` and `seed` are indices into the page's colours and line
-    styles.
-    """
+    """One run; `variant` is an index into the page's colours."""
 
+    label: str
     variant: int
     x: float
     y: float
@@ -31,74 +43,89 @@ class Point:
 
 @dataclass(frozen=True)
 class Line:
-    """One run's curve. Undefined values are None and leave a gap."""
+    """One run's curve; `variant` and `seed` are indices into the page's colours and line styles.
+    Undefined values are None and leave a gap.
+    """
 
+    label: str
     variant: int
     seed: int
     x: Sequence[float]
     y: Sequence[float | None]
 
 
-def frontier(panels: Sequence[tuple[str, Sequence[Point]]], label: str) -> str:
-    """L0 against a fidelity score, a panel a score, a point a run with its 95 % interval."""
-    with figure_of(len(panels), len(panels), 4.7, 3.2) as (figure, axes):
-        for ax, (title, points) in zip(axes, panels, strict=True):
-            ax.set(title=title, xlabel="L0 (active latents per token)")
-            for point in points:
-                _mark(ax, point)
-            if points:
-                left, right = min(p.x for p in points), max(p.x for p in points)
-                # runs at one L0 must not look far apart
-                room = max(0.08 * (right - left), 0.06 * right, 1e-9)
-                ax.set_xlim(left - room, right + room)
+@dataclass(frozen=True)
+class Trade:
+    """One score against another, a point a run; `x` and `y` are their names."""
+
+    x: str
+    y: str
+    points: Sequence[Point]
+    over_l0: bool = True
+
+
+def trades(panels: Sequence[Trade], label: str) -> str:
+    """A panel a pair of scores, a point a run with its 95 % interval."""
+    with panels_of(len(panels), 2.6) as axes:
+        for ax, panel in zip(axes, panels, strict=True):
+            titled(ax, panel.y)
+            ax.set(xlabel=panel.x)
+            for point in panel.points:
+                _mark(ax, panel, point)
+            if panel.points:
+                _limits(ax, panel)
             else:
                 empty(ax)
-        return svg_of(figure, label)
+        return picture_of(axes, label)
 
 
-def _mark(ax: "Axes", point: Point) -> None:
+def _limits(ax: "Axes", panel: Trade) -> None:
+    x, y = ([getattr(point, name) for point in panel.points] for name in "xy")
+    # runs at one L0 must not look far apart
+    room = max(0.08 * (max(x) - min(x)), NEAR * max(x) if panel.over_l0 else 0, 1e-9)
+    ax.set_xlim(min(x) - room, max(x) + room)
+    if not panel.over_l0 and max(y) > WIDE * min(y):
+        log_axis(ax, "y", (min(y), max(y)))
+
+
+def _mark(ax: "Axes", panel: Trade, point: Point) -> None:
     """A run in its variant's colour and shape, with its interval where it has one."""
     shade, marker = colour(point.variant), MARKERS[point.variant % len(MARKERS)]
+    says = f"{point.label}: {panel.x} {written(point.x)}, {panel.y} {written(point.y)}"
     if point.low is not None and point.high is not None:
-        ax.vlines(point.x, point.low, point.high, color=shade, linewidth=1.2, alpha=0.7)
+        says += f" [{written(point.low)}, {written(point.high)}]"
+        bar = ax.vlines(point.x, point.low, point.high, color=shade, linewidth=1.2, alpha=0.7)
+        tip(bar, says)
     (dot,) = ax.plot([point.x], [point.y], color=shade, marker=marker, linestyle="none")
-    dot.set(markersize=6.5, markeredgecolor="white", alpha=0.95)
-
-
-def trade(points: Sequence[Point], x: str, y: str, label: str) -> str:
-    """One score against another, a point a run; the second on a log scale where it spans much. `x`,
-    `y`: names of the axes.
-    """
-    with figure_of(1, 1, 9.4, 3.4) as (figure, (ax,)):
-        ax.set(xlabel=x, ylabel=y)
-        low, high = min(point.y for point in points), max(point.y for point in points)
-        if high > WIDE * low:
-            log_axis(ax, "y", (low, high))
-        for point in points:
-            _mark(ax, point)
-        return svg_of(figure, label)
+    dot.set(markersize=6, markeredgecolor=PAPER, alpha=0.95)
+    tip(dot, says)
 
 
 def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
     """Training curves over tokens, a panel a quantity; a title ending in `(log)` gets a logarithmic
     axis.
     """
-    with figure_of(len(panels), 2, 4.7, 2.35) as (figure, axes):
-        for ax, (title, lines) in zip(axes, panels, strict=False):
-            ax.set(title=title, xlabel="tokens")
+    with panels_of(len(panels), 2.2) as axes:
+        for ax, (title, lines) in zip(axes, panels, strict=True):
+            titled(ax, title)
+            ax.set(xlabel="tokens")
             for line in lines:
                 x, y = thin(line.x, line.y)
                 gaps = [math.nan if value is None else value for value in y]
                 dashes = DASHES[line.seed % len(DASHES)]
                 (drawn,) = ax.plot(x, gaps, color=colour(line.variant), linestyle=dashes)
                 drawn.set(linewidth=1.4, alpha=0.9)
+                last = [(a, b) for a, b in zip(x, y, strict=True) if b is not None][-1:]
+                tip(drawn, *(f"{line.label}: {written(b)} at {_tokens(a)} tokens" for a, b in last))
             values = [value for line in lines for value in line.y if value is not None]
             if not values:
                 empty(ax)
             elif title.endswith("(log)") and min(values) > 0:
                 log_axis(ax, "y", (min(values), max(values)))
+            elif not any(values):  # a share of 0 all along
+                ax.set_ylim(-0.02, 1)
             ax.xaxis.set_major_formatter(lambda value, _: _tokens(value))
-        return svg_of(figure, label)
+        return picture_of(axes, label)
 
 
 def bars(edges: Sequence[float], counts: Sequence[float]) -> str:

@@ -6,24 +6,34 @@ from typing import TYPE_CHECKING, Any
 
 from saelab.figures import Points, Scatter
 from saelab.report.draw.panel import Panel, group_colour, set_axis, span_of
-from saelab.report.draw.style import INK, colour, figure_of, svg_of
+from saelab.report.draw.style import (
+    FAINT,
+    INK,
+    PAPER,
+    SOFT,
+    colour,
+    panels_of,
+    picture_of,
+    tip,
+    titled,
+    written,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BAND = "#b9c1c7"
 DOT: dict[str, Any] = {
     "linestyle": "none",
     "marker": "o",
     "markersize": 5.2,
-    "markeredgecolor": "white",
+    "markeredgecolor": PAPER,
     "markeredgewidth": 0.6,
 }
 RING: dict[str, Any] = {
     **DOT,
     "markersize": 4,
     "markerfacecolor": "none",
-    "markeredgecolor": "#5d686f",
+    "markeredgecolor": SOFT,
     "markeredgewidth": 0.8,
 }
 GROUPED: dict[str, Any] = {
@@ -43,18 +53,17 @@ def scatters(panels: Sequence[Panel[Scatter]], groups: Sequence[str], label: str
     x = span_of(first.x, [value for some in points for value in some.x])
     y = span_of(first.y, [value for some in points for value in some.y])
     edge = y[0] / 2 if first.y.log else y[0]
-    columns, width, height = (3, 3.2, 2.5) if first.groups else (2, 4.8, 3.0)
-    with figure_of(len(panels), columns, width, height) as (figure, axes):
-        for ax, panel in zip(axes, panels, strict=False):
+    with panels_of(len(panels), 2.6) as axes:
+        for ax, panel in zip(axes, panels, strict=True):
             drawn = panel.first
             below = f"{drawn.x.label}\n{drawn.counts}" if drawn.counts else drawn.x.label
-            title = panel.label if drawn.groups else panel.title
-            ax.set(title=title, xlabel=below, ylabel=drawn.y.label)
+            titled(ax, panel.label if drawn.groups else panel.title)
+            ax.set(xlabel=below, ylabel=drawn.y.label)
             for seed in _shown(panel):
                 _draw(ax, seed, colour(panel.row), groups, edge)
             set_axis(ax, "x", first.x, x, 0.4 if first.x.log else 0.06)
             set_axis(ax, "y", first.y, (edge, y[1]), 0.4 if first.y.log else 0.05)
-        return svg_of(figure, label)
+        return picture_of(axes, label)
 
 
 def _shown(panel: Panel[Scatter]) -> Sequence[Scatter]:
@@ -65,28 +74,41 @@ def _draw(ax: "Axes", scatter: Scatter, shade: str, groups: Sequence[str], edge:
     if scatter.band is not None:
         band = scatter.band
         low, high = ([max(v, edge) for v in bound] for bound in (band.low, band.high))
-        ax.fill_between(band.x, low, high, color=BAND, alpha=0.55, linewidth=0)
+        ax.fill_between(band.x, low, high, color=FAINT, alpha=0.55, linewidth=0)
     before: list[float] = []
     for points in scatter.points:
         y = [nan if v is None else max(v, edge) for v in points.y]
         if points.group:
             for index, name in enumerate(scatter.groups):
                 places = [i for i, group in enumerate(points.group) if group == index]
-                shade = group_colour(groups.index(name))
-                ax.plot(
-                    [points.x[i] for i in places], [y[i] for i in places], color=shade, **GROUPED
-                )
+                look = {**GROUPED, "color": group_colour(groups.index(name))}
+                _marks(ax, scatter, name, [(points.x[i], points.y[i], y[i]) for i in places], look)
         elif points.mark == "faint":
             _faint(ax, points, y, shade)
-        elif points.mark == "ring":
-            if len(before) == len(y):
-                _join(ax, points.x, before, y, shade)
-            ax.plot(points.x, y, **RING)
-        elif points.mark == "cross":
-            ax.plot(points.x, y, **{**DOT, "marker": "X", "color": INK, "zorder": 3})
         else:
-            ax.plot(points.x, y, **{**DOT, "color": shade, "zorder": 3})
+            if points.mark == "ring" and len(before) == len(y):
+                _join(ax, points.x, before, y, shade)
+            look = {
+                "ring": RING,
+                "cross": {**DOT, "marker": "X", "color": INK, "zorder": 3},
+                "dot": {**DOT, "color": shade, "zorder": 3},
+            }[points.mark]
+            _marks(ax, scatter, points.label, [*zip(points.x, points.y, y, strict=True)], look)
         before = y
+
+
+def _marks(
+    ax: "Axes",
+    scatter: Scatter,
+    name: str,
+    places: Sequence[tuple[float, float | None, float]],  # x, y, and where it is drawn
+    look: dict[str, Any],
+) -> None:
+    """Points of one look, each with its values as a tooltip."""
+    known = [(x, y, at) for x, y, at in places if y is not None]
+    (drawn,) = ax.plot([x for x, _, _ in known], [at for _, _, at in known], **look)
+    values = f"{scatter.x.label} {{}}, {scatter.y.label} {{}}"
+    tip(drawn, *(f"{name}: {values.format(written(x), written(y))}" for x, y, _ in known))
 
 
 def _join(
@@ -110,6 +132,6 @@ def _faint(ax: "Axes", points: Points, y: Sequence[float], shade: str) -> None:
     corners = [(a, b) for a, b in zip(points.x, y, strict=True) for _ in range(2)]
     path = Path(corners, [Path.MOVETO, Path.LINETO] * len(y))
     path.should_simplify = False
-    ax.add_patch(
-        PathPatch(path, fill=False, edgecolor=shade, linewidth=2.4, alpha=0.3, capstyle="round")
-    )
+    drawn = PathPatch(path, fill=False, edgecolor=shade, linewidth=2.4, alpha=0.3)
+    drawn.set(capstyle="round")
+    tip(ax.add_patch(drawn), points.label)

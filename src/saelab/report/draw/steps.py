@@ -6,12 +6,20 @@ from typing import TYPE_CHECKING
 
 from saelab.figures import Steps
 from saelab.report.draw.panel import Panel, signed
-from saelab.report.draw.style import DASHES, INK, colour, figure_of, svg_of
+from saelab.report.draw.style import (
+    DASHES,
+    INK,
+    PAPER,
+    SOFT,
+    colour,
+    panels_of,
+    picture_of,
+    tip,
+    titled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-APART = "#8a8f94"
 
 
 def histograms(panels: Sequence[Panel[Steps]], groups: Sequence[str], label: str) -> str:
@@ -20,16 +28,14 @@ def histograms(panels: Sequence[Panel[Steps]], groups: Sequence[str], label: str
     """
     del groups
     single = len(panels[0].first.counts) == 1
-    columns, width, height = (3, 3.2, 2.35) if single else (2, 4.8, 2.6)
     left = _left([figure for panel in panels for figure in panel.figures])
-    columns = min(columns, len(panels)) if single else columns
-    with figure_of(len(panels), columns, width, height) as (figure, axes):
-        for ax, panel in zip(axes, panels, strict=False):
+    with panels_of(len(panels), 2.4) as axes:
+        for ax, panel in zip(axes, panels, strict=True):
             if single:
                 _seeds(ax, panel, left)
             else:
                 _names(ax, panel.first, colour(panel.row))
-                ax.set_title(panel.title)
+                titled(ax, panel.title)
             axis, vertical = panel.first.x, panel.first.y
             marks = [
                 f"{name}: {signed(value)}"
@@ -40,7 +46,7 @@ def histograms(panels: Sequence[Panel[Steps]], groups: Sequence[str], label: str
             ax.set_ylabel(vertical.label)
             if axis.low is not None and axis.high is not None:
                 ax.set_xlim(axis.low, axis.high)
-        return svg_of(figure, label)
+        return picture_of(axes, label)
 
 
 def _left(figures: Sequence[Steps]) -> float:
@@ -57,11 +63,12 @@ def _seeds(ax: "Axes", panel: Panel[Steps], left: float) -> None:
         f"{name} {', '.join(f'{100 * share:.1f} %' for share in shares)}"
         for name, shares in apart.items()
     ]
-    ax.set_title(f"{panel.label} ({'; '.join(texts)})" if texts else panel.label)
+    titled(ax, f"{panel.label} ({'; '.join(texts)})" if texts else panel.label)
     for seed, figure in enumerate(panel.figures):
         style = {"linestyle": DASHES[seed % len(DASHES)], "linewidth": 1.4}
-        for bins in figure.counts.values():
-            ax.stairs(bins, figure.edges, color=colour(panel.row), **style)
+        for name, bins in figure.counts.items():
+            drawn = ax.stairs(bins, figure.edges, color=colour(panel.row), **style)
+            tip(drawn, f"{panel.label}, {name}, line {seed + 1} of {len(panel.figures)}")
     right = panel.first.edges[-1]
     if not apart:
         return
@@ -73,7 +80,8 @@ def _seeds(ax: "Axes", panel: Panel[Steps], left: float) -> None:
         width = step / len(shares)
         for seed, share in enumerate(shares):
             x = at - step / 2 + (seed + 0.5) * width
-            ax.bar(x, share, width=width * 0.9, color=APART, edgecolor="white")
+            (bar,) = ax.bar(x, share, width=width * 0.9, color=SOFT, edgecolor=PAPER)
+            tip(bar, f"{name}: {100 * share:.1f} %")
     whole = range(ceil(left), int(right) + 1)
     names = [f"{tick}".replace("-", "\N{MINUS SIGN}") for tick in whole]
     ax.set_xticks([*ticks, *whole], [*ticks.values(), *names])
@@ -85,14 +93,13 @@ def _names(ax: "Axes", figure: Steps, shade: str) -> None:
     """The first histogram filled, the second as a line, others dotted; marks as upright lines, the
     last one dashed.
     """
-    for place, bins in enumerate(figure.counts.values()):
-        if place == 0:
-            ax.stairs(bins, figure.edges, fill=True, color=shade, alpha=0.3)
-        else:
-            ink, dashes = (shade, "-") if place == 1 else (INK, (0, (1, 1)))
-            ax.stairs(bins, figure.edges, color=ink, linewidth=1.5, linestyle=dashes)
+    for place, (name, bins) in enumerate(figure.counts.items()):
+        ink, dashes = (shade, "-") if place < 2 else (INK, (0, (1, 1)))
+        how = {"linewidth": 1.5, "linestyle": dashes} if place else {"fill": True, "alpha": 0.3}
+        tip(ax.stairs(bins, figure.edges, color=ink, **how), name)
     last = list(figure.marks)[-1:]
     for name, value in figure.marks.items():
         if value is not None:
             width, dashes = (1, (0, (3, 2))) if name in last else (1.2, "-")
-            ax.axvline(value, color=INK, linewidth=width, linestyle=dashes)
+            line = ax.axvline(value, color=INK, linewidth=width, linestyle=dashes)
+            tip(line, f"{name}: {signed(value)}")

@@ -5,9 +5,17 @@ from dataclasses import dataclass, replace
 
 from saelab.figures import Node, Tree
 from saelab.report.draw.panel import Panel
-from saelab.report.draw.style import INK, colour, figure_of, shades, svg_of
-
-MISSED = "#b9c1c7"
+from saelab.report.draw.style import (
+    FAINT,
+    INK,
+    WIDTH,
+    colour,
+    panels_of,
+    picture_of,
+    shades,
+    tip,
+    written,
+)
 
 
 @dataclass(frozen=True)
@@ -25,13 +33,13 @@ def trees(panels: Sequence[Panel[Tree]], groups: Sequence[str], label: str) -> s
     from matplotlib.collections import LineCollection
 
     del groups
-    with figure_of(len(panels), 1, 9.6, 1.25) as (figure, axes):
+    with panels_of(len(panels), 1.2, 3 * WIDTH) as axes:
         for ax, panel in zip(axes, panels, strict=True):
             placed = list(_places(panel.first.roots))
             width = max((point.x for point in placed), default=0.0) + 1.8
             deepest = max((point.depth for point in placed), default=0)
             for linked, ink, line, dashes in (
-                (False, MISSED, 0.7, (0, (2, 2))),
+                (False, FAINT, 0.7, (0, (2, 2))),
                 (True, colour(panel.row), 1.5, "-"),
             ):
                 edges = [
@@ -42,7 +50,7 @@ def trees(panels: Sequence[Panel[Tree]], groups: Sequence[str], label: str) -> s
                 ax.add_collection(
                     LineCollection(edges, colors=ink, linewidths=line, linestyles=[dashes])
                 )
-            ax.scatter(
+            nodes = ax.scatter(
                 [point.x for point in placed],
                 [-point.depth for point in placed],
                 c=[point.node.value or 0.0 for point in placed],
@@ -54,15 +62,20 @@ def trees(panels: Sequence[Panel[Tree]], groups: Sequence[str], label: str) -> s
                 linewidths=0.6,
                 zorder=3,
             )
+            tip(nodes, *(_said(point.node) for point in placed))
             counts = panel.first.counts
-            ax.set(title=f"{panel.title}: {counts}" if counts else panel.title)
+            ax.set_title(f"{panel.title}: {counts}" if counts else panel.title)
             ax.set(xlim=(-1.2, width), ylim=(-deepest - 0.35, 0.35), xticks=[], yticks=[])
             if deepest == 1:
                 ax.set_yticks([0, -1], ["parents", "children"])
             ax.tick_params(length=0)
             ax.grid(visible=False)
             ax.spines[:].set_visible(False)
-        return svg_of(figure, label)
+        return picture_of(axes, label, "wide")
+
+
+def _said(node: Node) -> str:
+    return f"{node.label}: {'none' if node.value is None else written(node.value)}"
 
 
 def _places(roots: Sequence[Node]) -> Iterator[_Placed]:
