@@ -6,7 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := -m pip --disable-pip-version-check --quiet install
 
-.PHONY: demo test lint types unit install format settings lock newest oldest pylm clean
+CHROMIUM ?= $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+.PHONY: demo picture test lint types unit install format settings lock newest oldest pylm clean
 
 # $(call install,PYTHON OF A NEW VENV,CONSTRAINTS): setuptools first, so that it is pinned too and not fetched for the build.
 define install
@@ -23,6 +25,17 @@ install: $(STAMP)
 
 demo: $(STAMP)
 	$(BIN)/saelab demo --out runs/demo
+
+# The picture of the docs anew: what a screen shows of the demo's report, in as many colours as it needs.
+RESULTS ?= $(CURDIR)/runs/demo
+PICTURE ?= $(CURDIR)/docs/report.png
+picture:
+	@test -x "$(CHROMIUM)" || { echo "no chromium $(if $(CHROMIUM),at $(CHROMIUM),in PATH): install it, or give make picture CHROMIUM=/path/to/chromium"; exit 1; }
+	@test -f "$(RESULTS)/summary.json" || { echo "$(RESULTS) has no results: give make demo first"; exit 1; }
+	$(BIN)/python -m saelab report "$(RESULTS)"
+	"$(CHROMIUM)" --headless --no-sandbox --disable-gpu --hide-scrollbars --blink-settings=preferredColorScheme=1 \
+	  --window-size=1280,1760 --screenshot="$(PICTURE)" "file://$(RESULTS)/report.html"
+	$(BIN)/python -c 'import sys; from PIL import Image as I; f = sys.argv[1]; I.open(f).convert("RGB").quantize(128).save(f, optimize=True)' "$(PICTURE)"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,8 +1,12 @@
 """The page in a real browser: headless Chromium of the system, opened from disk."""
 
+import os
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -20,13 +24,14 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--window-size=1280,900",
 )
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 LOADED = "return performance.getEntriesByType('resource').map(entry => entry.name)"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
     """Chromium with the fixture's report open."""
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
+    chromium = CHROMIUM
     driver = shutil.which("chromedriver")
     if chromium is None or driver is None:
         pytest.skip(
@@ -192,3 +197,36 @@ def test_hostile_token_is_text_and_colour_follows_activation(browser) -> None:
     ]
     assert strongest.get_attribute("title") == "7.000"
     assert alpha[marks.index(strongest)] == max(alpha) and min(alpha) < 0.5
+
+
+def picture(tmp_path: Path, chromium: str | None) -> subprocess.CompletedProcess:
+    """`make picture` of the results in a folder, with this interpreter."""
+    root = Path(__file__).parents[2]
+    told = {"CHROMIUM": chromium or "", "BIN": str(Path(sys.executable).parent)}
+    told |= {"RESULTS": str(tmp_path), "PICTURE": str(tmp_path / "report.png")}
+    command = ["make", "picture", *(f"{name}={value}" for name, value in told.items())]
+    env = {**os.environ, "PYTHONPATH": str(root / "src")}
+    return subprocess.run(command, cwd=root, env=env, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make on this machine")
+def test_make_picture_says_what_it_lacks(tmp_path) -> None:
+    done = picture(tmp_path, None)
+    assert done.returncode and "no chromium in PATH: install it, or give" in done.stdout
+    done = picture(tmp_path, "/nowhere/chromium")
+    assert done.returncode and "no chromium at /nowhere/chromium: install it" in done.stdout
+    done = picture(tmp_path, sys.executable)
+    assert done.returncode and f"{tmp_path} has no results: give make demo first" in done.stdout
+
+
+@pytest.mark.skipif(not (shutil.which("make") and CHROMIUM), reason="no make or no chromium")
+def test_make_picture_is_the_light_page_at_the_width_of_a_screen(tmp_path) -> None:
+    from PIL import Image
+
+    write_folder(tmp_path, seeds=1, contexts=1)
+    done = picture(tmp_path, CHROMIUM)
+    assert done.returncode == 0, done.stdout + done.stderr
+    with Image.open(tmp_path / "report.png") as image:
+        assert image.size == (1280, 1760) and image.mode == "P"
+        colours = image.convert("RGB").getcolors(256)
+    assert colours is not None and max(colours)[1] == (255, 255, 255)

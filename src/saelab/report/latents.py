@@ -59,8 +59,8 @@ def _run(index: int, run: RunRecord, limit: int) -> str:
     cards = "".join(_card(key, latent, run) for key, latent in chosen.items())
     remark = html.note(
         f"{len(chosen)} of {len(latents)} recorded latents of {html.esc(run.label)}, in the order "
-        "they were chosen. Logit effect: the decoder direction read out directly, past the layers "
-        "above the hook: a first-order reading."
+        f"they were chosen. {html.esc(run.rule)} Logit effect: the decoder direction read "
+        "out directly, past the layers above the hook: a first-order reading."
     )
     content = remark + html.tag("div", chips, "chips") + cards
     return html.tag("div", content, "run-latents", data_run=index)

@@ -36,6 +36,7 @@ class RunRecord:
     latents: list[dict[str, Any]] | None
     # evaluation -> what it wrote
     evals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rule: str = ""  # how the latents were chosen
 
     def value(self, metric: str) -> float | None:
         """A score as a number; None where it is undefined or was not measured."""
@@ -205,7 +206,7 @@ def _run(row: dict[str, Any], path: Path, reader: _Reader, files: set[str]) -> R
         if name in files
     }
     latents = reader.read(path / "eval" / LATENTS) if Path(LATENTS).stem in files else None
-    latents = mapping(latents).get("latents")
+    rule, latents = (mapping(latents).get(key) for key in ("rule", "latents"))
     metrics: dict[str, dict[str, Any]] = {}
     for scores in (*(result.get("scores") for result in evals.values()), row.get("metrics")):
         metrics |= {name: mapping(score) for name, score in mapping(scores).items()}
@@ -229,4 +230,5 @@ def _run(row: dict[str, Any], path: Path, reader: _Reader, files: set[str]) -> R
         health=health,
         latents=[mapping(latent) for latent in latents] if isinstance(latents, list) else None,
         evals=evals,
+        rule=rule if isinstance(rule, str) else "",
     )

@@ -1,13 +1,16 @@
 import json
+import math
+from collections import Counter
 from dataclasses import asdict
 
 import pytest
 import torch
 
 from saelab.evals.core import examples
+from saelab.evals.core.data import codes as coded
 from saelab.evals.core.data import prepare
 from saelab.evals.core.examples import latent_examples
-from toy_lm import D, ToyDictionary, ToyLM, V, held, windows, zero
+from toy_lm import D, ToyDictionary, ToyLM, V, held, random_dictionary, windows, zero
 
 LM = ToyLM()
 
@@ -32,7 +35,9 @@ def test_pages_say_what_the_dictionary_does(data, monkeypatch):
     pages = latent_examples(dictionary, data)
     assert 3 <= len(pages) <= 6
     assert len({page.index for page in pages}) == len(pages)
-    assert [page.chosen_for for page in pages[:4]] == ["effect", "specificity"] * 2
+    assert [page.chosen_for for page in pages[:4]] == [
+        "effect", "breadth", "selectivity", "effect",
+    ]  # fmt: skip
     x = torch.cat([w.flat for w, _ in data.batches])
     for page in pages:
         norm = float(dictionary.directions[page.index].norm())
@@ -70,6 +75,45 @@ def test_logit_effect_is_the_centred_projection(data):
         f"<{int(effect.argmin())}>",
         pytest.approx(float(effect.min()), rel=1e-3),
     )
+
+
+def test_tokens_of_a_latent_are_counted_as_by_hand(data):
+    """Perplexity of a latent's activation over tokens, and the share of their occurrences on which
+    it is silent, by loops over positions.
+    """
+    dictionary, latents = random_dictionary(), torch.tensor([0, 3, 7, 11])
+    numbers, shares = examples._contexts_of(dictionary, data, latents)
+    assert max(numbers) > 2 and 0.05 < max(shares) < 1
+    tokens = torch.cat([w.tokens[w.keep] for w, _ in data.batches]).tolist()
+    z = dictionary.encode(torch.cat([w.flat for w, _ in data.batches]))
+    for place, latent in enumerate(latents.tolist()):
+        mass, fired = Counter(), Counter()
+        for token, value in zip(tokens, z[:, latent].tolist(), strict=True):
+            mass[token] += value
+            fired[token] += value > 0
+        share = {token: value / mass.total() for token, value in mass.items() if value}
+        number = math.exp(-sum(p * math.log(p) for p in share.values()))
+        silent = sum(p * (1 - fired[token] / tokens.count(token)) for token, p in share.items())
+        assert float(numbers[place]) == pytest.approx(number)
+        assert float(shares[place]) == pytest.approx(silent)
+
+
+def test_a_detector_of_one_token_is_neither_broad_nor_selective(data):
+    """Beside it a latent that fires on half of the tokens, whatever they are."""
+    tokens = torch.cat([w.tokens[w.keep] for w, _ in data.batches])
+    one = (tokens == tokens.mode().values).double()
+    codes = torch.stack([one, torch.arange(len(tokens)) % 2], 1).float()
+
+    class Given(ToyDictionary):
+        def encode(self, x):
+            return next(parts)
+
+    sizes = [len(x) for w, _ in data.batches for x, _ in coded(zero(), w)]
+    parts = iter(codes.split(sizes))
+    dictionary = Given(torch.zeros(D, 2), torch.ones(2, D) / D**0.5)
+    numbers, silent = examples._contexts_of(dictionary, data, torch.tensor([0, 1]))
+    assert float(numbers[0]) == pytest.approx(1) and float(silent[0]) == pytest.approx(0)
+    assert numbers[1] > 2 and 0.3 < silent[1] < 0.7
 
 
 def test_pages_are_json_and_deterministic(data):

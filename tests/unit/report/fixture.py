@@ -214,7 +214,7 @@ def _latent(rng: random.Random, index: int, contexts: int) -> dict[str, Any]:
         "density": 0.01 + 0.002 * index,
         "mean_activation": 2.2,
         "contexts": windows,
-        "chosen_for": ("effect", "specificity")[index % 2],
+        "chosen_for": ("effect", "breadth", "selectivity")[index % 3],
         "max_activation": 7.0,
         "histogram": [900, 420, 240, 130, 80, 44, 21, 9, 3, 1],
         "edges": [0.7 * i for i in range(11)],

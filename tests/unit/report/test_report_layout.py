@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from saelab.evals.core.examples import Context, LatentExample
+from saelab.evals.core.examples import RULE, Context, LatentExample
 from saelab.evals.core.latents import LatentProfile
 from saelab.evals.result import Result
 from saelab.report import write_report
@@ -38,7 +38,7 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
     )
     latent = LatentExample(
         index=41,
-        chosen_for="specificity",
+        chosen_for="selectivity",
         density=0.25,
         mean_activation=1.5,
         max_activation=2.5,
@@ -48,7 +48,7 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
         suppressed=[("class", -0.5)],
         contexts=[context],
     )
-    write_json(run / "eval" / "latents.json", {"latents": [asdict(latent)]})
+    write_json(run / "eval" / "latents.json", {"rule": RULE, "latents": [asdict(latent)]})
     append_line(
         run / "metrics.jsonl", {"step": 1, "tokens": 2048, "loss": 3.25, "l0": 30.0, "dead": 0.5}
     )
@@ -61,7 +61,8 @@ def test_results_of_the_evaluations_are_read_back(tmp_path: Path) -> None:
     text = page.text("latents")
     for part in (
         "Latent #41",
-        "chosen for its specificity",
+        "chosen for its selectivity",
+        f"in the order they were chosen. {RULE} Logit effect",
         "strongest 2.500",
         "document 7, window 3",
         " return 0.7500",

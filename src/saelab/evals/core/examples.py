@@ -2,10 +2,16 @@
 they promote.
 
 Which latents (the rule): those that fire on between 1e-4 and 0.2 of the evaluated tokens; of these
-at most 512 with the largest summed activation; of these, taken in turn, the next one by *effect*
-(mean activation times the standard deviation over the vocabulary of its logit effect: how much it
-says when it speaks) and the next one by *specificity* (excess kurtosis of its logit effect: how few
-tokens it speaks about). Ties go to the lower index.
+at most 512 with the largest summed activation; of these, taken in turn, the next one by
+
+- *effect*: mean activation times the standard deviation over the vocabulary of its logit effect, or
+  how much it says when it speaks. Most of these are detectors of one token or of line ends.
+- *breadth*: effect times the logarithm of the number of different tokens that it fires on (the
+  perplexity of its activation over tokens), or how much it says about what many tokens share.
+- *selectivity*: the share of the occurrences of its tokens on which it is silent, weighted by its
+  activation, or how much it depends on more than the token that it fires on.
+
+Ties go to the lower index.
 
 Logit effect: direction @ unembedding, minus its mean over the vocabulary (softmax does not see it).
 The layers between the hook and the output are taken as the identity, and the final norm as a
@@ -26,6 +32,12 @@ DENSITIES = (1e-4, 0.2)
 CANDIDATES = 512
 LATENTS_SHOWN, CONTEXTS_SHOWN = 24, 8  # contexts of each
 BEFORE, AFTER = 32, 15  # tokens shown around the peak
+RULE = (
+    "They are taken in turn by effect (how much a latent says when it speaks), by breadth (effect "
+    "times the logarithm of the number of different tokens that it fires on) and by selectivity "
+    "(the share of the occurrences of its tokens on which it is silent), among those that fire on "
+    f"{DENSITIES[0]:g} to {DENSITIES[1]:g} of the tokens."
+)
 N_TOKENS = 10  # promoted and suppressed tokens shown
 N_BINS = 20
 
@@ -46,7 +58,7 @@ class LatentExample:
     """All that a page about one latent shows."""
 
     index: int
-    chosen_for: str  # "effect" or "specificity"
+    chosen_for: str  # "effect", "breadth" or "selectivity"
     density: float  # share of evaluated tokens on which it fires
     mean_activation: float  # where it fires, decoder norm folded in: units of the activation's norm
     max_activation: float
@@ -73,7 +85,10 @@ def latent_examples(dictionary: Dictionary, data: CoreData) -> list[LatentExampl
         directions = dictionary.directions / norms.unsqueeze(1)  # unit rows
         effect = directions[candidates.to(norms.device)].float().cpu() @ unembed  # [C, V]
         effect -= effect.mean(1, keepdim=True)
-        chosen = _choose(effect, (mass / fired)[candidates])
+        said = (mass / fired)[candidates] * effect.std(1, correction=0)
+        tokens, silent = _contexts_of(dictionary, data, candidates)
+        rankings = {"effect": said, "breadth": said * tokens.log(), "selectivity": silent}
+        chosen = _choose(rankings)
         z = _selected(dictionary, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
         return [
             _page(data, z[..., place], effect[i], int(candidates[i]), why)
@@ -102,18 +117,37 @@ def _candidates(density: Tensor, mass: Tensor) -> Tensor:
     return allowed[strongest].sort().values
 
 
-def _choose(effect: Tensor, mean_activation: Tensor) -> list[tuple[int, str]]:
-    """Which candidates (their place) and why, alternating between the two rankings."""
-    spread = effect.std(1, correction=0)  # [C]
-    kurtosis = (effect**4).mean(1) / spread.clamp_min(1e-12) ** 4
-    rankings = [
+def _contexts_of(
+    dictionary: Dictionary, data: CoreData, candidates: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Number of different tokens that each candidate fires on, and the share of their occurrences
+    on which it is silent, `[C]` each.
+    """
+    norms = decoder_norms(dictionary)
+    candidates = candidates.to(norms.device)
+    tokens = torch.cat([windows.tokens[windows.keep].cpu() for windows, _ in data.batches])
+    _, places, occurrences = tokens.unique(return_inverse=True, return_counts=True)
+    mass, fired = torch.zeros(2, len(candidates), len(occurrences), dtype=torch.double)
+    for windows, _ in data.batches:
+        for _, z in codes(dictionary, windows):
+            z = (z * norms)[:, candidates].T.cpu().double()  # [C, n]
+            here, places = places.split([z.shape[1], len(places) - z.shape[1]])
+            mass.index_add_(1, here, z)
+            fired.index_add_(1, here, (z > 0).double())
+    share = mass / mass.sum(1, keepdim=True)
+    return torch.special.entr(share).sum(1).exp(), 1 - (share * fired / occurrences).sum(1)
+
+
+def _choose(rankings: dict[str, Tensor]) -> list[tuple[int, str]]:
+    """Which candidates (their place) and why, from each ranking in turn."""
+    orders = [
         [(i, name) for i in by.argsort(descending=True, stable=True).tolist()]
-        for name, by in (("effect", mean_activation * spread), ("specificity", kurtosis))
+        for name, by in rankings.items()
     ]
     chosen: dict[int, str] = {}
-    while len(chosen) < min(LATENTS_SHOWN, len(effect)):
-        ranking = rankings[len(chosen) % 2]
-        i, name = next(item for item in ranking if item[0] not in chosen)
+    while len(chosen) < min(LATENTS_SHOWN, len(orders[0])):
+        order = orders[len(chosen) % len(orders)]
+        i, name = next(item for item in order if item[0] not in chosen)
         chosen[i] = name
     return list(chosen.items())
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from saelab.evals.common.fold import decoder_norms
 from saelab.evals.common.reading import check_fits
 from saelab.evals.core.data import PROMPTS, CoreData, codes
-from saelab.evals.core.examples import latent_examples
+from saelab.evals.core.examples import RULE, latent_examples
 from saelab.evals.core.formulas import CORRECTED, compatible, score_columns, shipped_bias
 from saelab.evals.core.latents import (
     Firings,
@@ -64,7 +64,7 @@ def measure(dictionary: Dictionary, data: CoreData) -> Result:
             "compatible": {name: asdict(score) for name, score in shipped.items()},
             "latents": profile.to_json(),
         },
-        files={"latents": {"latents": examples}},
+        files={"latents": {"rule": RULE, "latents": examples}},
     )
 
 
