@@ -156,12 +156,12 @@ def read_results(folder: Path) -> Results:
     reader = _Reader(folder)
     is_run = (folder / "run.json").is_file() and not (folder / "summary.json").is_file()
     summary = {} if is_run else mapping(reader.read(folder / "summary.json"))
+    rows = [mapping(row) for row in items(summary.get("rows"))]
     if (folder / "runs").is_dir():
         paths = {path.name: path for path in sorted((folder / "runs").iterdir())}
-    else:
-        paths = {folder.resolve().name: folder}
+    else:  # a run's own folder, which may have had another name when it was summed up
+        paths = {str(rows[0].get("run")) if len(rows) == 1 else folder.resolve().name: folder}
     paths = {name: path for name, path in paths.items() if (path / "run.json").is_file()}
-    rows = [mapping(row) for row in items(summary.get("rows"))]
     if not rows and not paths:
         raise FileNotFoundError(
             f"{folder} holds no results: expected summary.json with rows, or run folders under "

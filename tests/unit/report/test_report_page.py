@@ -243,6 +243,18 @@ def test_a_run_alone_says_nothing_of_comparisons(tmp_path: Path) -> None:
         assert words not in page.text(), words
 
 
+def test_a_run_that_was_evaluated_and_then_renamed_is_one_run(tmp_path: Path) -> None:
+    demo = write_folder(tmp_path / "demo", seeds=1)
+    run = next((demo / "runs").glob("topk*")).rename(tmp_path / "mine")
+    (row,) = (
+        r for r in json.loads((demo / "summary.json").read_text())["rows"] if r["variant"] == "topk"
+    )
+    (run / "summary.json").write_text(json.dumps({"rows": [row], "contrasts": [], "facts": {}}))
+    page = Page(write_report(run).read_text())
+    assert page.text("run").count("topk") == 1 and "is not there" not in page.text()
+    assert "trained on" in page.text("run") and "training" in page.words
+
+
 def test_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"holds no results: expected summary\.json"):
         write_report(tmp_path)

@@ -8,8 +8,8 @@ at most 512 with the largest summed activation; of these, taken in turn, the nex
   how much it says when it speaks. Most of these are detectors of one token or of line ends.
 - *breadth*: effect times the logarithm of the number of different tokens that it fires on (the
   perplexity of its activation over tokens), or how much it says about what many tokens share.
-- *selectivity*: the share of the occurrences of its tokens on which it is silent, weighted by its
-  activation, or how much it depends on more than the token that it fires on.
+- *selectivity*: that logarithm times the share of the occurrences of those tokens on which it is
+  silent, weighted by its activation, or how much it depends on more than the token it fires on.
 
 Ties go to the lower index.
 
@@ -35,8 +35,8 @@ BEFORE, AFTER = 32, 15  # tokens shown around the peak
 RULE = (
     "They are taken in turn by effect (how much a latent says when it speaks), by breadth (effect "
     "times the logarithm of the number of different tokens that it fires on) and by selectivity "
-    "(the share of the occurrences of its tokens on which it is silent), among those that fire on "
-    f"{DENSITIES[0]:g} to {DENSITIES[1]:g} of the tokens."
+    "(that logarithm times the share of the occurrences of those tokens on which it is silent), "
+    f"among those that fire on {DENSITIES[0]:g} to {DENSITIES[1]:g} of the tokens."
 )
 N_TOKENS = 10  # promoted and suppressed tokens shown
 N_BINS = 20
@@ -87,7 +87,8 @@ def latent_examples(dictionary: Dictionary, data: CoreData) -> list[LatentExampl
         effect -= effect.mean(1, keepdim=True)
         said = (mass / fired)[candidates] * effect.std(1, correction=0)
         tokens, silent = _contexts_of(dictionary, data, candidates)
-        rankings = {"effect": said, "breadth": said * tokens.log(), "selectivity": silent}
+        breadth = tokens.log()
+        rankings = {"effect": said, "breadth": said * breadth, "selectivity": breadth * silent}
         chosen = _choose(rankings)
         z = _selected(dictionary, data, candidates[[i for i, _ in chosen]])  # [W, T, n]
         return [

@@ -189,7 +189,8 @@ def _cosine_figure(details: Mapping[str, Any], data: TruthData) -> Heat:
         "cosines",
         "Cosine of every latent and every feature",
         "Latents stand in the order of the features they match, those left over below: a clean "
-        "diagonal is full recovery, two dark cells in a row are a latent that mixes two features.",
+        "diagonal is full recovery, two strong cells in a row are a latent that mixes two "
+        "features.",
         rows=(),
         columns=(),
         values=[[value / 100 for value in row] for row in details["cosine"]],
