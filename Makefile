@@ -33,9 +33,9 @@ picture:
 	@test -x "$(CHROMIUM)" || { echo "no chromium $(if $(CHROMIUM),at $(CHROMIUM),in PATH): install it, or give make picture CHROMIUM=/path/to/chromium"; exit 1; }
 	@test -f "$(RESULTS)/summary.json" || { echo "$(RESULTS) has no results: give make demo first"; exit 1; }
 	$(BIN)/python -m saelab report "$(RESULTS)"
-	"$(CHROMIUM)" --headless --no-sandbox --disable-gpu --hide-scrollbars --blink-settings=preferredColorScheme=1 \
+	"$(CHROMIUM)" --headless --no-sandbox --disable-gpu --log-level=3 --hide-scrollbars --blink-settings=preferredColorScheme=1 \
 	  --window-size=1280,1760 --screenshot="$(PICTURE)" "file://$(RESULTS)/report.html"
-	$(BIN)/python -c 'import sys; from PIL import Image as I; f = sys.argv[1]; I.open(f).convert("RGB").quantize(128).save(f, optimize=True)' "$(PICTURE)"
+	$(BIN)/python -c 'import sys; from PIL import Image as I; f = sys.argv[1]; I.open(f).convert("RGB").quantize(256, method=I.Quantize.MAXCOVERAGE).save(f, optimize=True)' "$(PICTURE)"
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
