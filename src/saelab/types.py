@@ -134,13 +134,40 @@ Batch = Tokens | Windows | Pairs | Labelled
 
 
 @dataclass(frozen=True)
+class Pieces:
+    """Asks for short stretches of one document each, in order, as `Windows` `[B, length, D]` that
+    hold about as many positions as a batch of tokens.
+
+    A piece reads every `every`-th position, so that few positions reach far. Where a source draws
+    windows as short as that itself, as worlds do, those are the pieces.
+    """
+
+    length: int = 16  # positions of a piece
+    every: int = 1  # from one of them to the next; 1: neighbours
+    sliding: bool = True  # pieces may overlap; else they begin at multiples of their span
+
+    @property
+    def span(self) -> int:
+        """Positions from its first to its last, both counted."""
+        return (self.length - 1) * self.every + 1
+
+
+View = type[Batch] | Pieces  # what may be asked for
+
+
+def view_name(view: View) -> str:
+    """What a kind of batch is called in messages."""
+    return str(view) if isinstance(view, Pieces) else view.__name__
+
+
+@dataclass(frozen=True)
 class Views:
     """What one training step reads: views of the stream at one cursor."""
 
     # windows also where tokens were asked for, if the stream does not shuffle: their kept positions
     # in order are the tokens
     main: Tokens | Windows
-    sides: Mapping[type[Batch], Batch] = field(default_factory=dict)  # by what was asked for
+    sides: Mapping[View, Batch] = field(default_factory=dict)  # by what was asked for
 
 
 @dataclass(frozen=True)
@@ -186,7 +213,7 @@ class ActivationSource(Protocol):
         """Mean and scale of the kept activations."""
         ...
 
-    def missing(self, kind: type[Batch]) -> str:
+    def missing(self, kind: View) -> str:
         """Why the stream has no batches of this kind, in one sentence; empty where it has."""
         ...
 
@@ -194,7 +221,7 @@ class ActivationSource(Protocol):
         self,
         main: type[Tokens] | type[Windows],
         start: Cursor,
-        sides: Collection[type[Batch]] = (),
+        sides: Collection[View] = (),
     ) -> Iterator[tuple[Views, Cursor]]:
         """Batches from `start` on, without end, each with the cursor that follows it.
 
@@ -205,7 +232,7 @@ class ActivationSource(Protocol):
         ...
 
 
-def refuse_missing(source: ActivationSource, kinds: "Collection[type[Batch]]") -> None:
+def refuse_missing(source: ActivationSource, kinds: "Collection[View]") -> None:
     """Raise `ValueError` with the source's own sentence for the first kind of batch it lacks."""
     for kind in kinds:
         lack = source.missing(kind)

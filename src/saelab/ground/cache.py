@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from saelab.ground.stream import ActivationStream
-from saelab.ground.views import Block, read_batches, windows_per_batch
+from saelab.ground.views import Block, read_batches, too_long, windows_per_batch
 from saelab.runs import Source
 from saelab.store import (
     CorruptFile,
@@ -29,11 +29,11 @@ from saelab.store import (
 )
 from saelab.text.corpora import corpus_hash
 from saelab.types import (
-    Batch,
     Cursor,
     InputStats,
     Labelled,
     Tokens,
+    View,
     Views,
     Windows,
     refuse_missing,
@@ -240,17 +240,17 @@ class CachedStream:
         stats = read_tensors(self.folder / STATS, self.device)
         self.stats = InputStats(stats["mean"], float(stats["scale"]), int(stats["n"]))
 
-    def missing(self, kind: type[Batch]) -> str:
+    def missing(self, kind: View) -> str:
         """A cache knows documents and order, and no labels."""
         if kind is Labelled:
             return f"the cache in {self.folder} holds no labels of tokens; train without a cache"
-        return ""
+        return too_long(kind, self.source)
 
     def batches(
         self,
         main: type[Tokens] | type[Windows],
         start: Cursor,
-        sides: Collection[type[Batch]] = (),
+        sides: Collection[View] = (),
     ) -> Iterator[tuple[Views, Cursor]]:
         """As the live stream's, for equal cursors. Raises `CorruptFile` naming a damaged shard,
         `ValueError` at the end.

@@ -15,12 +15,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from saelab.ground.views import Block, read_batches, seeded
+from saelab.ground.views import Block, read_batches, seeded, too_long
 from saelab.runs import Source
 from saelab.text.corpora import EMBEDDED_CORPUS
 from saelab.text.labels.labelled import at_windows, label_tokens, stdlib_labels
 from saelab.text.windows import TokenWindows
-from saelab.types import Batch, Cursor, InputStats, Labelled, Tokens, Views, Windows, refuse_missing
+from saelab.types import (
+    Cursor,
+    InputStats,
+    Labelled,
+    Tokens,
+    View,
+    Views,
+    Windows,
+    refuse_missing,
+)
 
 if TYPE_CHECKING:
     from saelab.lm.model import HFModel, State
@@ -132,28 +141,28 @@ class ActivationStream:
 
     # Batches --------------------------------------------------------------------------------------
 
-    def missing(self, kind: type[Batch]) -> str:
-        """Labels of tokens are known for the embedded text alone."""
+    def missing(self, kind: View) -> str:
+        """Labels of tokens are known for the embedded text alone; a piece must fit a window."""
         if kind is Labelled and self.source.corpus != EMBEDDED_CORPUS:
             return (
                 f"corpus {self.source.corpus} has no labels of tokens; read the embedded text, "
                 f"corpus {EMBEDDED_CORPUS!r}"
             )
-        return ""
+        return too_long(kind, self.source)
 
     def batches(
         self,
         main: type[Tokens] | type[Windows],
         start: Cursor,
-        sides: Collection[type[Batch]] = (),
+        sides: Collection[View] = (),
     ) -> Iterator[tuple[Views, Cursor]]:
         """Batches from `start` on, without end, each with the cursor that follows it. Equal
         cursors, equal batches.
 
         `Tokens`: exactly `batch` shuffled activations; what a block has left over is dropped.
         `Windows`: whole windows of about `batch` positions in all. `Pairs`: halves of windows, as
-        many, of one document and of two in turn. `Labelled`: `batch` shuffled activations, in
-        another order, with the labels of their tokens.
+        many, of one document and of two in turn. `Pieces`: short stretches of one document.
+        `Labelled`: `batch` shuffled activations, in another order, with the labels of their tokens.
         """
         refuse_missing(self, (main, *sides))
 

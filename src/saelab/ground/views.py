@@ -13,11 +13,15 @@ import torch
 from torch import Tensor
 
 from saelab.runs import Source
-from saelab.types import Batch, Cursor, Labelled, Pairs, Tokens, Views, Windows
+from saelab.types import Batch, Cursor, Labelled, Pairs, Pieces, Tokens, View, Views, Windows
 
 SAME, OTHER = 0, 1  # kinds of pair
 KINDS = ("same document", "other document")
-_PAIRS, _LABELLED = 1, 2  # distinguish the random streams of views; that of tokens came first
+_PAIRS, _LABELLED, _PIECES = (
+    1,
+    2,
+    3,
+)  # distinguish the random streams of views; that of tokens came first
 
 
 def seeded(*numbers: int) -> torch.Generator:
@@ -31,6 +35,17 @@ def seeded(*numbers: int) -> torch.Generator:
 def windows_per_batch(source: Source) -> int:
     """Windows with about `batch` positions in all, at least one."""
     return max(1, round(source.batch / source.context))
+
+
+def too_long(kind: View, source: Source) -> str:
+    """Why windows of a source hold no pieces of this kind; empty where they may."""
+    if not isinstance(kind, Pieces) or kind.span < source.context:
+        return ""
+    return (
+        f"pieces of {kind.length} positions, {kind.every} apart, span {kind.span}, and windows of "
+        f"context {source.context} keep {source.context - 1} at most; make the pieces shorter or "
+        "the context longer"
+    )
 
 
 class Block:
@@ -51,6 +66,7 @@ class Block:
         epoch, number = place
         self.seeds = (source.seed, epoch, number + 1)
         self.per_batch = min(windows_per_batch(source), len(windows.x))  # windows
+        self._starts: dict[Pieces, Tensor] = {}
 
     def count(self, main: type[Tokens] | type[Windows]) -> int:
         """Whole batches of this kind; what is left over, less than a batch, is dropped."""
@@ -58,7 +74,7 @@ class Block:
             return len(self._shuffled) // self.source.batch
         return len(self.windows.x) // self.per_batch
 
-    def view(self, kind: type[Batch], number: int) -> Batch:
+    def view(self, kind: View, number: int) -> Batch:
         """The batch of a kind with this number; a kind with fewer batches begins again."""
         if kind is Tokens:
             return Tokens(self._at(self._batch(self._shuffled, number)))
@@ -69,6 +85,8 @@ class Block:
             return replace(picked, x=picked.x.float())
         if kind is Pairs:
             return self._pairs(number)
+        if isinstance(kind, Pieces):
+            return self._pieces(kind, number)
         assert self.labels is not None
         values, names = self.labels
         positions = self._batch(self._relabelled, number)
@@ -98,6 +116,47 @@ class Block:
     def _permuted(self, *seeds: int) -> Tensor:
         kept = self.windows.keep.flatten().cpu().nonzero().squeeze(1)
         return kept[torch.randperm(len(kept), generator=seeded(*seeds))]
+
+    # Pieces ---------------------------------------------------------------------------------------
+
+    def _pieces(self, kind: Pieces, number: int) -> Windows:
+        """Pieces with as many positions as a batch has, drawn without repeats until none is left.
+        Raises `ValueError` where the documents of this block are all shorter than a piece.
+        """
+        if kind not in self._starts:
+            self._starts[kind] = self._piece_starts(kind)
+        starts, n = self._starts[kind], max(1, self.source.batch // kind.length)
+        first = number % max(1, len(starts) // n) * n
+        at = starts[first : first + n].unsqueeze(1) + torch.arange(kind.length) * kind.every
+        at = at.to(self.windows.x.device)
+        fields = ("tokens", "doc", "pos", "keep")
+        rest = (getattr(self.windows, name).flatten()[at] for name in fields)
+        return Windows(self.windows.x.flatten(0, 1)[at].float(), *rest)
+
+    def _piece_starts(self, kind: Pieces) -> Tensor:
+        """Where pieces may begin `[M]`, numbers of positions in the block, in random order."""
+        keep, doc = self.windows.keep.cpu(), self.windows.doc.cpu()
+        length = keep.shape[1]
+        fits = torch.zeros_like(keep)
+        here = slice(0, length - kind.span + 1)
+        fits[:, here] = True
+        for i in range(kind.length):
+            there = slice(i * kind.every, length - kind.span + 1 + i * kind.every)
+            fits[:, here] &= keep[:, there] & (doc[:, there] == doc[:, here])
+        if not kind.sliding:
+            fits &= torch.arange(length) % kind.span == 1 % kind.span  # 0 is the window's BOS
+        starts = fits.flatten().nonzero().squeeze(1)
+        if not len(starts):
+            sizes = doc[keep].unique(return_counts=True)[1]
+            raise ValueError(
+                f"no piece of {kind.length} positions, {kind.every} apart, lies in one document: "
+                f"it spans {kind.span}, and of {len(sizes)} documents in a buffer load "
+                f"{int((sizes >= kind.span).sum())} have so many kept tokens, most "
+                f"{int(sizes.median()) if len(sizes) else 0}; make the pieces shorter, or give a "
+                "text of longer documents"
+            )
+        seeds = (*self.seeds, _PIECES, kind.length, kind.every, int(kind.sliding))
+        return starts[torch.randperm(len(starts), generator=seeded(*seeds))]
 
     # Pairs ----------------------------------------------------------------------------------------
 
@@ -189,7 +248,7 @@ def read_batches(
     n_blocks: int,
     main: type[Tokens] | type[Windows],
     start: Cursor,
-    sides: Collection[type[Batch]],
+    sides: Collection[View],
 ) -> Iterator[tuple[Views, Cursor]]:
     """The batches of blocks in turn, epoch after epoch, as `types.ActivationSource.batches` says.
 

@@ -23,7 +23,9 @@ from saelab.types import (
     Labelled,
     LanguageModel,
     Pairs,
+    Pieces,
     Tokens,
+    View,
     Views,
     Windows,
     refuse_missing,
@@ -190,8 +192,9 @@ class World:
         }
         return tuple(kind for kind in drawn if drawn[kind])
 
-    def missing(self, kind: type[Batch]) -> str:
-        """What the world's process does not draw."""
+    def missing(self, kind: View) -> str:
+        """What the world's process does not draw; the windows that it draws are its pieces."""
+        kind = Windows if isinstance(kind, Pieces) else kind
         if kind in self.kinds:
             return ""
         why = {
@@ -232,14 +235,14 @@ class World:
         self,
         main: type[Tokens] | type[Windows],
         start: Cursor,
-        sides: Collection[type[Batch]] = (),
+        sides: Collection[View] = (),
     ) -> Iterator[tuple[Views, Cursor]]:
         """New activations for every step and every view; only `Windows` are the tokens in order.
 
         Raises `ValueError` for a kind of batch that the world does not have.
         """
         refuse_missing(self, (main, *sides))
-        ordered = Windows in (main, *sides)
+        ordered = any(kind is Windows or isinstance(kind, Pieces) for kind in (main, *sides))
         number = start.batch
         while True:
             if ordered:

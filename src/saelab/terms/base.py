@@ -15,8 +15,10 @@ from saelab.types import (
     Number,
     Pairs,
     Tokens,
+    View,
     Windows,
     value_at,
+    view_name,
 )
 
 
@@ -240,11 +242,13 @@ class Event:
     the first step).
 
     An event that only reorders latents returns their new order `[L]`, and the counters of silence
-    move along; any other returns None, and every latent is watched anew.
+    move along; any other returns None, and every latent is watched anew. `moves`: whether latents
+    may leave their places.
     """
 
     at: Sequence[float]
     fn: Callable[[SAE, torch.optim.Optimizer, Step], Tensor | None]
+    moves: bool = False
 
 
 @dataclass(frozen=True)
@@ -280,7 +284,7 @@ class Variant:
     sae: SAE
     objective: Objective
     # what it reads in a step, by names of its own; "main" is what it reconstructs
-    batches: Mapping[str, type[Batch]] = field(default_factory=lambda: {"main": Tokens})
+    batches: Mapping[str, View] = field(default_factory=lambda: {"main": Tokens})
     events: tuple[Event, ...] = ()
     calibrate: float | None = None
     needs: tuple[Need, ...] = ()
@@ -306,4 +310,4 @@ class Variant:
             )
         for kind in self.batches.values():
             if lack := source.missing(kind):
-                raise ValueError(f"{name} reads {kind.__name__}: {lack}; or leave it out")
+                raise ValueError(f"{name} reads {view_name(kind)}: {lack}; or leave it out")

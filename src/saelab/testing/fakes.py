@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 
 from saelab.types import (
-    Batch,
     Cursor,
     Hook,
     InputStats,
     Labelled,
     Pairs,
+    Pieces,
     Tokens,
+    View,
     Views,
     Windows,
 )
@@ -88,7 +89,7 @@ class SparseSource:
         noise = 0.02 * torch.randn(len(active), self.d_in, generator=generator)
         return self.offset + (active * size) @ self.features + noise
 
-    def missing(self, kind: type[Batch]) -> str:
+    def missing(self, kind: View) -> str:
         """Nothing is missing."""
         del kind
         return ""
@@ -97,13 +98,14 @@ class SparseSource:
         self,
         main: type[Tokens] | type[Windows],
         start: Cursor,
-        sides: Collection[type[Batch]] = (),
+        sides: Collection[View] = (),
     ) -> Iterator[tuple[Views, Cursor]]:
         """Batches from `start` on, without end; tokens are windows in order."""
         number = start.batch
         while True:
             x = self.numbered(number)
-            ordered = Windows in (main, *sides)
+            kinds = main, *sides
+            ordered = any(kind is Windows or isinstance(kind, Pieces) for kind in kinds)
             first = _windows(x, number * (len(x) // WINDOW)) if ordered else Tokens(x)
             makers = {Pairs: self._pairs, Labelled: self._labelled}
             beside = {kind: makers[kind](number) if kind in makers else first for kind in sides}

@@ -133,7 +133,7 @@ def check_learns(subject: Subject) -> None:
     weights = {
         term.name: value_at(term.weight, 1.0) for term in training.members[0].objective.terms
     }
-    both = records[0].losses.keys() & records[-1].losses.keys()
+    both = weights.keys() & records[0].losses.keys() & records[-1].losses.keys()
     before, after = (
         sum(weights[name] * record.losses[name] for name in both)
         for record in (records[0], records[-1])

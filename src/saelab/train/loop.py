@@ -13,7 +13,7 @@ from saelab.sae.module import SAE
 from saelab.terms.base import Need, Variant
 from saelab.train.health import Health, Measured, check
 from saelab.train.member import Member, Record, under
-from saelab.types import ActivationSource, Batch, Cursor, Hook, Tokens, Windows
+from saelab.types import ActivationSource, Cursor, Hook, Tokens, View, Windows
 from saelab.variants import build as build_variant
 
 RECORDS = 200  # health records per run
@@ -85,7 +85,7 @@ class Training:
         # One reader of windows makes all read them: runs of a group are trained on equal batches.
         ordered = any(variant.batches["main"] is Windows for variant in variants)
         self.main: type[Tokens] | type[Windows] = Windows if ordered else Tokens
-        self.sides: set[type[Batch]] = {
+        self.sides: set[View] = {
             kind for variant in variants for name, kind in variant.batches.items() if name != "main"
         }
         self.cursor = Cursor()

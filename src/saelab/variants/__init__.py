@@ -47,10 +47,11 @@ def resolved(spec: Spec) -> Spec:
     nulls = [null for name, null in row.nulls.items() if spec.settings.get(name)]
     if len(nulls) > 1:
         raise ValueError(
-            f"{', '.join(row.nulls)} each replace the metric; switch on one of them at most"
+            f"{', '.join(row.nulls)} each replace the {PARTS[nulls[0]].term}; switch on one of "
+            "them at most"
         )
     for null in nulls:
-        numbers = parts.pop("metric")
+        numbers = parts.pop(next(name for name in parts if PARTS[name].term == PARTS[null].term))
         parts[null] = {name: numbers[name] for name in numbers if name in PARTS[null].settings}
     for name, numbers in spec.parts.items():
         parts[name] = parts.get(name, {}) | dict(numbers)

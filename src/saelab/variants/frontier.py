@@ -78,5 +78,5 @@ def frontier(
         events.append(Event(at, resample))
     if sorts >= 1:
         error = ByFrequency(error, n_latents)
-        events.append(Event(evenly(round(sorts)), error.sort))
+        events.append(Event(evenly(round(sorts)), error.sort, moves=True))
     return selecting(sae, error, aux, events=tuple(events), calibrate=l0)

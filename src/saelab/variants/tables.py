@@ -26,6 +26,13 @@ from saelab.variants.causal import (
     with_samples,
 )
 from saelab.variants.frontier import frontier
+from saelab.variants.temporal import (
+    with_lag_correlation,
+    with_position_penalty,
+    with_prediction,
+    with_smoothness,
+    with_token_contrast,
+)
 
 Numbers = Mapping[str, float]
 
@@ -54,7 +61,7 @@ class Row:
     """A composition with a name of its own.
 
     `short` are its own names of parts' settings, `(part, setting)` each; `nulls` are switches, each
-    with the part that then takes the place of `metric`.
+    with the part that then takes the place of the one whose null it is.
     """
 
     base: str
@@ -78,6 +85,7 @@ BASES: Mapping[str, Callable[..., Variant]] = {
     "frozen": frozen,
 }
 
+_PERMUTED = {"null": "permuted"}
 # joined in this order, whatever the order they are written in
 PARTS: Mapping[str, Part] = {
     "metric": Part(with_metric, "metric", "errors also pay by the Fisher metric of the model"),
@@ -99,6 +107,22 @@ PARTS: Mapping[str, Part] = {
     "kl": Part(with_kl, "kl", "errors also pay by the exact KL of the model, in every step"),
     "price": Part(with_price, "nces", "latents pay for having no effect on the model"),
     "kl_finetune": Part(with_kl_finetune, "kl", "a last phase of training with exact KL"),
+    "xpred": Part(
+        with_prediction, "prediction", "a slow block predicts activations further on and back"
+    ),
+    "permuted_xpred": Part(
+        with_prediction, "prediction", "null: it predicts those of other texts", _PERMUTED
+    ),
+    "smooth": Part(with_smoothness, "smoothness", "slow codes pay for changing in a window"),
+    "lag_correlation": Part(
+        with_lag_correlation, "lag_correlation", "slow codes pay for not correlating along the text"
+    ),
+    "position_penalty": Part(
+        with_position_penalty, "position", "slow codes pay for telling the position"
+    ),
+    "token_contrast": Part(
+        with_token_contrast, "token_contrast", "slow codes tell the next token, as in T-SAE"
+    ),
 }
 
 _METRIC = {name: ("metric", name) for name in ("weight", "ramp", "clusters", "rows")}
@@ -107,6 +131,9 @@ _FINETUNE = {
     "weight": ("kl_finetune", "weight"),
     "restart": ("kl_finetune", "restart"),
     "kl_share": ("kl_finetune", "windows"),
+}
+_XPRED = {
+    name: ("xpred", name) for name in ("weight", "block", "length", "every", "reach", "untied")
 }
 _PRICE = ("updates", "latents", "zero", "mean", "resample", "noise", "steer")
 _SMALL = {"metric": {"weight": 4, "clusters": 1, "rows": 20_000}}
@@ -169,6 +196,38 @@ ROWS: Mapping[str, Row] = {
         "exact KL in the last twentieth of training",
         parts={"kl_finetune": {"share": 0.05}},
         short=_FINETUNE,
+    ),
+    "temporal": Row(
+        "batch_topk",
+        "a slow block that predicts along the text: what persists is kept, also where it is rare",
+        parts={"xpred": {}},
+        short=_XPRED,
+        nulls={"permute": "permuted_xpred"},
+    ),
+    "temporal_as_stated": Row(
+        "standard",
+        "the temporal idea in its first wording: an L1 SAE, all of whose codes pay for change",
+        parts={"smooth": {"block": 1}},
+        short={
+            name: ("smooth", name) for name in ("weight", "block", "window", "variance", "relative")
+        },
+    ),
+    "temporal_on_frontier": Row(
+        "frontier",
+        "the slow block on frontier, whose latents then are not sorted",
+        {"sorts": 0},
+        {"xpred": {}},
+        short=_XPRED,
+    ),
+    "t_sae": Row(
+        "matryoshka",
+        "T-SAE as its paper writes it: two levels, cosine contrast on the inner one",
+        {"levels": 2},
+        {"token_contrast": {}},
+        short={
+            name: ("token_contrast", name)
+            for name in ("weight", "block", "product", "pre", "temperature")
+        },
     ),
 }
 VARIANTS = (*BASES, *ROWS)  # what a spec may be called after

@@ -25,8 +25,24 @@ _CAUSAL: Mapping[str, Mapping[str, float]] = {
     "kl_finetune_5": {"weight": 4, "restart": 1},
     "end_to_end": {"weight": 4},
 }
+
+
+def _temporal(block: float) -> Mapping[str, Mapping[str, float]]:
+    """The slow block has as many latents as there are slow features and predicts by the decoder."""
+    predicting = {"weight": 3, "block": block, "untied": 0}
+    return {
+        "temporal": predicting,
+        "temporal_on_frontier": predicting,
+        "t_sae": {"block": block},
+    }
+
+
 # world -> variant -> its settings there, where they differ from the variant's own
-OWN: Mapping[str, Mapping[str, Mapping[str, float]]] = dict.fromkeys(("s1", "s1b", "s1d"), _CAUSAL)
+OWN: Mapping[str, Mapping[str, Mapping[str, float]]] = {
+    **dict.fromkeys(("s1", "s1b", "s1d"), _CAUSAL),
+    **dict.fromkeys(("s3", "s3_hard", "s3_null"), _temporal(20 / 48)),
+    **dict.fromkeys(("s3c", "s3c_hard", "s3c_null"), _temporal(20 / 24)),
+}
 
 
 _Row = tuple[str, str, float, float, str]

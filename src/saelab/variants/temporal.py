@@ -1,0 +1,178 @@
+"""Parts of the temporal idea: a slow block of latents that stands for what persists along the text.
+
+Hypothesis: a block that must predict the activation some tokens on keeps the features that carry
+over, also where they are rare and small and reconstruction gives them up. Loss: that of the base
+plus weight * E||y(t + lag) - g_lag R(t)||^2 / E||y||^2, y the activation less the mean at its
+position, R the block's part of the reconstruction; and, for comparison, the penalties and the
+contrast that others use. Data: text in order, pieces of one document each.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Annotated, Literal
+
+from saelab.numbers import Count, Kind, NonNegative, Positive, Switch
+from saelab.terms.base import Event, LossFunction, Need, Objective, Term, Variant
+from saelab.terms.temporal import (
+    SLOW,
+    LagCorrelation,
+    PositionCorrelation,
+    Prediction,
+    Smoothness,
+    TokenContrast,
+    position_means_need,
+    warn_if_silent,
+)
+from saelab.types import Pieces, View
+
+Block = Annotated[float, Kind(0, 1, above=True), "share of the latents that are the slow block"]
+Length = Annotated[float, Kind(2, whole=True), "positions of a piece of text"]
+Every = Annotated[Count, "tokens from one position of a piece to the next"]
+Sliding = Annotated[Switch, "pieces may overlap"]
+
+
+def with_prediction(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of the prediction error in the loss"] = 10,
+    block: Block = 1 / 16,
+    length: Length = 16,
+    every: Every = 4,
+    reach: Annotated[Count, "tokens to the furthest position that is predicted"] = 32,
+    untied: Annotated[Switch, "predict by a matrix that only training uses"] = 1,
+    sliding: Sliding = 1,
+    null: Literal["none", "permuted"] = "none",
+) -> Variant:
+    """The base's slow block predicts activations further on and back, through one learned gain per
+    distance. The defaults measured best on a language model.
+
+    `null`: what is predicted comes from another piece, so nothing persists.
+    """
+    if weight == 0:
+        return base
+    need = position_means_need()
+    kind = Pieces(round(length), round(every), bool(sliding))
+
+    def term(pieces: str, block: range, d_in: int) -> LossFunction:
+        return Prediction(
+            need.name,
+            pieces,
+            block,
+            d_in,
+            reach=round(reach),
+            untied=bool(untied),
+            permuted=null == "permuted",
+        )
+
+    return _joined(base, "prediction", term, kind, weight=weight, share=block, needs=(need,))
+
+
+def with_smoothness(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of the change of slow codes in the loss"] = 0.1,
+    block: Block = 1 / 16,
+    window: Length = 8,
+    variance: Annotated[
+        Switch, "variance within a window, instead of the change between neighbours"
+    ] = 0,
+    relative: Annotated[Switch, "relative to the size of the codes"] = 0,
+    sliding: Sliding = 1,
+) -> Variant:
+    """The base's slow codes pay for changing within a window of neighbouring tokens: the plain
+    readings of temporal consistency, and their scale-free forms.
+    """
+
+    def term(pieces: str, block: range, d_in: int) -> LossFunction:
+        del block, d_in
+        return Smoothness(pieces, bool(variance), bool(relative))
+
+    kind = Pieces(round(window), 1, bool(sliding))
+    return _joined(base, "smoothness", term, kind, weight=weight, share=block)
+
+
+def with_lag_correlation(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of 1 - the correlation in the loss"] = 1,
+    block: Block = 1 / 16,
+    length: Length = 16,
+    every: Every = 1,
+) -> Variant:
+    """The base's slow latents pay for codes that do not correlate along the text."""
+    kind = Pieces(round(length), round(every))
+    return _joined(base, "lag_correlation", _reading(LagCorrelation), kind, weight, block)
+
+
+def with_position_penalty(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of the position's share of slow codes in the loss"] = 1,
+    block: Block = 1 / 16,
+    length: Length = 16,
+    every: Every = 1,
+) -> Variant:
+    """The base's slow latents pay for codes that can be read off the position alone."""
+    kind = Pieces(round(length), round(every))
+    return _joined(base, "position", _reading(PositionCorrelation), kind, weight, block)
+
+
+def with_token_contrast(
+    base: Variant,
+    *,
+    weight: Annotated[NonNegative, "of the contrast in the loss"] = 0.1,
+    block: Block = 0.2,
+    product: Annotated[Switch, "inner products, as T-SAE's code has it, instead of cosines"] = 0,
+    pre: Annotated[Switch, "of pre-activations instead of codes"] = 0,
+    temperature: Annotated[Positive, "that cosines are divided by"] = 0.1,
+) -> Variant:
+    """The base's slow codes must tell the next token of a text from tokens of other texts: the
+    contrast of T-SAE (2511.05541).
+    """
+
+    def term(pieces: str, block: range, d_in: int) -> LossFunction:
+        del block, d_in
+        return TokenContrast(pieces, bool(product), bool(pre), temperature)
+
+    return _joined(base, "token_contrast", term, Pieces(2, 1), weight=weight, share=block)
+
+
+def _reading(term: Callable[[str], LossFunction]) -> Callable[[str, range, int], LossFunction]:
+    return lambda pieces, block, d_in: term(pieces)
+
+
+def _joined(
+    base: Variant,
+    name: str,
+    term: Callable[[str, range, int], LossFunction],
+    kind: Pieces,
+    weight: float,
+    share: float,
+    needs: tuple[Need, ...] = (),
+) -> Variant:
+    """The base with a slow block, pieces beside what it reads, and one more term on both; the base
+    itself for weight 0. Raises `ValueError` where the block cannot be.
+    """
+    if weight == 0:
+        return base
+    sae = base.sae
+    block = range(max(1, round(share * sae.n_latents)))
+    if sae.blocks.get(SLOW, block) != block:
+        raise ValueError(
+            f"one part asks for a slow block of {len(sae.blocks[SLOW])} latents and another for "
+            f"{len(block)}; give both the same block"
+        )
+    if any(event.moves for event in base.events):
+        raise ValueError(
+            "the base sorts its latents during training, which would carry them out of the slow "
+            "block; switch that off (frontier:sorts=0)"
+        )
+    silent = Event((1.0,), warn_if_silent)
+    sae.blocks = {**sae.blocks, SLOW: block}
+    pieces = f"pieces of {kind.length} by {kind.every}" + ("" if kind.sliding else ", apart")
+    batches: Mapping[str, View] = {**base.batches, pieces: kind}
+    objective = Objective(*base.objective.terms, Term(name, term(pieces, block, sae.d_in), weight))
+    events = base.events if silent in base.events else (*base.events, silent)
+    return replace(
+        base, objective=objective, batches=batches, events=events, needs=(*base.needs, *needs)
+    )
