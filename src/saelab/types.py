@@ -151,13 +151,19 @@ class Pieces:
         """Positions from its first to its last, both counted."""
         return (self.length - 1) * self.every + 1
 
+    @property
+    def name(self) -> str:
+        """What they are called in messages."""
+        apart = "" if self.sliding else ", none over another"
+        return f"pieces of {self.length} positions, {self.every} apart{apart}"
+
 
 View = type[Batch] | Pieces  # what may be asked for
 
 
 def view_name(view: View) -> str:
     """What a kind of batch is called in messages."""
-    return str(view) if isinstance(view, Pieces) else view.__name__
+    return view.name if isinstance(view, Pieces) else view.__name__
 
 
 @dataclass(frozen=True)

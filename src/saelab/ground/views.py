@@ -42,7 +42,7 @@ def too_long(kind: View, source: Source) -> str:
     if not isinstance(kind, Pieces) or kind.span < source.context:
         return ""
     return (
-        f"pieces of {kind.length} positions, {kind.every} apart, span {kind.span}, and windows of "
+        f"{kind.name} span {kind.span}, and windows of "
         f"context {source.context} keep {source.context - 1} at most; make the pieces shorter or "
         "the context longer"
     )

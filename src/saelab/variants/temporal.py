@@ -13,16 +13,14 @@ from typing import Annotated, Literal
 
 from saelab.numbers import Count, Kind, NonNegative, Positive, Switch
 from saelab.terms.base import Event, LossFunction, Need, Objective, Term, Variant
-from saelab.terms.temporal import (
-    SLOW,
+from saelab.terms.temporal.penalties import (
     LagCorrelation,
     PositionCorrelation,
-    Prediction,
     Smoothness,
     TokenContrast,
-    position_means_need,
-    warn_if_silent,
 )
+from saelab.terms.temporal.pieces import SLOW
+from saelab.terms.temporal.prediction import Prediction, position_means_need, warn_if_silent
 from saelab.types import Pieces, View
 
 Block = Annotated[float, Kind(0, 1, above=True), "share of the latents that are the slow block"]
@@ -169,9 +167,9 @@ def _joined(
         )
     silent = Event((1.0,), warn_if_silent)
     sae.blocks = {**sae.blocks, SLOW: block}
-    pieces = f"pieces of {kind.length} by {kind.every}" + ("" if kind.sliding else ", apart")
-    batches: Mapping[str, View] = {**base.batches, pieces: kind}
-    objective = Objective(*base.objective.terms, Term(name, term(pieces, block, sae.d_in), weight))
+    batches: Mapping[str, View] = {**base.batches, kind.name: kind}
+    added = Term(name, term(kind.name, block, sae.d_in), weight)
+    objective = Objective(*base.objective.terms, added)
     events = base.events if silent in base.events else (*base.events, silent)
     return replace(
         base, objective=objective, batches=batches, events=events, needs=(*base.needs, *needs)
