@@ -31,12 +31,13 @@ def windows(x, doc=None, keep=None, every=1) -> Windows:
     return Windows(x, torch.zeros(b, t, dtype=torch.long), doc, pos, keep)
 
 
-def a_step(batch: Windows, scale=1.0, slow=4) -> Step:
+def a_step(batch: Windows, scale=1.0, slow=4, train=False) -> Step:
     """A step whose SAE copies x: latent j is +e_j, latent D + j is -e_j; codes are relu(+-x)."""
     sae = SAE(D, 2 * D, ReLU(), blocks={"slow": range(slow)})
     with torch.no_grad():
         sae.W_dec.copy_(torch.cat([torch.eye(D), -torch.eye(D)]))
         sae.W_enc.copy_(sae.W_dec.T)
+    sae.requires_grad_(train)
     x = batch.flat * scale
     pre, z = sae.codes(x, 0.5)
     dead, generator = torch.zeros(2 * D, dtype=torch.bool), torch.Generator().manual_seed(0)
@@ -180,7 +181,7 @@ def test_the_contrast_is_log_of_the_batch_for_equal_codes_and_spares_shared_docu
 
 def test_contrasting_all_zero_codes_gives_finite_gradients():
     term = TokenContrast("pieces", product=False, pre=False, temperature=0.1)
-    step = a_step(windows(torch.zeros(8, 2, D)))
+    step = a_step(windows(torch.zeros(8, 2, D)), train=True)
     term(step).backward()
     assert step.sae.W_enc.grad is not None and step.sae.W_enc.grad.isfinite().all()
 
