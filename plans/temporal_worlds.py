@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from saelab.experiments.plan import Plan
-from saelab.experiments.tables.table import Table, plan_of
+from saelab.experiments.tables.table import WorldTable, plan_of
 from saelab.store import read_json
 
 RATES = Path(__file__).parents[1] / "docs" / "results" / "s3c-learning-rates.json"
@@ -54,7 +54,7 @@ def rates(rows: tuple[str, ...]) -> dict[str, float]:
 
 def tuned(name: str, world: str, rows: tuple[str, ...], seeds: tuple[int, ...], length: float = 1):
     """The plan of a table under this name, each row at its own rate."""
-    table = Table(world, rows, seeds, length=length, rates=rates(rows))
+    table = WorldTable(world, rows, seeds, length=length, rates=rates(rows))
     return replace(plan_of(table), name=name)
 
 
