@@ -1,5 +1,5 @@
-"""Temporal rows on the embedded model, after its third and its last block, against per-token SAEs and
-T-SAE in both forms; at two lengths.
+"""Temporal rows on the embedded model, after its third and its last block, against per-token SAEs
+and T-SAE in both forms; at two lengths.
 
     saelab run plans/temporal.py --jobs 2
 

@@ -1,11 +1,11 @@
-"""The temporal rows on worlds whose slow features are known, each at its own learning rate: `s3` and
-`s3c`, their hard twins and nulls, the two heads at four times the length too; and how far slow
+"""The temporal rows on worlds whose slow features are known, each at its own learning rate: `s3`
+and `s3c`, their hard twins and nulls, the two heads at four times the length too; and how far slow
 recall goes with the weight where slow features are rare.
 
     saelab run plans/temporal_worlds.py --jobs 2
 
-The rates are the best of a search on `s3c` (docs/results/s3c-learning-rates.json), which is the head
-of its family by slow recall; docs/variants/temporal.md has the tables.
+The rates are the best of a search on `s3c` (docs/results/s3c-learning-rates.json), the head of its
+family by slow recall; docs/variants/temporal.md has the tables.
 """
 
 from dataclasses import replace
