@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from saelab.runs import Optim, Run, Source, Spec
     from saelab.sae.io import load_own_sae, load_sae, save_sae
     from saelab.sae.module import SAE
+    from saelab.sae.smoothing import smooth
     from saelab.types import Hook, Score
 
 __version__ = "0.1.0"
@@ -38,6 +39,7 @@ _HOMES = {
     "load_own_sae": "saelab.sae.io",
     "load_sae": "saelab.sae.io",
     "save_sae": "saelab.sae.io",
+    "smooth": "saelab.sae.smoothing",
 }
 __all__ = [
     "SAE",
@@ -58,6 +60,7 @@ __all__ = [
     "load_sae",
     "read_texts",
     "save_sae",
+    "smooth",
     "train_sae",
 ]
 

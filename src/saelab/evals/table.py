@@ -15,6 +15,7 @@ from saelab.evals import (
 )
 from saelab.evals.nces import on_worlds as nces_world
 from saelab.evals.result import Evaluation, Metric
+from saelab.evals.temporal import on_worlds as temporal_world
 from saelab.numbers import nearest_name
 from saelab.runs import Source, WorldSource
 
@@ -27,11 +28,12 @@ EVALS: dict[str, Evaluation] = {
     "nces_world": nces_world.EVALUATION,
     "composition": composition.EVALUATION,
     "temporal": temporal.EVALUATION,
+    "temporal_world": temporal_world.EVALUATION,
     "disentangle": disentangle.EVALUATION,
     "spurious": spurious.EVALUATION,
 }
-# made where nobody says which, if the source has what they need
-STANDARD = tuple(name for name in EVALS if name not in ("nces", "concepts", "consistency"))
+ASKED = ("nces", "concepts", "consistency", "temporal")  # made only where somebody says so
+STANDARD = tuple(name for name in EVALS if name not in ASKED)
 
 
 def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 Legend: W windows | T positions | N kept positions | n those of them that are fully labelled.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -100,10 +101,10 @@ def fully_labelled(labels: "TokenLabels") -> Tensor:
 
 
 def usable_concepts(
-    labels: "TokenLabels", halves: Halves
+    labels: "TokenLabels", halves: Halves, concepts: "Sequence[Concept] | None" = None
 ) -> tuple[list["Concept"], dict[str, str]]:
-    """Concepts with enough tokens and files in both halves, each set of tokens once; and of the
-    others, why they are left out.
+    """Of these concepts, or of all that the labels know, those with enough tokens and files in both
+    halves, each set of tokens once; and of the others, why they are left out.
 
     Raises `ValueError` when no concept is left.
     """
@@ -111,7 +112,7 @@ def usable_concepts(
     train = halves.is_train.numpy()
     usable: dict[bytes, Concept] = {}
     skipped: dict[str, str] = {}
-    for concept in labels.concepts():
+    for concept in labels.concepts() if concepts is None else concepts:
         if concept.family in BY_FILE:
             continue
         y = labels.holds(concept)[place].numpy() == 1

@@ -30,6 +30,7 @@ from saelab.evals.concepts.scores import (
     QUALITIES,
     Counts,
     TestFiles,
+    mean_over_concepts,
     metrics,
     probe_logits,
     resamples,
@@ -206,17 +207,9 @@ def _scores(values: Mapping[str, Sequence[Mapping[str, Array]]], n_files: int) -
         f"{quality}_above_token": samples[f"{quality}_best_latent"] - samples[f"{quality}_token"]
         for quality in ("auroc", "f1")
     }
-    return {f"concepts_{name}": _mean(sample, n_files) for name, sample in samples.items()}
-
-
-def _mean(sample: Array, n_files: int) -> Score:
-    """Mean over the concepts that are defined on a resample; `sample [C, 1 + R]`, all files
-    first.
-    """
-    defined = np.isfinite(sample)
-    mean = np.where(defined, sample, 0).sum(0) / np.maximum(defined.sum(0), 1)
-    low, high = np.quantile(mean[1:], (0.025, 0.975))
-    return Score(float(mean[0]), float(low), float(high), n_files)
+    return {
+        f"concepts_{name}": mean_over_concepts(sample, n_files) for name, sample in samples.items()
+    }
 
 
 def _shuffled(y: Array, train: Array, generator: torch.Generator) -> Array:

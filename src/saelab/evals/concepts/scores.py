@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from saelab.evals.common.auroc import Array
+from saelab.types import Score
 
 RIDGE = 0.03  # times |w|^2 of whitened or standardised columns, added to the balanced cross-entropy
 FLOOR = 1e-6  # of a variance, relative to the largest: directions under it are left small
@@ -178,3 +179,13 @@ def metrics(counts: Counts, weight: Array) -> Mapping[str, Array]:
             "f1": np.where(positive > 0, 2 * tp / (tp + fp + positive), np.nan),
             "accuracy": (true / positive + 1 - false / negative) / 2,
         }
+
+
+def mean_over_concepts(sample: Array, n_files: int) -> Score:
+    """Mean over the concepts that are defined on a resample; `sample [C, 1 + R]`, all files
+    first.
+    """
+    defined = np.isfinite(sample)
+    mean = np.where(defined, sample, 0).sum(0) / np.maximum(defined.sum(0), 1)
+    low, high = np.quantile(mean[1:], (0.025, 0.975))
+    return Score(float(mean[0]), float(low), float(high), n_files)

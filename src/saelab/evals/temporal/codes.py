@@ -1,4 +1,4 @@
-"""What the order of codes says: persistence, the share of the position, smoothing, linear read-out.
+"""What the order of codes says: persistence, the share of the position, gains, linear read-out.
 
 Every formula is free of the codes' scale and is 0 for a latent that never fires. Legend: L latents
 | S sequences | T positions | P signals | N tokens.
@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 LAGS = range(1, 16)
-WINDOW = 16  # positions that smoothing reaches back, the present one included
 
 
 def standardized(z: Tensor) -> Tensor:
@@ -37,14 +36,14 @@ def column_correlation(a: Tensor, b: Tensor) -> Tensor:
     return (standardized(a) * standardized(b)).mean((0, 1))
 
 
-def smooth(z: Tensor, decay: float) -> Tensor:
-    """Exponential average of codes `[S, T, L]` over the present and past: sum of decay^u z(t - u),
-    u < 16, t - u >= 0.
+def gain_terms(
+    guess: Tensor, guess_later: Tensor, y: Tensor, y_later: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The two terms `[...]`, for pairs of positions `[..., D]`, of the scalar g that minimises sum
+    |y_later - g guess|^2 + |y - g guess_later|^2: g = sum of the first / sum of the second.
     """
-    steps = torch.arange(z.shape[1])
-    back = steps.unsqueeze(1) - steps  # [T, T] how far the second lies before the first
-    kernel = torch.where((back >= 0) & (back < WINDOW), decay ** back.float(), 0.0).to(z.dtype)
-    return kernel @ z
+    match = (guess * y_later).sum(-1) + (guess_later * y).sum(-1)
+    return match, guess.square().sum(-1) + guess_later.square().sum(-1)
 
 
 def explained_share(inputs: Tensor, targets: Tensor) -> Tensor:

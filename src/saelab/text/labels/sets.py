@@ -35,18 +35,28 @@ def split_by_file(file: Tensor, *, seed: int = 0) -> Tensor:
     Files come in random order; each goes to the side that has fewer tokens so far. Raises
     `ValueError` for one file.
     """
+    return parts_by_file(file, (1, 1), seed=seed) == 0
+
+
+def parts_by_file(file: Tensor, shares: tuple[float, ...], *, seed: int = 0) -> Tensor:
+    """Number of the part `[N]` of every token, from file numbers `[N]`: whole files, about as many
+    tokens in each part as its share says.
+
+    Files come in random order; each goes to the part that has fewest tokens so far for its share.
+    Raises `ValueError` for fewer files than parts.
+    """
     files, where, size = file.unique(return_inverse=True, return_counts=True)
-    if len(files) < 2:
+    if len(files) < len(shares):
         raise ValueError(
-            f"{len(files)} file cannot be split into training and test files; give at least 2"
+            f"{len(files)} file cannot be split into training and test files; give at least "
+            f"{len(shares)}"
         )
-    train = torch.zeros(len(files), dtype=torch.bool)
-    tokens = [0, 0]
+    part = torch.zeros(len(files), dtype=torch.long)
+    filled = [0.0] * len(shares)
     for i in torch.randperm(len(files), generator=torch.Generator().manual_seed(seed)).tolist():
-        side = int(tokens[1] < tokens[0])  # 0: train
-        train[i] = side == 0
-        tokens[side] += int(size[i])
-    return train[where]
+        part[i] = filled.index(min(filled))
+        filled[int(part[i])] += int(size[i]) / shares[int(part[i])]
+    return part[where]
 
 
 def spans(labels: TokenLabels, family: str) -> Spans:

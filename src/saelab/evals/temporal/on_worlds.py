@@ -23,16 +23,25 @@ import torch
 from torch import Tensor
 
 from saelab.evals.common.matching import cosines, match
-from saelab.evals.common.world import process_of, undefined, world_of, world_score
+from saelab.evals.common.world import (
+    process_of,
+    undefined,
+    world_evaluation,
+    world_of,
+    world_score,
+)
 from saelab.evals.result import Result
 from saelab.evals.temporal.codes import (
+    LAGS,
     column_correlation,
     explained_share,
+    gain_terms,
     lag_correlation,
     position_share,
-    smooth,
 )
+from saelab.evals.temporal.metrics import ON_WORLDS
 from saelab.ground.held_out import HeldOut
+from saelab.sae.smoothing import smooth
 from saelab.synth.worlds.s3_persistence import Persistence
 from saelab.types import Dictionary, Score, structure_of
 
@@ -42,6 +51,7 @@ TYPED = 0.5  # |cosine| above which a latent stands for a direction
 RECALLED = 0.8  # |cosine| above which a feature counts as found
 POSITIONAL = 0.25  # share of variance above which a latent is one of the position
 READ = 0.5  # R^2 above which a position signal can be read
+SILENT = "the slow block never fires"
 DECAYS = (0.6, 0.8, 0.9)  # of exponential smoothing
 
 
@@ -78,12 +88,12 @@ def prepare(held: HeldOut) -> TemporalData:
 
 @torch.no_grad()
 def measure(dictionary: Dictionary, data: TemporalData) -> Result:
-    """Scores of one dictionary; `METRICS` says what each means.
+    """Scores of one dictionary; `ON_WORLDS` says what each means.
 
     `purity_sorted` is of as many latents as there are slow features, the most persistent ones,
     after those of the position (> 25 % of variance) and dead ones are moved last.
-    `hidden_correlation` is of matched live slow latents (|cosine| > .5), smoothed over the 16
-    latest positions. `mcc_slow`, `mcc_fast`: 0 for a feature that is matched with no latent.
+    `hidden_correlation` is of matched live slow latents (|cosine| > .5). `mcc_slow`, `mcc_fast`: 0
+    for a feature that is matched with no latent.
     """
     process = data.process
     z = dictionary.encode(data.x).float()  # [S, T, L]
@@ -106,6 +116,7 @@ def measure(dictionary: Dictionary, data: TemporalData) -> Result:
         ),
         "position_features_in_slow_block": _position_features(z[..., block], data.signals),
         **_hidden_correlations(z[..., types.alive], dictionary.directions[types.alive], data),
+        "learned_gain": _learned_gain(z[..., block], dictionary.directions[block], data.x),
         "mcc_slow": world_score(float(matched.cosine[groups["slow"]].mean()), n),
         "mcc_fast": world_score(float(matched.cosine[groups["fast"]].mean()), n),
     }
@@ -173,6 +184,16 @@ def _position_features(z: Tensor, signals: Tensor) -> Score:
     return world_score(float((share > READ).sum()), signals[..., 0].numel())
 
 
+def _learned_gain(z: Tensor, directions: Tensor, x: Tensor) -> Score:
+    """The gain by which what codes `[S, T, l]` reconstruct best predicts `x [S, T, D]` less its
+    mean at the position: mean over lags.
+    """
+    guess, y = z @ directions.float(), x - x.mean(0)
+    terms = [gain_terms(guess[:, :-d], guess[:, d:], y[:, :-d], y[:, d:]) for d in LAGS]
+    gains = [float(match.sum() / power.sum()) for match, power in terms]
+    return world_score(sum(gains) / len(gains), x[..., 0].numel(), SILENT)
+
+
 def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> dict[str, Score]:
     """Correlation of matched slow latents with the hidden states, at single positions and smoothed.
 
@@ -198,3 +219,13 @@ def _hidden_correlations(z: Tensor, directions: Tensor, data: TemporalData) -> d
         "hidden_correlation": world_score(float(plain), n),
         "hidden_correlation_smoothed": world_score(float(smoothed), n),
     }
+
+
+EVALUATION = world_evaluation(
+    ON_WORLDS,
+    prepare,
+    measure,
+    what="persistent features",
+    reads=(Persistence,),
+    title="Features that persist",
+)
