@@ -64,7 +64,7 @@ def test_a_plan_over_worlds_and_an_sae_of_one(place, capsys):
     assert read_json(home / "summary.json")["facts"]["world"] == "s3c"
     run = next((home / "runs").glob("topk-s0-*"))
     kept = {path.name: path.read_bytes() for path in (run / "eval").glob("*.json")}
-    assert kept.keys() == {"truth.json", "temporal.json"}
+    assert kept.keys() == {"truth.json", "temporal_world.json"}
     assert main(["eval", str(run)]) == 0
     assert kept == {path.name: path.read_bytes() for path in (run / "eval").glob("*.json")}
     capsys.readouterr()

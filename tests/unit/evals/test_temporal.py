@@ -12,9 +12,8 @@ from saelab.evals.temporal.codes import (
     explained_share,
     lag_correlation,
     position_share,
-    smooth,
 )
-from saelab.evals.temporal.measure import TemporalData, measure, prepare
+from saelab.evals.temporal.on_worlds import TemporalData, measure, prepare
 from saelab.synth.world import Sample, World
 from saelab.synth.worlds.s3_persistence import ENTRIES
 from saelab.types import Hook, Structure
@@ -74,6 +73,7 @@ def fast_first(data: TemporalData) -> Tensor:
 def test_the_true_features_in_order_score_perfectly(data: TemporalData):
     scores = values(Fake(data.process.features), data)
     hidden, smoothed = scores.pop("hidden_correlation"), scores.pop("hidden_correlation_smoothed")
+    assert scores.pop("learned_gain") == pytest.approx(gain_of_the_truth(data), abs=0.02)
     assert scores == pytest.approx(
         {
             "slow_recall": 1,
@@ -89,6 +89,17 @@ def test_the_true_features_in_order_score_perfectly(data: TemporalData):
     )
     assert hidden == pytest.approx(PLAIN, abs=0.01)
     assert smoothed is not None and 0.86 < smoothed < 0.9
+
+
+def gain_of_the_truth(data: TemporalData) -> float:
+    """Mean over slow features and lags 1 to 15 of p q^2 (1 - p) stay^lag / (1.01 p q)."""
+    p, q, stay = 0.15, 0.625, data.process.stay[:20]
+    lags = torch.arange(1, 16).unsqueeze(1)
+    return float((q * (1 - p) / 1.01 * stay**lags).mean())
+
+
+def test_nothing_is_gained_where_tokens_are_permuted(null: TemporalData):
+    assert values(Fake(null.process.features), null)["learned_gain"] == pytest.approx(0, abs=0.01)
 
 
 def test_the_constant_is_what_its_formula_says():
@@ -226,6 +237,7 @@ def test_what_is_undefined_says_why(data: TemporalData):
             silent[name].value is None
             and "no live latent is matched to a slow feature" in silent[name].reason
         )
+    assert silent["learned_gain"].reason == "the slow block never fires"
     assert silent["slow_recall"].value == 0 and silent["occupancy"].value == 0
     assert silent["position_features_in_slow_block"].value == 0
     capacity = data_of("s3c")
@@ -271,14 +283,6 @@ def test_position_share_of_codes_that_are_all_or_no_position():
     )
     half = torch.stack([t % 2 + s % 2], -1)  # two halves of equal variance
     torch.testing.assert_close(position_share(half), torch.tensor([0.5]))
-
-
-def test_smoothing_an_impulse_decays_and_ends_after_16_positions():
-    z = torch.zeros(1, 40, 1)
-    z[0, 5] = 2
-    smoothed = smooth(z, 0.5)[0, :, 0]
-    torch.testing.assert_close(smoothed[5:21], 2 * 0.5 ** torch.arange(16.0))
-    assert smoothed[:5].abs().sum() == 0 and smoothed[21:].abs().sum() == 0
 
 
 def test_explained_share_is_that_of_least_squares():

@@ -129,7 +129,7 @@ def files(folder: Path) -> dict[str, bytes]:
         p
         for p in folder.rglob("*")
         if p.is_file()
-        and p.name in ("truth.json", "temporal.json", "sae.safetensors", "metrics.jsonl")
+        and p.name in ("truth.json", "temporal_world.json", "sae.safetensors", "metrics.jsonl")
     ]
     return {str(p.relative_to(folder)): p.read_bytes() for p in kept}
 
@@ -142,7 +142,7 @@ def test_a_table_is_the_same_for_any_number_of_processes_and_goes_on(tmp_path):
         tmp_path / "two"
     )
     assert one.rows == two.rows and one.means == two.means and one.contrasts == two.contrasts
-    changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "temporal.json"
+    changed = next((tmp_path / "one" / "runs").glob("frozen-s3-*")) / "eval" / "temporal_world.json"
     before = changed.read_bytes()
     changed.unlink()
     more = run_table(

@@ -22,8 +22,8 @@ from saelab.evals.core.data import Readable
 from saelab.evals.result import Result
 from saelab.evals.temporal import persistence, probing
 from saelab.evals.temporal.metrics import SIZES
-from saelab.evals.temporal.prediction import Ceilings, Chosen, ceilings_of, predictions
-from saelab.evals.temporal.ridge import best
+from saelab.evals.temporal.prediction.measure import Ceilings, Chosen, ceilings_of, predictions
+from saelab.evals.temporal.prediction.ridge import best
 from saelab.evals.temporal.specialisation import matrix, redundancy, specialisations, timeline
 from saelab.evals.temporal.text import TEST, Codes, Text, codes_of, text_of
 from saelab.figures import Axis, Curves

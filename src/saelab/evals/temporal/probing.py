@@ -97,7 +97,7 @@ def probes(codes: Codes, labels: Labels, block: Array) -> tuple[dict[str, Score]
     """The scores of single latents and sparse probes, and all of them by label."""
     from scipy.sparse import csc_array
 
-    z = csc_array(codes.rows[labels.places])
+    z: Any = csc_array(codes.rows[labels.places])
     whole = np.arange(z.shape[1])
     weight = resamples(int(labels.files.file.max()) + 1)
     samples: dict[str, Array] = {}  # probe and end -> [C, 1 + R]

@@ -69,7 +69,8 @@ def _clusters(values: Array) -> tuple[Array, list[str]]:
     n = min(KINDS, len(np.unique(values, axis=0)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # points that coincide
-        fitted = KMeans(n, n_init=10, random_state=0).fit(values)
+        means: Any = KMeans(n, n_init=10, random_state=0)  # pyright: ignore[reportArgumentType]
+        fitted = means.fit(values)
     called = [_name(centre) for centre in fitted.cluster_centers_]
     names = sorted(set(called))
     return np.array([names.index(called[i]) for i in fitted.labels_]), names

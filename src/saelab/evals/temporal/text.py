@@ -194,7 +194,7 @@ def codes_of(dictionary: Dictionary, text: Text) -> Codes:
     """What a dictionary says of every kept token."""
     from scipy.sparse import csr_array
 
-    kept = csr_array(sparse_codes(dictionary, text.x[text.keep]))
+    kept: Any = csr_array(sparse_codes(dictionary, text.x[text.keep]))
     count = np.zeros(text.keep.numel() + 1, dtype=kept.indptr.dtype)
     count[1:][text.keep.flatten().numpy()] = np.diff(kept.indptr)
     shape = (text.keep.numel(), kept.shape[1])

@@ -17,7 +17,7 @@ from torch import Tensor
 from saelab.evals.common.auroc import Array
 from saelab.evals.result import Table
 from saelab.evals.temporal.metrics import LAGS, SIZES, WAYS
-from saelab.evals.temporal.ridge import (
+from saelab.evals.temporal.prediction.ridge import (
     Folds,
     Read,
     Ridge,

@@ -1,7 +1,8 @@
 """Ridge regression of the activation some tokens later on inputs of one token, from sums only.
 
-Inputs are standardised, so their scale changes nothing. The penalty is the one that predicts best
-between the two folds that are fitted on. Legend: n pairs of tokens | C inputs | D width | S sums.
+Inputs are standardised, so their scale changes nothing. The penalty is half of the one with which
+the two folds predict each other best: the best penalty per pair falls with their number. Legend: n
+pairs of tokens | C inputs | D width | S sums.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,8 @@ from torch import Tensor
 from saelab.evals.common.auroc import Array
 from saelab.evals.temporal.text import TEST, Text
 
-PENALTIES = torch.tensor([0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0], dtype=torch.double)
+PENALTIES = 2.0 ** torch.arange(-8, 5).double()  # on standardised inputs, per pair
+OF_ALL = 0.3  # penalty of the regression on all inputs, which only ranks them
 FLOOR = 0.01  # penalty while inputs are chosen one after the other
 
 Read = Callable[[slice], Tensor]  # some windows -> inputs [w, T, C]
@@ -111,13 +113,13 @@ def _moments(x: Tensor, y: Tensor) -> Moments:
 
 
 def ridge(folds: Folds, inputs: Tensor) -> Ridge:
-    """The regression on some inputs, with the penalty that predicts each fold best from the
-    other.
-    """
+    """The regression on some inputs, with the penalty that both folds together ask for."""
     first, second = (fold.of(inputs) for fold in folds)
     error = _errors(first, second) + _errors(second, first)
-    penalty = PENALTIES[error.argmin()]
-    both = first + second
+    return _fitted(first + second, inputs, float(PENALTIES[error.argmin()]) / 2)
+
+
+def _fitted(both: Moments, inputs: Tensor, penalty: float) -> Ridge:
     xx, xy, _ = both.seen_by(both)
     weight = torch.linalg.solve(xx + penalty * torch.eye(len(xx)).double(), xy)
     weight = weight * both.scale.unsqueeze(1)
@@ -140,7 +142,7 @@ def _errors(fitted: Moments, scored: Moments) -> Tensor:
 def weights(folds: Folds) -> Array:
     """Size `[C]` of the weight of every standardised input in the regression on all."""
     both = folds[0] + folds[1]
-    fitted = ridge(folds, torch.arange(len(both.x)))
+    fitted = _fitted(both, torch.arange(len(both.x)), OF_ALL)
     deviation = torch.where(both.scale > 0, 1 / both.scale, 0)
     return (fitted.weight.double().norm(dim=1) * deviation).numpy()
 
