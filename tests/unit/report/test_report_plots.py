@@ -65,7 +65,10 @@ def test_scales_of_shades_are_marked_for_the_dark_page() -> None:
     heat = Heat("h", "", "", [], [], [[0.0, 1.0]], 0, 1)
     figure = draw([Panel(0, "topk", "topk, seed 0", [heat])], [], "heat")
     assert re.search(r'<image [^>]*class="shaded"', figure)
-    assert re.search(r"\.shaded[^{]*\{[^}]*filter: invert", STYLE)
+    tree = Tree("t", "", "", (Node("root", 0.5, (Node("leaf", 1.0),)),))
+    figure = draw([Panel(0, "topk", "topk, seed 0", [tree])], [], "tree")
+    assert figure.startswith('<figure class="tree">') and "<use " in figure
+    assert re.search(r"\.shaded, figure\.tree use,[^{]*\{[^}]*filter: invert", STYLE)
 
 
 def test_two_and_four_panels_stand_in_two_columns() -> None:

@@ -71,7 +71,7 @@ def trees(panels: Sequence[Panel[Tree]], groups: Sequence[str], label: str) -> s
             ax.tick_params(length=0)
             ax.grid(visible=False)
             ax.spines[:].set_visible(False)
-        return picture_of(axes, label, "wide")
+        return picture_of(axes, label, "tree")
 
 
 def _said(node: Node) -> str:
