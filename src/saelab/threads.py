@@ -13,9 +13,11 @@ worker processes and the test suite do so; `import saelab` in a program of your 
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 SPINS = "GOMP_SPINCOUNT"
 SET_BY_USER = ("OMP_WAIT_POLICY", SPINS)  # either says how threads wait; then it is left as it is
@@ -109,6 +111,23 @@ def limited(threads: int | None) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def side_by_side(tasks: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` that works on as many of its `tasks` items at once as torch has threads, each with
+    its share of these: what runs on one thread does not wait for the others after every product.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    abreast = min(threads, tasks)
+    if abreast < 2:
+        yield map
+        return
+    share = (threads // abreast,)
+    with ThreadPoolExecutor(abreast, initializer=torch.set_num_threads, initargs=share) as pool:
+        yield pool.map
 
 
 def waiting() -> str:

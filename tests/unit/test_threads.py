@@ -5,6 +5,7 @@ import.
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 import torch
@@ -119,6 +120,26 @@ def test_number_of_threads(unset, kept, monkeypatch):
         match="threads is 0; it is the number of threads of torch and must be at least 1",
     ):
         threads.use_threads(0)
+
+
+def test_items_side_by_side_share_the_threads(kept):
+    """In order, with an equal share of the threads each, and the caller keeps its own."""
+    torch.set_num_threads(4)
+    both = threading.Barrier(2)  # neither of two goes on until the other one has started
+
+    def work(item):
+        both.wait(60)
+        return item, torch.get_num_threads(), threading.current_thread()
+
+    with threads.side_by_side(2) as map_:
+        (one, other) = map_(work, "ab")
+    assert one[:2] == ("a", 2) and other[:2] == ("b", 2) and torch.get_num_threads() == 4
+    assert len({one[2], other[2], threading.current_thread()}) == 3
+    with threads.side_by_side(1) as map_:
+        assert map_ is map
+    torch.set_num_threads(1)
+    with threads.side_by_side(8) as map_:
+        assert map_ is map
 
 
 def test_cores_follow_the_affinity():

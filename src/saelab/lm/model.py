@@ -243,13 +243,14 @@ class HFModel:
         shows as U+FFFD).
         """
         ids = ids.tolist() if isinstance(ids, Tensor) else list(ids)
-        names = self.tokenizer.convert_ids_to_tokens(ids)
-        # SentencePiece: decoding one token would drop its space
-        spaced = "▁" in "".join(self.tokenizer.get_vocab())
-        return [
-            n.replace("▁", " ") if spaced else self.tokenizer.decode([i])
-            for i, n in zip(ids, names, strict=True)
-        ]
+        if not self._spaced:
+            return [self.tokenizer.decode([i]) for i in ids]
+        return [name.replace("▁", " ") for name in self.tokenizer.convert_ids_to_tokens(ids)]
+
+    @functools.cached_property
+    def _spaced(self) -> bool:
+        """Whether the tokenizer is SentencePiece: decoding one token would drop its space."""
+        return "▁" in "".join(self.tokenizer.get_vocab())
 
     @property
     def facts(self) -> dict[str, Any]:

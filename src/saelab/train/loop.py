@@ -4,6 +4,7 @@ import copy
 from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from saelab.runs import Run, Spec
 from saelab.sae.module import SAE
 from saelab.terms.base import Need, Variant
+from saelab.threads import side_by_side
 from saelab.train.health import Health, Measured, check
 from saelab.train.member import Member, Record, under
 from saelab.types import ActivationSource, Batch, Cursor, Hook, Tokens, Windows
@@ -95,15 +97,19 @@ class Training:
         if self.step >= self.steps:
             return
         self._meet_needs()
-        for views, following in self.source.batches(self.main, self.cursor, self.sides):
-            record = (self.step + 1) % every == 0 or self.step + 1 == self.steps
-            rows = [
-                member.step(views, self.step, self.steps, record=record) for member in self.members
-            ]
-            self.step, self.cursor = self.step + 1, following
-            yield Progress(self.step, tuple(row for row in rows if row is not None))
-            if self.step >= self.steps:
-                return
+        # hooks of a model that is read in a step, and a GPU, are one for all members
+        apart = self.source.stats.mean.is_cpu and all(member.lm is None for member in self.members)
+        with side_by_side(len(self.members) if apart else 1) as map_:
+            for views, following in self.source.batches(self.main, self.cursor, self.sides):
+                record = (self.step + 1) % every == 0 or self.step + 1 == self.steps
+                place = {"step": self.step, "steps": self.steps}
+                rows = [
+                    *map_(partial(Member.step, views=views, record=record, **place), self.members)
+                ]
+                self.step, self.cursor = self.step + 1, following
+                yield Progress(self.step, tuple(row for row in rows if row is not None))
+                if self.step >= self.steps:
+                    return
 
     def _meet_needs(self) -> None:
         """Compute every need once, for all members that name it. It is recomputed, the same, by a

@@ -61,16 +61,23 @@ def test_measuring_is_deterministic_and_leaves_the_data_alone(data):
     assert torch.equal(data.batches[0][0].x, before)
 
 
-def test_only_the_resumed_forward_runs_per_dictionary(data):
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_only_the_resumed_forward_runs_per_dictionary(data, monkeypatch, kept):
+    """One forward for every batch, and one more where its clean logits had no room: the same
+    numbers.
+    """
     lm = ToyLM()
+    of_a_batch = lm.resume(data.batches[0][0].x, data.batches[0][1]).nbytes
+    monkeypatch.setattr(core_data, "LOGITS_KEPT", kept * of_a_batch)
     calls = []
     resume = lm.resume
     lm.resume = lambda x, state: (calls.append(1), resume(x, state))[1]
     prepared = prepare(held(lm, windows(LM)))
     lm.capture = None
     calls.clear()
-    measure(random_dictionary(), prepared)
-    assert len(calls) == 2 * len(prepared.batches)
+    result = measure(random_dictionary(), prepared)
+    assert len(prepared.batches) == 3 and len(calls) == 6 - kept
+    assert result.to_json() == measure(random_dictionary(), data).to_json()
 
 
 def test_an_all_zero_stream_is_run_once_and_only_where_it_is_the_same_everywhere(data):

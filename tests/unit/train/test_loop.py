@@ -1,5 +1,6 @@
 """The loop: what it refuses, what it measures, what it records, and how it stops."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -329,3 +330,44 @@ def test_a_state_is_a_copy():
     finished(resumed)
     next(steps)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in state.items())
+
+
+# Runs side by side --------------------------------------------------------------------------------
+
+
+class ThreadsSeen:
+    """A step's loss term that notes on which thread it runs."""
+
+    def __init__(self):
+        self.names = set[str]()
+
+    def __call__(self, step):
+        self.names.add(threading.current_thread().name)
+        return step.x.new_zeros(())
+
+
+@pytest.mark.parametrize("lm", [False, True])
+def test_runs_step_side_by_side_unless_they_read_the_model(lm):
+    """With two threads the weights are those of one thread, bit for bit."""
+    before, states, names = torch.get_num_threads(), [], []
+    for count in (1, 2):
+        seen = ThreadsSeen()
+
+        def joined(*asked, seen=seen):
+            variant = build(*asked)
+            terms = (*variant.objective.terms, Term("seen", seen, 1.0))
+            return replace(variant, objective=Objective(*terms), lm=lm)
+
+        source = SparseSource()
+        source.lm = object() if lm else None
+        runs = [a_run(name, seed=s) for name in ("batch_topk", "matryoshka") for s in (0, 1)]
+        torch.set_num_threads(count)
+        try:
+            states.append(finished(Training(runs, source, build=joined)).state())
+        finally:
+            torch.set_num_threads(before)
+        names.append(seen.names)
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    main = {threading.current_thread().name}
+    assert names[0] == main and (names[1] == main) == lm and main.isdisjoint(names[1]) != lm

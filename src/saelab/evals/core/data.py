@@ -2,11 +2,12 @@
 its hook share.
 
 Memory: `CoreData` holds the activations of all windows, B*T*D*4 bytes (32 MB for 256 windows of 128
-and D 256). Clean log-probabilities are not kept but recomputed from x.
+and D 256), and clean logits up to `LOGITS_KEPT`; the others are recomputed from x.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any, Protocol, cast
 
 import torch
@@ -17,6 +18,7 @@ from saelab.evals.core.losses import Effect, ablations
 from saelab.ground.held_out import HeldOut
 from saelab.types import Dictionary, LanguageModel, Windows
 
+LOGITS_KEPT = 1 << 28  # bytes of clean logits (256 MiB: 128 windows of 128 tokens and V 4,096)
 PROMPTS = 16  # windows per batch in the compatible formulas: SAEBench's published setting
 
 
@@ -52,10 +54,16 @@ class CoreData:
     batches: tuple[tuple[Windows, Any], ...]  # windows and the LM's state, per LM batch
     mean: Tensor  # [D], over the evaluated tokens
     positions: Positions
+    clean: tuple[Tensor, ...]  # logits `[B, T, V]` of the first LM batches, those that are kept
     clean_ce: Tensor  # [N]
     zero: Effect  # ablation: evaluated tokens set to 0, the others as they are
     mean_ablation: Effect  # ablation: evaluated tokens set to `mean`
     zero_all: Effect  # SAEBench's ablation: every token set to 0
+
+    def read(self) -> Iterator[tuple[Windows, Any, Tensor]]:
+        """Windows, the LM's state and its clean logits `[B, T, V]`, per LM batch."""
+        for kept, (windows, state) in zip_longest(self.clean, self.batches):
+            yield windows, state, self.lm.resume(windows.x, state) if kept is None else kept
 
     @property
     def n_windows(self) -> int:
@@ -82,12 +90,13 @@ def prepare(held: HeldOut) -> CoreData:
         _check_batches(kept, lm)
         flat = torch.cat([windows.flat.float().cpu() for windows, _ in kept])  # [N, D]
         mean = flat.mean(0, dtype=torch.double).float()
-        clean_ce, (zero, mean_ablation, zero_all) = ablations(lm, kept, mean)
+        clean, clean_ce, (zero, mean_ablation, zero_all) = ablations(lm, kept, mean, LOGITS_KEPT)
         return CoreData(
             lm=lm,
             batches=kept,
             mean=mean,
             positions=_positions([windows for windows, _ in kept], flat, mean),
+            clean=clean,
             clean_ce=clean_ce,
             zero=zero,
             mean_ablation=mean_ablation,

@@ -24,20 +24,24 @@ class Effect:
 
 
 def ablations(
-    lm: LanguageModel, batches: Sequence[tuple[Windows, Any]], mean: Tensor
-) -> tuple[Tensor, tuple[Effect, Effect, Effect]]:
-    """Clean CE `[N]` and the effects of three ablations of the evaluated tokens.
+    lm: LanguageModel, batches: Sequence[tuple[Windows, Any]], mean: Tensor, room: int
+) -> tuple[tuple[Tensor, ...], Tensor, tuple[Effect, Effect, Effect]]:
+    """Clean logits `[B, T, V]` of the first batches, in `room` bytes at most, clean CE `[N]`, and
+    the effects of three ablations of the evaluated tokens.
 
     Evaluated tokens set to 0, evaluated tokens set to `mean [D]`, and (as SAEBench does) every
     token set to 0. With the whole residual stream 0 the layers above see the same at every token,
     so the last one needs the first batch only; where that does not hold (`mlp_out`, `attn_out`) the
     logits differ between tokens and every batch is run.
     """
-    clean_ce, effects = [], []
+    kept, clean_ce, effects = [], [], []
     constant = None  # [V], the logits of an all-zero stream
     for windows, state in batches:
         keep = windows.keep.unsqueeze(2)
         clean = lm.resume(windows.x, state)
+        room -= clean.nbytes
+        if room >= 0:
+            kept.append(clean)
         clean_ce.append(_ce(lm, windows, clean))
         zero = effect(lm, windows, clean, lm.resume(windows.x.masked_fill(keep, 0), state))
         at_mean = torch.where(keep, mean.to(windows.x), windows.x)
@@ -53,7 +57,7 @@ def ablations(
         ):
             constant = logits[0, 0].clone()
     zero, to_mean, zero_all = (join(ablation) for ablation in zip(*effects, strict=True))
-    return torch.cat(clean_ce), (zero, to_mean, zero_all)
+    return tuple(kept), torch.cat(clean_ce), (zero, to_mean, zero_all)
 
 
 def effect(lm: LanguageModel, windows: Windows, clean: Tensor, changed: Tensor) -> Effect:

@@ -92,7 +92,7 @@ def _reconstruct(
     """Columns `[N]` of what codes and reconstruction say, and the effect of the reconstruction."""
     rows, effects, at = [], [], 0
     norms = decoder_norms(dictionary)
-    for windows, state in data.batches:
+    for windows, state, clean in data.read():
         outputs = []
         for x, z in codes(dictionary, windows):
             x_hat = dictionary.decode(z).float()
@@ -104,7 +104,6 @@ def _reconstruct(
         spliced = windows.x.clone()
         if outputs:
             spliced[windows.keep] = torch.cat(outputs).to(spliced)
-        clean = data.lm.resume(windows.x, state)
         effects.append(effect(data.lm, windows, clean, data.lm.resume(spliced, state)))
     columns = {name: torch.cat([row[name] for row in rows]) for name in rows[0]}
     positions = data.positions
