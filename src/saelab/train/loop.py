@@ -97,9 +97,7 @@ class Training:
         if self.step >= self.steps:
             return
         self._meet_needs()
-        # hooks of a model that is read in a step, and a GPU, are one for all members
-        apart = self.source.stats.mean.is_cpu and all(member.lm is None for member in self.members)
-        with side_by_side(len(self.members) if apart else 1) as map_:
+        with side_by_side(len(self.members) if self._apart else 1) as map_:
             for views, following in self.source.batches(self.main, self.cursor, self.sides):
                 record = (self.step + 1) % every == 0 or self.step + 1 == self.steps
                 place = {"step": self.step, "steps": self.steps}
@@ -110,6 +108,14 @@ class Training:
                 yield Progress(self.step, tuple(row for row in rows if row is not None))
                 if self.step >= self.steps:
                     return
+
+    @property
+    def _apart(self) -> bool:
+        """Whether the members' steps share nothing: no hooks of a model, no state of a script's own
+        code, no GPU.
+        """
+        shared = any(member.lm is not None or member.run.code for member in self.members)
+        return self.source.stats.mean.is_cpu and not shared
 
     def _meet_needs(self) -> None:
         """Compute every need once, for all members that name it. It is recomputed, the same, by a
