@@ -142,12 +142,14 @@ def test_the_demo_is_a_plan_that_anyone_can_run():
         check_spec(run.spec)
     assert load_plans(Path(__file__).parents[3] / "plans" / "demo.py") == (plan,)
     variants = {run.spec.variant for run in plan.runs}
-    assert len(variants) >= 4 and {run.seed for run in plan.runs} == {0, 1}
-    assert (
-        len(plan.runs) == 2 * len(variants)
-        and len({(run.source, run.spec.l0) for run in plan.runs}) == 1
-    )
-    assert {contrast.treatment for contrast in plan.contrasts} == {"batch_topk"}
+    assert len(variants) == 4 and {run.seed for run in plan.runs} == {0, 1, 2}
+    assert len(plan.runs) == 12 and len({(run.source, run.spec.l0) for run in plan.runs}) == 1
+    assert {contrast.metric for contrast in plan.contrasts} == {
+        "explained_variance",
+        "ce_loss_score",
+    }
+    judged = {name for c in plan.contrasts for name in (c.baseline, c.treatment)}
+    assert judged == variants and len(plan.contrasts) == 6
 
 
 def test_a_field_added_later_leaves_earlier_identities():

@@ -1,6 +1,8 @@
 """The plans in `plans/`: they load, their runs can be built, and what they share is the same run."""
 
 import importlib
+import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,27 @@ def test_a_committed_table_has_a_plan_with_its_rows_and_rates(name, file):
     assert [(c.metric, c.baseline, c.treatment) for c in plan.contrasts] == [
         (c["metric"], c["baseline"], c["treatment"]) for c in table["contrasts"]
     ]
+
+
+def test_the_demo_has_the_rates_that_its_committed_search_found():
+    """Row by row the best one in both metrics that it judges, on other seeds, inside the grid."""
+    (search,) = load_plans(FOLDER / "demo_rates.py")
+    (demo,) = load_plans(FOLDER / "demo.py")
+    table = read_json(COMMITTED / "demo-rates.json")
+    assert [run_name(run) for run in search.runs] == [row["run"] for row in table["rows"]]
+    assert {run.source for run in search.runs} == {run.source for run in demo.runs}
+    assert {run.seed for run in search.runs}.isdisjoint(run.seed for run in demo.runs)
+    means = {mean["variant"]: mean["metrics"] for mean in table["means"]}
+    metrics = {contrast.metric for contrast in demo.contrasts}
+    for run, metric in itertools.product(demo.runs, metrics):
+        tried = {
+            other.optim.lr: means[other.spec.name][metric]["value"]
+            for other in search.runs
+            if replace(other.spec, label="") == run.spec
+        }
+        assert run.optim.lr == max(tried, key=tried.__getitem__)
+        assert min(tried) < run.optim.lr < max(tried)
+    assert demo.facts["learning_rates"] == "tuned per row (plans/demo_rates.py)"
 
 
 def test_the_tables_of_worlds_are_a_plan_each():
