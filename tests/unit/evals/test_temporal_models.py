@@ -206,15 +206,18 @@ def test_pictures_and_tables(data: TemporalData):
         "shifts",
         "correlations",
         "specialisations",
-        "positions",
+        "error_by_position",
+        "active_by_position",
         "timeline",
     }
     timeline = figures["timeline"]
     assert timeline.rows == ["0"] and len(timeline.columns) == CONTEXT
     assert timeline.columns[0] == "<0>" and max(timeline.values[0]) == 1
     # all is reconstructed, at every position but the first, which is no token of the text
-    x, error = figures["positions"].lines["error"]
+    x, error = figures["error_by_position"].lines["all latents"]
     assert list(x) == list(range(1, CONTEXT)) and max(error) == pytest.approx(0, abs=1e-6)
+    _, active = figures["active_by_position"].lines["all latents"]
+    assert active[1] == pytest.approx(2, abs=0.1) and active[0] == pytest.approx(1, abs=0.1)
     assert sum(row[1] for row in result.tables["kinds"].rows) == 3
     real = figures["autocorrelation"].points[0]
     assert real.y[0] == pytest.approx(STAY, abs=0.02) and real.label == "slow block"

@@ -6,7 +6,6 @@ on documents that are not scored, so that a block is never compared with a whole
 scores but T-SAE's smoothness are free of the codes' scale. `prepare` fits what needs no dictionary.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -113,7 +112,7 @@ def measure(dictionary: Dictionary, data: TemporalData) -> Result:
         agreement_curve,
         matrix(codes, group, latents),
         kinds,
-        _over_positions(dictionary, codes),
+        *_over_positions(dictionary, codes),
         _timeline(codes, latents),
     ]
     facts = {
@@ -159,7 +158,7 @@ def _agreement(
     )
 
 
-def _over_positions(dictionary: Dictionary, codes: Codes) -> Curves:
+def _over_positions(dictionary: Dictionary, codes: Codes) -> tuple[Curves, Curves]:
     """Error of the reconstruction and number of active latents at every position."""
     text = codes.text
     x = text.x[text.keep]
@@ -175,18 +174,26 @@ def _over_positions(dictionary: Dictionary, codes: Codes) -> Curves:
         total = position.bincount(values.double(), minlength=text.keep.shape[1])
         return (total / position.bincount(minlength=text.keep.shape[1]))[used].tolist()
 
-    lines: Mapping[str, Any] = {
-        "error": (used.tolist(), mean(error / spread) if spread else [None] * len(used)),
-        "active latents": (used.tolist(), mean(active)),
-    }
-    return Curves(
-        "positions",
-        "Error and active latents over the position",
-        "Squared error of the reconstruction as a share of the mean squared distance from the mean "
-        "activation, and the number of active latents, by position in the window.",
-        Axis("position"),
-        Axis("mean over tokens"),
-        lines,
+    def curve(key: str, title: str, note: str, label: str, values: list[float]) -> Curves:
+        panel = {"all latents": (used.tolist(), values)}
+        return Curves(key, title, note, Axis("position"), Axis(label, low=0), panel)
+
+    return (
+        curve(
+            "error_by_position",
+            "Error over the position",
+            "Squared error of the reconstruction as a share of the mean squared distance from the "
+            "mean activation, by position in the window.",
+            "share of variance",
+            mean(error / spread.clamp_min(1e-30)),
+        ),
+        curve(
+            "active_by_position",
+            "Active latents over the position",
+            "Mean number of active latents of a token, by position in the window.",
+            "active latents",
+            mean(active),
+        ),
     )
 
 

@@ -35,13 +35,14 @@ def autocorrelation(
     in these folds, and with tokens in another order where one is given.
     """
     rows = codes.rows if order is None else codes.rows[order.numpy()]
+    mean, variance = codes.spread(*folds)
     found = {}
     for lag in lags_of(codes.text):
         now, later = (rows[places.numpy()] for places in codes.text.pairs(lag, *folds))
         n = now.shape[0]
         product = now.multiply(later).sum(0) / n
-        outer = codes.mean * (now.sum(0) + later.sum(0)) / n
-        found[lag] = (product - outer + codes.mean**2) / codes.variance
+        outer = mean * (now.sum(0) + later.sum(0)) / n
+        found[lag] = (product - outer + mean**2) / variance
     return found
 
 
@@ -50,7 +51,8 @@ def block_autocorrelation(codes: Codes) -> Score:
     tokens.
     """
     text, columns = codes.text, []
-    z = torch.from_numpy((codes.rows.toarray() - codes.mean) / np.sqrt(codes.variance))
+    mean, variance = codes.spread(TEST)
+    z = torch.from_numpy((codes.rows.toarray() - mean) / np.sqrt(variance))
     for lag in lags_of(text):
         now, later = text.pairs(lag, TEST)
         real = (z[now] * z[later]).mean(1)
@@ -219,7 +221,7 @@ def picture(real: dict[int, Array], null: dict[int, Array], block: Array, live: 
         "Mean over latents of the correlation of a code with itself some tokens later, on held-out "
         "documents. The band holds 95 % of the latents when tokens are permuted.",
         Axis("tokens later", log=True),
-        Axis("autocorrelation"),
+        Axis("autocorrelation", low=-0.1, high=1),
         (*points("slow block", block, "dot"), *points("other latents", rest, "faint")),
         Band("tokens permuted", lags, low, high),
     )

@@ -157,16 +157,30 @@ class Codes:
     def n_kept(self) -> int:
         return int(self.text.keep.sum())
 
-    @cached_property
+    def spread(self, *folds: int) -> tuple[Array, Array]:
+        """Mean and variance `[L]` over the tokens of these folds; the variance is 1 where it is 0,
+        so that what is divided by it is 0.
+        """
+        places = torch.isin(self.text.fold, torch.tensor(folds)).flatten().numpy()
+        rows, n = self.rows[places], int(places.sum())
+        mean = rows.sum(0) / n
+        variance = rows.multiply(rows).sum(0) / n - mean**2
+        still = variance <= 1e-12 * np.maximum(mean**2, 1e-30)
+        return mean, np.where(still, 1, variance)
+
+    @property
     def mean(self) -> Array:
-        """`[L]`, over the kept tokens."""
-        return self.rows.sum(0) / self.n_kept
+        """`[L]`, over all tokens."""
+        return self._spread[0]
+
+    @property
+    def variance(self) -> Array:
+        """`[L]`, over all tokens; 1 where it is 0."""
+        return self._spread[1]
 
     @cached_property
-    def variance(self) -> Array:
-        """`[L]`, over the kept tokens; 1 where it is 0, so that what is divided by it is 0."""
-        variance = self.rows.multiply(self.rows).sum(0) / self.n_kept - self.mean**2
-        return np.where(variance > 1e-12 * np.maximum(self.mean**2, 1e-30), variance, 1)
+    def _spread(self) -> tuple[Array, Array]:
+        return self.spread(*range(TEST + 1))
 
     @cached_property
     def density(self) -> Array:
