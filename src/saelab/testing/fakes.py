@@ -109,6 +109,9 @@ class SparseSource:
             first = _windows(x, number * (len(x) // WINDOW)) if ordered else Tokens(x)
             makers = {Pairs: self._pairs, Labelled: self._labelled}
             beside = {kind: makers[kind](number) if kind in makers else first for kind in sides}
+            for kind in sides:
+                if isinstance(kind, Pieces) and isinstance(first, Windows):
+                    beside[kind] = _pieces(first, kind)
             number += 1
             yield Views(first, beside), Cursor(start.epoch, start.block, number)
 
@@ -135,6 +138,14 @@ class SparseSource:
         active = self.active(self.batch, generator)
         names = tuple(f"feature {i}" for i in range(LABELLED))
         return Labelled(self.show(active, generator), active[:, :LABELLED].long(), names)
+
+
+def _pieces(windows: Windows, kind: Pieces) -> Windows:
+    """Each window's pieces beside each other; where a window is shorter, what there is of one."""
+    at = torch.arange(0, WINDOW, kind.every)[: kind.length]  # [T]
+    at = at + torch.arange(0, max(1, WINDOW - kind.span + 1), kind.span).unsqueeze(1)
+    fields = ("x", "tokens", "doc", "pos", "keep")
+    return Windows(*(getattr(windows, name)[:, at].flatten(0, 1) for name in fields))
 
 
 def _network(source: SparseSource) -> FakeModel:
