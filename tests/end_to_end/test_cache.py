@@ -119,9 +119,14 @@ def test_ctrl_c_keeps_finished_shards(world, live, tmp_path, monkeypatch, capsys
             os.kill(os.getpid(), signal.SIGINT)
         return real(path, windows)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(lm_cache, "_write_shard", stop_at_third)
-        assert main(command) == 130
+    # a command's own process starts with this handler; in that of the suite it may be another
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(lm_cache, "_write_shard", stop_at_third)
+            assert main(command) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     error = capsys.readouterr().err
     assert (
         re.search(r"stopped while caching, 2 of \d shards are kept in ", error)
