@@ -85,7 +85,6 @@ BASES: Mapping[str, Callable[..., Variant]] = {
     "frozen": frozen,
 }
 
-_PERMUTED = {"null": "permuted"}
 # joined in this order, whatever the order they are written in
 PARTS: Mapping[str, Part] = {
     "metric": Part(with_metric, "metric", "errors also pay by the Fisher metric of the model"),
@@ -111,7 +110,10 @@ PARTS: Mapping[str, Part] = {
         with_prediction, "prediction", "a slow block predicts activations further on and back"
     ),
     "permuted_xpred": Part(
-        with_prediction, "prediction", "null: it predicts those of other texts", _PERMUTED
+        with_prediction,
+        "prediction",
+        "null: it predicts those of other texts",
+        {"null": "permuted"},
     ),
     "smooth": Part(with_smoothness, "smoothness", "slow codes pay for changing in a window"),
     "lag_correlation": Part(

@@ -7,12 +7,11 @@ position, R the block's part of the reconstruction; and, for comparison, the pen
 contrast that others use. Data: text in order, pieces of one document each.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Literal
 
 from saelab.numbers import Count, Kind, NonNegative, Positive, Switch
-from saelab.terms.base import Event, LossFunction, Need, Objective, Term, Variant
+from saelab.terms.base import Need, Objective, Term, Variant
 from saelab.terms.temporal.penalties import (
     LagCorrelation,
     PositionCorrelation,
@@ -20,8 +19,8 @@ from saelab.terms.temporal.penalties import (
     TokenContrast,
 )
 from saelab.terms.temporal.pieces import SLOW
-from saelab.terms.temporal.prediction import Prediction, position_means_need, warn_if_silent
-from saelab.types import Pieces, View
+from saelab.terms.temporal.prediction import Prediction, position_means_need
+from saelab.types import Pieces
 
 Block = Annotated[float, Kind(0, 1, above=True), "share of the latents that are the slow block"]
 Length = Annotated[float, Kind(2, whole=True), "positions of a piece of text"]
@@ -42,27 +41,21 @@ def with_prediction(
     null: Literal["none", "permuted"] = "none",
 ) -> Variant:
     """The base's slow block predicts activations further on and back, through one learned gain per
-    distance. The defaults measured best on a language model.
+    distance. The defaults are those of a prototype on a language model.
 
     `null`: what is predicted comes from another piece, so nothing persists.
     """
-    if weight == 0:
-        return base
-    need = position_means_need()
-    kind = Pieces(round(length), round(every), bool(sliding))
-
-    def term(pieces: str, block: range, d_in: int) -> LossFunction:
-        return Prediction(
-            need.name,
-            pieces,
-            block,
-            d_in,
-            reach=round(reach),
-            untied=bool(untied),
-            permuted=null == "permuted",
-        )
-
-    return _joined(base, "prediction", term, kind, weight=weight, share=block, needs=(need,))
+    need, pieces = position_means_need(), Pieces(round(length), round(every), bool(sliding))
+    term = Prediction(
+        need.name,
+        pieces.name,
+        _slow_block(base, block),
+        base.sae.d_in,
+        reach=round(reach),
+        untied=bool(untied),
+        permuted=null == "permuted",
+    )
+    return _joined(base, Term("prediction", term, weight), pieces, block, need)
 
 
 def with_smoothness(
@@ -81,12 +74,9 @@ def with_smoothness(
     readings of temporal consistency, and their scale-free forms.
     """
 
-    def term(pieces: str, block: range, d_in: int) -> LossFunction:
-        del block, d_in
-        return Smoothness(pieces, bool(variance), bool(relative))
-
-    kind = Pieces(round(window), 1, bool(sliding))
-    return _joined(base, "smoothness", term, kind, weight=weight, share=block)
+    pieces = Pieces(round(window), 1, bool(sliding))
+    term = Smoothness(pieces.name, bool(variance), bool(relative))
+    return _joined(base, Term("smoothness", term, weight), pieces, block)
 
 
 def with_lag_correlation(
@@ -98,8 +88,9 @@ def with_lag_correlation(
     every: Every = 1,
 ) -> Variant:
     """The base's slow latents pay for codes that do not correlate along the text."""
-    kind = Pieces(round(length), round(every))
-    return _joined(base, "lag_correlation", _reading(LagCorrelation), kind, weight, block)
+    pieces = Pieces(round(length), round(every))
+    term = Term("lag_correlation", LagCorrelation(pieces.name), weight)
+    return _joined(base, term, pieces, block)
 
 
 def with_position_penalty(
@@ -111,8 +102,9 @@ def with_position_penalty(
     every: Every = 1,
 ) -> Variant:
     """The base's slow latents pay for codes that can be read off the position alone."""
-    kind = Pieces(round(length), round(every))
-    return _joined(base, "position", _reading(PositionCorrelation), kind, weight, block)
+    pieces = Pieces(round(length), round(every))
+    term = Term("position", PositionCorrelation(pieces.name), weight)
+    return _joined(base, term, pieces, block)
 
 
 def with_token_contrast(
@@ -128,33 +120,23 @@ def with_token_contrast(
     contrast of T-SAE (2511.05541).
     """
 
-    def term(pieces: str, block: range, d_in: int) -> LossFunction:
-        del block, d_in
-        return TokenContrast(pieces, bool(product), bool(pre), temperature)
-
-    return _joined(base, "token_contrast", term, Pieces(2, 1), weight=weight, share=block)
+    pieces = Pieces(2)
+    term = TokenContrast(pieces.name, bool(product), bool(pre), temperature)
+    return _joined(base, Term("token_contrast", term, weight), pieces, block)
 
 
-def _reading(term: Callable[[str], LossFunction]) -> Callable[[str, range, int], LossFunction]:
-    return lambda pieces, block, d_in: term(pieces)
+def _slow_block(base: Variant, share: float) -> range:
+    """The first latents, that share of all, at least one."""
+    return range(max(1, round(share * base.sae.n_latents)))
 
 
-def _joined(
-    base: Variant,
-    name: str,
-    term: Callable[[str, range, int], LossFunction],
-    kind: Pieces,
-    weight: float,
-    share: float,
-    needs: tuple[Need, ...] = (),
-) -> Variant:
+def _joined(base: Variant, term: Term, pieces: Pieces, share: float, *needs: Need) -> Variant:
     """The base with a slow block, pieces beside what it reads, and one more term on both; the base
     itself for weight 0. Raises `ValueError` where the block cannot be.
     """
-    if weight == 0:
+    if term.weight == 0:
         return base
-    sae = base.sae
-    block = range(max(1, round(share * sae.n_latents)))
+    sae, block = base.sae, _slow_block(base, share)
     if sae.blocks.get(SLOW, block) != block:
         raise ValueError(
             f"one part asks for a slow block of {len(sae.blocks[SLOW])} latents and another for "
@@ -165,12 +147,10 @@ def _joined(
             "the base sorts its latents during training, which would carry them out of the slow "
             "block; switch that off (frontier:sorts=0)"
         )
-    silent = Event((1.0,), warn_if_silent)
     sae.blocks = {**sae.blocks, SLOW: block}
-    batches: Mapping[str, View] = {**base.batches, kind.name: kind}
-    added = Term(name, term(kind.name, block, sae.d_in), weight)
-    objective = Objective(*base.objective.terms, added)
-    events = base.events if silent in base.events else (*base.events, silent)
     return replace(
-        base, objective=objective, batches=batches, events=events, needs=(*base.needs, *needs)
+        base,
+        objective=Objective(*base.objective.terms, term),
+        batches={**base.batches, pieces.name: pieces},
+        needs=(*base.needs, *needs),
     )
