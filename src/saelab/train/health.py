@@ -8,6 +8,7 @@ from saelab.runs import Run
 from saelab.types import Score
 
 MAX_DEAD = 0.2  # share of latents above which a run is warned about
+SILENT = 0.02  # active latents of a block per position, below which it counts as silent
 MAX_L0_ERROR = 0.05  # relative to the L0 asked for
 # keys of the scores without which no other one means anything
 L0, EXPLAINED_VARIANCE = "l0", "explained_variance"
@@ -38,6 +39,7 @@ class Measured:
     explained_variance: float
     dead: float  # share of latents
     reads_nothing: bool = False  # every direction is 0
+    silent: tuple[str, ...] = ()  # blocks of latents that hardly ever fire
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,12 @@ def check(run: Run, measured: Measured) -> Health:
     if measured.dead > MAX_DEAD:
         warnings.append(
             f"{measured.dead:.0%} of the latents are dead; train longer, or use fewer latents"
+        )
+    for name in measured.silent:
+        warnings.append(
+            f"the block {name!r} went silent: fewer than {SILENT:g} of its latents fire at a "
+            "position. Either nothing in these activations is what it is for, or a term of the "
+            "loss is too strong: lower its weight"
         )
     if fixed <= 0 and measured.l0 > 0 and abs(measured.l0 / run.spec.l0 - 1) > MAX_L0_ERROR:
         script = "change the sparsity in its loss, or " if run.code else ""

@@ -13,7 +13,7 @@ from saelab.runs import Run, Spec
 from saelab.sae.module import SAE
 from saelab.terms.base import Need, Variant
 from saelab.threads import side_by_side
-from saelab.train.health import Health, Measured, check
+from saelab.train.health import SILENT, Health, Measured, check
 from saelab.train.member import Member, Record, under
 from saelab.types import ActivationSource, Cursor, Hook, Tokens, View, Windows
 from saelab.variants import build as build_variant
@@ -191,6 +191,11 @@ class Training:
             explained_variance=float(1 - error / spread),
             dead=float(((z > 0).sum(0) == 0).logical_and(member.dead).float().mean()),
             reads_nothing=not sae.directions.any(),
+            silent=tuple(
+                name
+                for name, block in sae.blocks.items()
+                if float((z[:, block.start : block.stop] > 0).sum()) < SILENT * len(z)
+            ),
         )
         sae.fold_scale_(member.scale)
         return Trained(member.run, sae, check(member.run, measured), measured)

@@ -15,7 +15,7 @@ from saelab.terms.temporal.penalties import (
     TokenContrast,
 )
 from saelab.terms.temporal.pieces import Gap, doubling
-from saelab.terms.temporal.prediction import Prediction, position_means_need, warn_if_silent
+from saelab.terms.temporal.prediction import Prediction, position_means_need
 from saelab.testing.fakes import SparseSource
 from saelab.types import Cursor, Tokens, Windows
 
@@ -213,17 +213,6 @@ def test_shuffled_tokens_are_a_type_error():
         prediction()(shuffled)
     with pytest.raises(TypeError, match="this step has no windows"):
         prediction()(replace(step, batches={"main": views.main, "pieces": views.main}))
-
-
-def test_a_silent_block_is_said(caplog):
-    quiet = torch.zeros(8, 4, D)
-    quiet[..., 6] = 1
-    for x, said in ((quiet, True), (positive(8, 4, D), False)):
-        caplog.clear()
-        step = a_step(windows(x))
-        order = warn_if_silent(step.sae, torch.optim.Adam(step.sae.parameters()), step)
-        assert torch.equal(order, torch.arange(2 * D))
-        assert ("went silent" in caplog.text) == said
 
 
 def test_offsets_double_up_to_the_length():

@@ -3,8 +3,11 @@
 from dataclasses import replace
 
 import pytest
+from trainings import a_run, finished
 
 from saelab.runs import Run, Source, Spec
+from saelab.testing.fakes import SparseSource
+from saelab.train import Training
 from saelab.train.health import Measured, NonFiniteTraining, UnhealthyRun, check
 
 RUN = Run(Spec("topk", 64, 32.0), Source())
@@ -65,6 +68,16 @@ def test_a_missed_l0_warns(l0, warned):
     health = check(RUN, replace(GOOD, l0=l0))
     assert health.healthy and bool(health.warnings) is warned
     assert not warned or f"L0 is {l0:.1f}, over 5 % from the 32 asked for" in health.warnings[0]
+
+
+def test_a_block_of_latents_that_went_silent_is_named():
+    health = check(RUN, replace(GOOD, silent=("slow",)))
+    assert health.healthy and "the block 'slow' went silent: fewer than 0.02" in health.warnings[0]
+    # nothing persists in this stream, so a block that must predict along it gives up
+    for weight, said in ((30.0, True), (0.0, False)):
+        run = a_run("temporal", steps=150, settings={"weight": weight, "untied": 0.0})
+        (trained,) = finished(Training([run], SparseSource())).results()
+        assert any("'slow' went silent" in text for text in trained.health.warnings) == said
 
 
 def test_a_fixed_coefficient_leaves_the_l0_to_itself():

@@ -4,19 +4,14 @@ the stream.
 Legend: B pieces | T positions of one | S latents of the slow block.
 """
 
-import logging
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from saelab.sae.module import SAE
 from saelab.terms.base import Need, Step
 from saelab.terms.temporal.pieces import SLOW, Gap, doubling, slow_codes
 from saelab.types import ActivationSource, Cursor, Windows
-
-log = logging.getLogger("saelab.terms")
-SILENT = 0.02  # latents of the block per position, below which it counts as silent
 
 
 def position_means_need(*, rows: int = 50_000) -> Need:
@@ -110,20 +105,3 @@ class Prediction(nn.Module):
         pieces = {f"gain_{lag}": self.gain[lag] for lag in doubling(self.reach + 1) if used[lag]}
         l0 = (z > 0).sum() / windows.keep.sum()
         return value, pieces | {"slow_l0": l0}
-
-
-def warn_if_silent(sae: SAE, optimizer: torch.optim.Optimizer, step: Step) -> Tensor:
-    """An event for the end of training: says when the slow block no longer fires. Reorders
-    nothing.
-    """
-    del optimizer
-    block = sae.blocks[SLOW]
-    l0 = float((step.z[:, block.start : block.stop] > 0).sum()) / len(step.z)
-    if l0 < SILENT:
-        log.warning(
-            f"the slow block of {len(block)} latents went silent: {l0:.2g} of them fire at a "
-            "position. Either nothing in these activations persists (read the evaluation's "
-            "ceiling: what the activations themselves predict at that distance), or the weight is "
-            "too high"
-        )
-    return torch.arange(sae.n_latents, device=sae.W_dec.device)
