@@ -76,6 +76,16 @@ class Windows:
         at = numbers.to(self.x.device)
         return Windows(self.x[at], self.tokens[at], self.doc[at], self.pos[at], self.keep[at])
 
+    def stretches(self, places: "Tensor") -> "Windows":
+        """Windows of other positions: `places [b, t]` numbers the positions of all windows, window
+        after window.
+        """
+        at, flat = places.to(self.x.device), self.keep.numel()
+        tokens, doc, pos, keep = (
+            values.reshape(flat)[at] for values in (self.tokens, self.doc, self.pos, self.keep)
+        )
+        return Windows(self.x.reshape(flat, -1)[at], tokens, doc, pos, keep)
+
 
 @dataclass(frozen=True)
 class Tokens:

@@ -17,11 +17,8 @@ from saelab.types import Batch, Cursor, Labelled, Pairs, Pieces, Tokens, View, V
 
 SAME, OTHER = 0, 1  # kinds of pair
 KINDS = ("same document", "other document")
-_PAIRS, _LABELLED, _PIECES = (
-    1,
-    2,
-    3,
-)  # distinguish the random streams of views; that of tokens came first
+# distinguish the random streams of views; that of tokens came first
+_PAIRS, _LABELLED, _PIECES = 1, 2, 3
 
 
 def seeded(*numbers: int) -> torch.Generator:
@@ -77,7 +74,7 @@ class Block:
     def view(self, kind: View, number: int) -> Batch:
         """The batch of a kind with this number; a kind with fewer batches begins again."""
         if kind is Tokens:
-            return Tokens(self._at(self._batch(self._shuffled, number)))
+            return Tokens(self._at(self._batch(self._shuffled, number, self.source.batch)))
         if kind is Windows:
             first = number * self.per_batch
             rows = torch.arange(first, first + self.per_batch) % len(self.windows.x)
@@ -89,7 +86,7 @@ class Block:
             return self._pieces(kind, number)
         assert self.labels is not None
         values, names = self.labels
-        positions = self._batch(self._relabelled, number)
+        positions = self._batch(self._relabelled, number, self.source.batch)
         x = self._at(positions)
         return Labelled(x, values.flatten(0, 1)[positions].long().to(x.device), names)
 
@@ -97,9 +94,8 @@ class Block:
         """Activations `[N, D]` of positions by their number in the block."""
         return self.windows.x.flatten(0, 1)[positions.to(self.windows.x.device)].float()
 
-    def _batch(self, order: Tensor, number: int) -> Tensor:
-        """The positions of one batch, of all in `order`."""
-        size = self.source.batch
+    def _batch(self, order: Tensor, number: int, size: int) -> Tensor:
+        """The positions of one batch of this size, of all in `order`."""
         first = number % max(1, len(order) // size) * size
         return order[first : first + size]
 
@@ -125,27 +121,20 @@ class Block:
         """
         if kind not in self._starts:
             self._starts[kind] = self._piece_starts(kind)
-        starts, n = self._starts[kind], max(1, self.source.batch // kind.length)
-        first = number % max(1, len(starts) // n) * n
-        at = starts[first : first + n].unsqueeze(1) + torch.arange(kind.length) * kind.every
-        at = at.to(self.windows.x.device)
-        fields = ("tokens", "doc", "pos", "keep")
-        rest = (getattr(self.windows, name).flatten()[at] for name in fields)
-        return Windows(self.windows.x.flatten(0, 1)[at].float(), *rest)
+        n = max(1, self.source.batch // kind.length)
+        first = self._batch(self._starts[kind], number, n).unsqueeze(1)
+        pieces = self.windows.stretches(first + torch.arange(kind.length) * kind.every)
+        return replace(pieces, x=pieces.x.float())
 
     def _piece_starts(self, kind: Pieces) -> Tensor:
         """Where pieces may begin `[M]`, numbers of positions in the block, in random order."""
         keep, doc = self.windows.keep.cpu(), self.windows.doc.cpu()
-        length = keep.shape[1]
-        fits = torch.zeros_like(keep)
-        here = slice(0, length - kind.span + 1)
-        fits[:, here] = True
-        for i in range(kind.length):
-            there = slice(i * kind.every, length - kind.span + 1 + i * kind.every)
-            fits[:, here] &= keep[:, there] & (doc[:, there] == doc[:, here])
+        pieces = doc.where(keep, -1).unfold(1, kind.span, 1)[..., :: kind.every]  # [W, first, T]
+        fits = (pieces[..., :1] == pieces).all(2) & (pieces[..., 0] >= 0)
+        row, first = fits.nonzero(as_tuple=True)
+        starts = row * keep.shape[1] + first
         if not kind.sliding:
-            fits &= torch.arange(length) % kind.span == 1 % kind.span  # 0 is the window's BOS
-        starts = fits.flatten().nonzero().squeeze(1)
+            starts = starts[first % kind.span == 1 % kind.span]  # 0 is the window's BOS
         if not len(starts):
             sizes = doc[keep].unique(return_counts=True)[1]
             raise ValueError(
@@ -231,13 +220,11 @@ class _Stretches:
 
     def cut(self, numbers: Tensor) -> Windows:
         """Stretches `[B, S]` of windows; of each only the positions of its document are kept."""
-        first = numbers % self.per_window * self.length
-        columns = (first.unsqueeze(1) + torch.arange(self.length)).to(self.windows.x.device)
-        rows = self.windows.rows(numbers // self.per_window)
-        at = torch.arange(len(numbers), device=columns.device).unsqueeze(1), columns
-        doc = rows.doc[at]
-        mine = doc == self.doc[numbers].to(doc.device).unsqueeze(1)
-        return Windows(rows.x[at].float(), rows.tokens[at], doc, rows.pos[at], rows.keep[at] & mine)
+        window, place = numbers // self.per_window, numbers % self.per_window
+        first = window * self.windows.keep.shape[1] + place * self.length
+        cut = self.windows.stretches(first.unsqueeze(1) + torch.arange(self.length))
+        mine = cut.doc == self.doc[numbers].to(cut.doc.device).unsqueeze(1)
+        return replace(cut, x=cut.x.float(), keep=cut.keep & mine)
 
 
 # The loop over blocks -----------------------------------------------------------------------------

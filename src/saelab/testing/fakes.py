@@ -109,11 +109,9 @@ class SparseSource:
             first = _windows(x, number * (len(x) // WINDOW)) if ordered else Tokens(x)
             makers = {Pairs: self._pairs, Labelled: self._labelled}
             beside = {kind: makers[kind](number) if kind in makers else first for kind in sides}
-            for kind in sides:
-                if isinstance(kind, Pieces) and isinstance(first, Windows):
-                    beside[kind] = _pieces(first, kind)
+            cut = {kind: _pieces(first, kind) for kind in sides if isinstance(kind, Pieces)}
             number += 1
-            yield Views(first, beside), Cursor(start.epoch, start.block, number)
+            yield Views(first, beside | cut), Cursor(start.epoch, start.block, number)
 
     def numbered(self, batch: int) -> Tensor:
         """The activations `[N, D]` of a batch by its number."""
@@ -140,12 +138,13 @@ class SparseSource:
         return Labelled(self.show(active, generator), active[:, :LABELLED].long(), names)
 
 
-def _pieces(windows: Windows, kind: Pieces) -> Windows:
+def _pieces(windows: Windows | Tokens, kind: Pieces) -> Windows:
     """Each window's pieces beside each other; where a window is shorter, what there is of one."""
+    assert isinstance(windows, Windows)
     at = torch.arange(0, WINDOW, kind.every)[: kind.length]  # [T]
-    at = at + torch.arange(0, max(1, WINDOW - kind.span + 1), kind.span).unsqueeze(1)
-    fields = ("x", "tokens", "doc", "pos", "keep")
-    return Windows(*(getattr(windows, name)[:, at].flatten(0, 1) for name in fields))
+    first = torch.arange(0, max(1, WINDOW - kind.span + 1), kind.span)
+    first = torch.arange(len(windows.x)).unsqueeze(1) * WINDOW + first
+    return windows.stretches(first.view(-1, 1) + at)
 
 
 def _network(source: SparseSource) -> FakeModel:

@@ -81,7 +81,7 @@ class Prediction(nn.Module):
         means = step.stats[f"{self.need}.mean"][windows.pos]
         y = (windows.x.to(means) - means) * step.scale  # [B, T, D]
         if self.permuted:
-            y = y.roll(1 + len(y) // 2, 0)
+            y = y.roll(1, 0)  # pieces lie in random order
         block = step.sae.blocks[SLOW]
         tied = step.sae.W_dec[block.start : block.stop]
         guess = z @ (tied if self.predictor is None else self.predictor)  # [B, T, D]
