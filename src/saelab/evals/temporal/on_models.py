@@ -15,7 +15,7 @@ from torch import Tensor
 
 from saelab.evals.common.auroc import Array
 from saelab.evals.common.halves import embedded_labels, needs_labels
-from saelab.evals.common.reading import check_fits, encoded
+from saelab.evals.common.reading import check_fits
 from saelab.evals.concepts.latents import sparse_codes
 from saelab.evals.core.data import Readable
 from saelab.evals.result import Result
@@ -160,10 +160,13 @@ def _agreement(
 
 def _over_positions(dictionary: Dictionary, codes: Codes) -> tuple[Curves, Curves]:
     """Error of the reconstruction and number of active latents at every position."""
-    text = codes.text
+    text, device = codes.text, dictionary.directions.device
     x = text.x[text.keep]
     places = text.keep.flatten().nonzero().squeeze(1)
-    rows = [dictionary.decode(z).float().cpu() for z in encoded(dictionary, x)]
+    rows = [
+        dictionary.decode(codes.grid(windows)[text.keep[windows]].to(device)).float().cpu()
+        for windows in text.slices()
+    ]
     error = (x - torch.cat(rows)).square().sum(1)
     spread = (x - x.mean(0)).square().sum(1).mean()
     active = torch.from_numpy(codes.active.sum(1))[places]
