@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from math import inf
-from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin, get_type_hints
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -94,6 +96,16 @@ def check_numbers(
                 f"{its}"
             )
         settings[name].kind.check(f"{prefix}{name}", value, settings[name].meaning)
+
+
+def entry_called(name: str, table: Mapping[str, T], kind: str) -> T:
+    """What a table holds under a name; `kind` is what its entries are. Raises `ValueError` with the
+    nearest name and all of them where there is none.
+    """
+    if name not in table:
+        near, names = nearest_name(name, table), ", ".join(table)
+        raise ValueError(f"no {kind} is called {name!r}{near}; there are: {names}")
+    return table[name]
 
 
 def nearest_name(name: str, names: Iterable[str]) -> str:

@@ -16,7 +16,7 @@ from saelab.evals import (
 from saelab.evals.nces import on_worlds as nces_world
 from saelab.evals.result import Evaluation, Metric
 from saelab.evals.temporal import on_worlds as temporal_world
-from saelab.numbers import nearest_name
+from saelab.numbers import entry_called
 from saelab.runs import Source, WorldSource
 
 EVALS: dict[str, Evaluation] = {
@@ -45,12 +45,7 @@ def standard_evals(source: Source | WorldSource) -> tuple[str, ...]:
 
 def named(name: str) -> Evaluation:
     """The evaluation called `name`. Raises `ValueError` with the nearest name if there is none."""
-    if name not in EVALS:
-        raise ValueError(
-            f"no evaluation is called {name!r}{nearest_name(name, EVALS)}; there are: "
-            f"{', '.join(EVALS)}"
-        )
-    return EVALS[name]
+    return entry_called(name, EVALS, "evaluation")
 
 
 def metric_of(key: str, evals: Iterable[str] = ()) -> Metric:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import fields, replace
 
-from saelab.numbers import nearest_name
+from saelab.numbers import entry_called, nearest_name
 from saelab.runs import WorldSource
 from saelab.synth.entry import Entry, Setup
 from saelab.synth.world import World
@@ -33,12 +33,7 @@ COUNTS = ("n_latents", "steps", "batch", "dead_after")  # numbers of a Setup tha
 
 def entry_of(world: str) -> Entry:
     """The entry of a world. Raises `ValueError` naming the nearest one."""
-    if world not in WORLDS:
-        raise ValueError(
-            f"no world is called {world!r}{nearest_name(world, list(WORLDS))}; there are: "
-            f"{', '.join(WORLDS)}"
-        )
-    return WORLDS[world]
+    return entry_called(world, WORLDS, "world")
 
 
 def parameters(world: str) -> dict[str, float]:
