@@ -119,7 +119,7 @@ def test_ctrl_c_keeps_finished_shards(world, live, tmp_path, monkeypatch, capsys
             os.kill(os.getpid(), signal.SIGINT)
         return real(path, windows)
 
-    # a command's own process starts with this handler; in that of the suite it may be another
+    # a suite that a shell runs in the background has SIGINT ignored, and hands that on
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with monkeypatch.context() as patch:
