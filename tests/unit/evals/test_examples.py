@@ -10,6 +10,8 @@ from saelab.evals.core import examples
 from saelab.evals.core.data import codes as coded
 from saelab.evals.core.data import prepare
 from saelab.evals.core.examples import latent_examples
+from saelab.evals.core.latents import Firings
+from saelab.evals.core.measure import _reconstruct
 from toy_lm import D, ToyDictionary, ToyLM, V, held, random_dictionary, windows, zero
 
 LM = ToyLM()
@@ -28,11 +30,18 @@ def sparse_dictionary() -> ToyDictionary:
     return ToyDictionary(rows.T, rows * torch.linspace(0.5, 2, V).unsqueeze(1), threshold=2.2)
 
 
+def pages_of(dictionary, data):
+    firings = Firings(len(dictionary.directions), data.n_docs)
+    with torch.no_grad():
+        _reconstruct(dictionary, data, firings)
+    return latent_examples(dictionary, data, firings)
+
+
 def test_pages_say_what_the_dictionary_does(data, monkeypatch):
     monkeypatch.setattr(examples, "LATENTS_SHOWN", 6)
     monkeypatch.setattr(examples, "CONTEXTS_SHOWN", 3)
     dictionary = sparse_dictionary()
-    pages = latent_examples(dictionary, data)
+    pages = pages_of(dictionary, data)
     assert 3 <= len(pages) <= 6
     assert len({page.index for page in pages}) == len(pages)
     assert [page.chosen_for for page in pages[:4]] == [
@@ -55,7 +64,7 @@ def test_pages_say_what_the_dictionary_does(data, monkeypatch):
 
 
 def test_contexts_are_the_text_of_the_window(data):
-    page = latent_examples(sparse_dictionary(), data)[0]
+    page = pages_of(sparse_dictionary(), data)[0]
     tokens = torch.cat([w.tokens for w, _ in data.batches])
     doc = torch.cat([w.doc for w, _ in data.batches])
     for context in page.contexts:
@@ -65,7 +74,7 @@ def test_contexts_are_the_text_of_the_window(data):
 
 
 def test_logit_effect_is_the_centred_projection(data):
-    page = latent_examples(sparse_dictionary(), data)[0]
+    page = pages_of(sparse_dictionary(), data)[0]
     direction = sparse_dictionary().directions[page.index]
     effect = direction / direction.norm() @ LM.out
     effect -= effect.mean()
@@ -117,12 +126,12 @@ def test_a_detector_of_one_token_is_neither_broad_nor_selective(data):
 
 
 def test_pages_are_json_and_deterministic(data):
-    first, second = (latent_examples(sparse_dictionary(), data) for _ in range(2))
+    first, second = (pages_of(sparse_dictionary(), data) for _ in range(2))
     assert first == second
     assert len(json.dumps([asdict(page) for page in first], allow_nan=False)) > 1000
 
 
 def test_dead_and_dense_latents_have_no_page(data):
-    assert latent_examples(zero(), data) == []
+    assert pages_of(zero(), data) == []
     dense = ToyDictionary(torch.zeros(D, 3), torch.ones(3, D), threshold=-1)  # fires everywhere
-    assert latent_examples(dense, data) == []
+    assert pages_of(dense, data) == []

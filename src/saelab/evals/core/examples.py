@@ -26,6 +26,7 @@ from torch import Tensor
 
 from saelab.evals.common.fold import decoder_norms
 from saelab.evals.core.data import CoreData, codes
+from saelab.evals.core.latents import Firings
 from saelab.types import Dictionary, Windows
 
 DENSITIES = (1e-4, 0.2)
@@ -69,14 +70,17 @@ class LatentExample:
     contexts: list[Context]  # from different windows, strongest first
 
 
-def latent_examples(dictionary: Dictionary, data: CoreData) -> list[LatentExample]:
-    """Pages for the most interesting latents (rule: see the module), fewer when fewer qualify.
+def latent_examples(
+    dictionary: Dictionary, data: CoreData, firings: Firings
+) -> list[LatentExample]:
+    """Pages for the most interesting latents (rule: see the module), fewer when fewer qualify;
+    `firings` are those of the dictionary on these data.
 
     Deterministic; plain values throughout, so `dataclasses.asdict` gives json.
     """
     with torch.no_grad():
         norms = decoder_norms(dictionary)
-        fired, mass = _firings(dictionary, data)
+        fired, mass = firings.fired.sum(0).double(), firings.mass * norms.cpu()
         density = fired / len(data.clean_ce)
         candidates = _candidates(density, mass)  # [C]
         if not len(candidates):
@@ -95,19 +99,6 @@ def latent_examples(dictionary: Dictionary, data: CoreData) -> list[LatentExampl
             _page(data, z[..., place], effect[i], int(candidates[i]), why)
             for place, (i, why) in enumerate(chosen)
         ]
-
-
-def _firings(dictionary: Dictionary, data: CoreData) -> tuple[Tensor, Tensor]:
-    """Tokens on which each latent fires and its summed activation, `[L]` each."""
-    norms = decoder_norms(dictionary)
-    fired = torch.zeros(len(norms), dtype=torch.double)
-    mass = torch.zeros_like(fired)
-    for windows, _ in data.batches:
-        for _, z in codes(dictionary, windows):
-            z = z * norms
-            fired += (z > 0).sum(0).cpu()
-            mass += z.sum(0).cpu()
-    return fired, mass
 
 
 def _candidates(density: Tensor, mass: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def measure(dictionary: Dictionary, data: CoreData) -> Result:
     shipped = _shipped(columns, data, profile) | {
         name: score for name, score in of_latents.items() if name != "dead"
     }
-    examples = [asdict(example) for example in latent_examples(dictionary, data)]
+    examples = [asdict(example) for example in latent_examples(dictionary, data, firings)]
     return Result(
         score_columns(columns, data.positions.doc, CORRECTED) | of_latents,
         figures=(profile.density_figure,),
