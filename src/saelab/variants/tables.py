@@ -201,7 +201,7 @@ ROWS: Mapping[str, Row] = {
     ),
     "temporal": Row(
         "batch_topk",
-        "a slow block that predicts along the text: what persists is kept, also where it is rare",
+        "a slow block of latents that predicts along the text",
         parts={"xpred": {}},
         short=_XPRED,
         nulls={"permute": "permuted_xpred"},
