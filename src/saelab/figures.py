@@ -73,6 +73,7 @@ class Scatter:
     points: tuple[Points, ...]
     band: Band | None = None
     groups: tuple[str, ...] = ()  # names of the groups
+    grouped: str = "Features"  # what these are groups of
     counts: str = ""  # how many of how many are drawn
 
 

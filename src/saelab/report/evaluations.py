@@ -77,8 +77,9 @@ def evaluation_section(results: Results, name: str) -> str:
         for record in recorded
         if record.damage
     ]
-    groups = _groups(recorded)
-    content = "".join(map(html.absent, lines)) + _legend(groups)
+    # in order of appearance: a name has one colour
+    groups = list(dict.fromkeys(name for figure in _grouped(recorded) for name in figure.groups))
+    content = "".join(map(html.absent, lines)) + _legend(recorded, groups)
     for key in dict.fromkeys(key for record in recorded for key in record.figures):
         content += _figure(rows, key, groups, name)
     for key in dict.fromkeys(key for record in recorded for key in record.tables):
@@ -113,14 +114,13 @@ def _recorded(run: RunRecord, result: dict[str, Any]) -> Recorded:
     return record
 
 
-def _groups(recorded: Sequence[Recorded]) -> list[str]:
-    """Names of groups over all figures, in order of appearance: one has one colour."""
+def _grouped(recorded: Sequence[Recorded]) -> list[Heat | Scatter]:
+    """The figures that have groups."""
     figures = [figure for record in recorded for figure in record.figures.values()]
-    named = [figure.groups for figure in figures if isinstance(figure, Heat | Scatter)]
-    return list(dict.fromkeys(name for names in named for name in names))
+    return [figure for figure in figures if isinstance(figure, Heat | Scatter) and figure.groups]
 
 
-def _legend(groups: Sequence[str]) -> str:
+def _legend(recorded: Sequence[Recorded], groups: Sequence[str]) -> str:
     swatches = "".join(
         html.tag(
             "span",
@@ -129,7 +129,9 @@ def _legend(groups: Sequence[str]) -> str:
         )
         for i, group in enumerate(groups)
     )
-    return html.tag("p", f"Features: {swatches}", "legend") if groups else ""
+    kinds = (figure.grouped for figure in _grouped(recorded) if isinstance(figure, Scatter))
+    text = f"{html.esc(next(kinds, Scatter.grouped))}: {swatches}"
+    return html.tag("p", text, "legend") if groups else ""
 
 
 def _figure(

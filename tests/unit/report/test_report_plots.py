@@ -152,3 +152,11 @@ def test_each_of_many_points_has_its_own_values() -> None:
         f"measured &lt;0&gt;: mass 3, effect {MINUS}1",
     ]
     assert re.findall(r"<title>([^<]*)</title></use>", figures[1]) == ["root: 0.5", "leaf: none"]
+
+
+def test_a_small_change_does_not_look_large():
+    low, high = runs.wide(24.0, 24.001)
+    assert high - low > 1 and low < 24 < high
+    assert runs.wide(0.0, 0.001)[0] > -0.01 and runs.wide(0.0, 0.001)[1] > 0.02
+    assert runs.wide(-1.0, 1.0) == pytest.approx((-1.1, 1.1))
+    assert runs.wide(0.2, 0.8) == pytest.approx((0.17, 0.83))

@@ -54,6 +54,7 @@ def specialisations(properties: Mapping[str, Array], live: Array) -> tuple[Table
         Axis("autocorrelation"),
         points if len(live) else (),
         groups=tuple(names),
+        grouped="Kinds of latents",
     )
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 POINTS = 160  # of a training curve; more cannot be told apart at this width
 NEAR = 0.06  # room beside the points, as a share of L0
+LEAST = 0.05  # span of a linear axis, at least, and as a share of its values
 WIDE = 3  # a span, as a ratio, from which on an axis is logarithmic
 
 
@@ -124,8 +125,20 @@ def curves(panels: Sequence[tuple[str, Sequence[Line]]], label: str) -> str:
                 log_axis(ax, "y", (min(values), max(values)))
             elif not any(values):  # a share of 0 all along
                 ax.set_ylim(-0.02, 1)
+            else:
+                ax.set_ylim(*wide(min(values), max(values)))
             ax.xaxis.set_major_formatter(lambda value, _: _tokens(value))
         return picture_of(axes, label)
+
+
+def wide(low: float, high: float) -> tuple[float, float]:
+    """A linear axis on which a small change does not look large; from about 0 on where no value is
+    negative and the change reaches that far.
+    """
+    room = max(high - low, LEAST * abs(high), LEAST)
+    middle = (low + high) / 2
+    bottom = middle - 0.55 * room
+    return max(bottom, -0.05 * room) if low >= 0 else bottom, middle + 0.55 * room
 
 
 def bars(edges: Sequence[float], counts: Sequence[float]) -> str:
