@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 try:
-    from saelab.threads import calm
+    from saelab.experiments.script.start import start
 except ModuleNotFoundError:
     folders = Path(__file__).resolve().parents[:2]  # the second one for a script in examples
     beside = [python for folder in folders if (python := folder / ".venv/bin/python").exists()]
@@ -23,9 +23,7 @@ except ModuleNotFoundError:
     sys.stderr.write("saelab is not installed for this Python; run `make demo` once, then again\n")
     sys.exit(2)
 
-# threads sleep while they wait, so that other programs on this machine slow this one down less;
-# before torch loads
-calm()
+start()  # before torch loads: how threads wait, and what Ctrl-C does meanwhile
 
 import torch
 from torch import Tensor

@@ -1,20 +1,18 @@
-"""The command `saelab`, also as `python -m saelab`: settles how threads wait before anything loads
-torch.
+"""The command `saelab`, also as `python -m saelab`: settles how threads wait, and what Ctrl-C does
+meanwhile, before anything loads torch.
 """
 
 import sys
 
-from saelab.threads import calm
+from saelab.experiments.script.start import start, started
 
 
 def main() -> int:
     """Run the command line and return its exit code, see `saelab.cli.main`."""
-    calm()
-    try:
-        from saelab.cli import main as run
-    except KeyboardInterrupt:  # imports take seconds, and nothing has begun yet
-        sys.stderr.write("\nsaelab: stopped before it began.\n")
-        return 130
+    start()
+    from saelab.cli import main as run  # takes seconds
+
+    started()
     return run()
 
 

@@ -30,6 +30,7 @@ from saelab.experiments.run.lock import check_free
 from saelab.experiments.run.preflight import sources
 from saelab.experiments.script.dry_run import dry_run
 from saelab.experiments.script.final_info import final_info, write_notes
+from saelab.experiments.script.start import started
 from saelab.ground.ground import kind_of
 from saelab.numbers import nearest_name
 from saelab.runs import Optim, Run, Source, Spec
@@ -76,6 +77,7 @@ def run_script(script: Mapping[str, Any], listener: Listener) -> Path:
     text = path.read_text(encoding="utf-8")
     identity = content_id([text, version("saelab")])
     with Explained(path, out, identity):
+        started()
         plan = script_plan(script, identity)
         build = seeded(script["build"], text)
         if _finished(out, identity):
